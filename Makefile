@@ -1,0 +1,61 @@
+# Milepost: `make` shows what there is to make.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+bin := $(CURDIR)/envs/workflow/.venv/bin
+# The steps of the workflow run with the `python` that they find.
+export PATH := $(bin):$(PATH)
+# Servers start twice as fast from compiled files.
+unexport PYTHONDONTWRITEBYTECODE
+
+# The kills of `make test-kills`: moments at which a running campaign is killed.
+KILLS ?= 10
+export MILEPOST_KILLS := $(KILLS)
+
+SERVING := workflow vllm nemo train semantic
+
+.PHONY: help
+help: ## Show this.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+.PHONY: setup
+setup: ## Install what the workflow and its checks need (0.6 GB, seconds).
+	@envs/setup.sh workflow dev
+
+.PHONY: setup-serving
+setup-serving: ## Install all that it takes to train, serve and score a model here (6 GB, minutes).
+	@envs/setup.sh $(SERVING)
+
+.PHONY: demo
+demo: setup-serving ## Train a small model, serve its checkpoints, score them, and show the report.
+	@demo/run.sh
+
+.PHONY: preview
+preview: setup ## Show what the demo would run, without running it.
+	@$(bin)/snakemake --snakefile Snakefile --directory demo --dry-run --quiet
+
+.PHONY: test
+test: setup-serving check ## Everything but the kills: the checks, then the workflow on small models.
+	$(bin)/pytest tests/workflow
+
+.PHONY: check
+check: setup ## Format, lint, types, unit tests and the examples in docstrings; needs no network once set up.
+	$(bin)/snakefmt --check Snakefile rules
+	$(bin)/python tests/lint.py --snakefile Snakefile --directory demo
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy --strict scripts
+	$(bin)/pytest -n 2 tests/unit scripts
+
+.PHONY: test-kills
+test-kills: setup-serving setup ## Kill running campaigns at KILLS random moments, and see that nothing is lost.
+	$(bin)/pytest tests/kills
+
+.PHONY: lock
+lock: ## Write the locks of envs/ anew from their requirements (see envs/README.md).
+	@envs/lock.sh
+
+.PHONY: clean
+clean: ## Remove the environments and caches; never results.
+	rm -rf envs/*/.venv* envs/*/.lock envs/.python .uv-venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Writes envs/NAME/requirements.lock from envs/NAME/requirements.in, for every environment: make lock.
+#
+# Pins that still fit are kept; `envs/lock.sh --upgrade` moves all of them, `--upgrade-package NAME` one.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+# A local folder of wheels is no source that others have.
+unset UV_FIND_LINKS
+
+# One version of each package for every Python, so that numbers do not depend on which one a machine has.
+compile=(uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes
+    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" "$@")
+
+for name in workflow vllm nemo train semantic; do
+    overrides=()
+    if [[ -e $name/overrides.txt ]]; then overrides=(--overrides "$name/overrides.txt"); fi
+    "${compile[@]}" "${overrides[@]}" --output-file "$name/requirements.lock" "$name/requirements.in" >/dev/null
+done
+"${compile[@]}" --constraints workflow/requirements.lock --output-file dev/requirements.lock dev/requirements.in >/dev/null

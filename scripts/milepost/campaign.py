@@ -1,0 +1,397 @@
+"""What a campaign evaluates: config/config.yaml, the sheet of checkpoints and the tasks, checked against closed schemas."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from milepost.errors import ConfigError, ModelError, UnknownKeyError, UnknownTaskError, did_you_mean
+
+WORKFLOW = Path(__file__).resolve().parents[2]
+SCHEMAS = WORKFLOW / "config" / "schemas"
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+
+# The parts of a task's file, so that a change in one reruns only what depends on it.
+NATIVE_QUESTIONS = ("version", "generation", "data", "system", "samples", "sampling", "limit")
+NEMO_QUESTIONS = ("version", "generation", "eval_type", "endpoint_type", "params", "samples", "limit")
+SCORING = ("scorer", "metric")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How a checkpoint is served: its model profile with its row's own options on top."""
+
+    gpus: int = 1
+    vllm_args: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    concurrency: int = 64
+    start_timeout_s: float = 1800.0
+    request_timeout_s: float = 600.0
+    retries: int = 5
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One row of the sheet. `run` and `step` place it on a curve and are no part of what it is."""
+
+    name: str
+    model: str
+    revision: str | None
+    run: str | None
+    step: float | None
+    generation: int
+    serving: Serving
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file of config/tasks."""
+
+    name: str
+    spec: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """`nemo` for NeMo Evaluator's tasks, `native` for our own."""
+        return "nemo" if self.spec.get("harness") == "nemo" else "native"
+
+    @property
+    def title(self) -> str:
+        """Name for people."""
+        return str(self.spec.get("title", self.name))
+
+    def questions(self) -> dict[str, Any]:
+        """The part of the file that decides what is asked."""
+        keys = NEMO_QUESTIONS if self.kind == "nemo" else NATIVE_QUESTIONS
+        return {key: self.spec[key] for key in keys if key in self.spec}
+
+    def scoring(self) -> dict[str, Any]:
+        """The part of the file that decides scores."""
+        return {key: self.spec[key] for key in SCORING if key in self.spec}
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """All checkpoints, all tasks: the matrix that `rule all` asks for."""
+
+    config: dict[str, Any]
+    checkpoints: dict[str, Checkpoint]
+    tasks: dict[str, Task]
+
+    def named(self, kind: str) -> list[str]:
+        """Names of the tasks of one kind."""
+        return [task.name for task in self.tasks.values() if task.kind == kind]
+
+
+def load_config() -> dict[str, Any]:
+    """The campaign's configuration as Snakemake merged it, or config/config.yaml when a step is run by hand.
+
+    The workflow hands its configuration down in the environment, so that `--configfile` and `--config` hold in every
+    step without becoming a parameter that would rerun it.
+    """
+    handed = os.environ.get("MILEPOST_CONFIG")
+    config = json.loads(handed) if handed else read_yaml(Path("config/config.yaml"))
+    return dict(config)
+
+
+def load_campaign(config: Mapping[str, Any] | None = None) -> Campaign:
+    """Read and check the campaign in the current folder.
+
+    Raises:
+        ConfigError: An unknown key, task or profile, a wrong value, or a checkpoint named twice.
+    """
+    config = dict(config if config is not None else load_config())
+    check(config, "config", "config/config.yaml")
+    tasks = {name: load_task(name) for name in config["tasks"]}
+    sheet = Path(config.get("checkpoints", "config/checkpoints.tsv"))
+    checkpoints = read_checkpoints(sheet, config.get("model_profiles", {}))
+    return Campaign(config, checkpoints, tasks)
+
+
+def load_task(name: str) -> Task:
+    """Read and check config/tasks/{name}.yaml.
+
+    Raises:
+        UnknownTaskError: There is no such file; the message names those that there are.
+    """
+    path = Path("config/tasks") / f"{name}.yaml"
+    if not re.fullmatch(NAME, name) or not path.is_file():
+        known = sorted(file.stem for file in Path("config/tasks").glob("*.yaml"))
+        raise UnknownTaskError(
+            f"config/config.yaml asks for task {name!r}. Tasks in config/tasks: {', '.join(known) or 'none'}."
+            f"{did_you_mean(name, known)} Correct the name, or add {path}."
+        )
+    spec = read_yaml(path)
+    if spec.get("harness") == "nemo":
+        check(spec, "task_nemo", str(path))
+    else:
+        check(spec, "task_native", str(path))
+        check_scorer(spec["scorer"], str(path))
+    return Task(name, spec)
+
+
+def check_scorer(spec: Mapping[str, Any], where: str) -> None:
+    """Check a task's `scorer` against the schema of the scorer that it names.
+
+    Raises:
+        UnknownScorerError: No such scorer; the message names those that there are.
+    """
+    from milepost.errors import UnknownScorerError
+
+    name = spec["name"]
+    known = sorted(file.stem for file in (SCHEMAS / "scorers").glob("*.yaml"))
+    if name not in known:
+        raise UnknownScorerError(
+            f"{where} asks for scorer {name!r}. Scorers: {', '.join(known)}.{did_you_mean(name, known)} "
+            "Correct the name, or add a module to scripts/milepost/scorers with its schema in config/schemas/scorers."
+        )
+    check(spec, f"scorers/{name}", f"{where}, scorer")
+
+
+def check(data: Any, schema: str, where: str) -> None:
+    """Check data against config/schemas/{schema}.yaml.
+
+    Raises:
+        UnknownKeyError: A key that the schema does not have, with the nearest one that it has.
+        ConfigError: Any other disagreement.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(load_schema(schema)).iter_errors(data))
+    if error is None:
+        return
+    place = ".".join(str(part) for part in error.absolute_path)
+    inside = f" under {place!r}" if place else ""
+    if error.validator == "additionalProperties":
+        known = sorted(error.schema.get("properties", {}))
+        unknown = [str(key) for key in error.instance if key not in known]
+        raise UnknownKeyError(
+            f"{where} has an unknown key {unknown[0]!r}{inside}. Keys there: {', '.join(known)}."
+            f"{did_you_mean(unknown[0], known)} config/README.md describes them all."
+        )
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        raise ConfigError(f"{where} lacks the key {missing[0]!r}{inside}. config/README.md describes it.")
+    described = error.schema.get("description") if isinstance(error.schema, dict) else None
+    meaning = f" It means: {described}" if described else ""
+    raise ConfigError(f"{where}: {place or 'the file'} is wrong: {error.message}.{meaning}")
+
+
+@cache
+def load_schema(name: str) -> dict[str, Any]:
+    """A schema of config/schemas, with references to its neighbours resolved."""
+    schema = read_yaml(SCHEMAS / f"{name}.yaml")
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, dict):
+            if set(node) == {"$ref"}:
+                return load_schema(str(node["$ref"]).removesuffix(".yaml"))
+            return {key: resolve(value) for key, value in node.items()}
+        return [resolve(value) for value in node] if isinstance(node, list) else node
+
+    return dict(resolve(schema))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        ConfigError: Missing, not YAML (with the line), or not a mapping.
+    """
+    try:
+        data = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (it is safe)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} does not exist (looked for in {Path.cwd()}). Run from a campaign's folder."
+        ) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} does not hold a mapping of keys to values.")
+    return data
+
+
+def read_checkpoints(sheet: Path, profiles: Mapping[str, Mapping[str, Any]]) -> dict[str, Checkpoint]:
+    """Read the sheet of checkpoints; rows with `{step}` are spread over the folders that fit.
+
+    Raises:
+        ConfigError: An unknown column or profile, a pattern without a folder, or a name that stands twice.
+    """
+    try:
+        lines = [line for line in sheet.read_text(encoding="utf-8").splitlines() if line.strip() and line[0] != "#"]
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{sheet} does not exist (looked for in {Path.cwd()}). It lists one checkpoint a row."
+        ) from None
+    checkpoints: dict[str, Checkpoint] = {}
+    for row in csv.DictReader(lines, delimiter="\t"):
+        if None in row or None in row.values():
+            raise ConfigError(
+                f"{sheet}: the row of {row.get('name')!r} has not as many columns as the header. Separate by tabs."
+            )
+        cells = {key: value.strip() for key, value in row.items() if value.strip()}
+        for cells_of_one in spread(cells, sheet):
+            check(cells_of_one, "checkpoint", f"{sheet}, row {cells_of_one.get('name', '')!r}")
+            ckpt = parse_checkpoint(cells_of_one, sheet, profiles)
+            if ckpt.name in checkpoints:
+                raise ConfigError(f"{sheet} names the checkpoint {ckpt.name!r} twice. Names file results: rename one.")
+            checkpoints[ckpt.name] = ckpt
+    if not checkpoints:
+        raise ConfigError(
+            f"{sheet} lists no checkpoint. Add a row for each: a name and the model's folder, separated by a tab."
+        )
+    return checkpoints
+
+
+def spread(cells: dict[str, str], sheet: Path) -> list[dict[str, str]]:
+    """One row per folder that a `{step}` in `model` fits, by ascending step."""
+    model = cells.get("model", "")
+    if "{step}" not in "".join(cells.values()):
+        return [cells]
+    if model.count("{step}") != 1 or "{step}" not in cells.get("name", ""):
+        raise ConfigError(
+            f"{sheet}: a row with {{step}} needs it once in 'model', and in 'name' (row {cells.get('name')!r})."
+        )
+    before, after = model.split("{step}")
+    found = []
+    for path in (
+        Path().glob(before + "*" + after) if not model.startswith("/") else Path("/").glob((before + "*" + after)[1:])
+    ):
+        step = str(path)[len(os.path.normpath(before + "x")) - 1 : len(str(path)) - len(after)]
+        if re.fullmatch(r"[0-9]+", step):
+            found.append((int(step), step))
+    if not found:
+        raise ConfigError(
+            f"{sheet}: no folder fits the pattern {model!r} (from {Path.cwd()}). Train first, or correct it."
+        )
+    return [{key: value.replace("{step}", step) for key, value in cells.items()} for _, step in sorted(found)]
+
+
+def parse_checkpoint(cells: Mapping[str, str], sheet: Path, profiles: Mapping[str, Mapping[str, Any]]) -> Checkpoint:
+    """Make a checkpoint of its row and its model profile."""
+    where = f"{sheet}, row {cells['name']!r}"
+    name = cells.get("model_profile", "default")
+    if name not in profiles and name != "default":
+        raise ConfigError(
+            f"{where} asks for model profile {name!r}. Profiles in config/config.yaml: {', '.join(sorted(profiles)) or 'none'}."
+            f"{did_you_mean(name, profiles)}"
+        )
+    options = dict(profiles.get(name, {}))
+    options["vllm_args"] = {**options.get("vllm_args", {}), **parse_options(cells.get("vllm_args", ""), where)}
+    if "gpus" in cells:
+        options["gpus"] = int(cells["gpus"])
+    serving = Serving(**options)
+    size = 1
+    for kind in ("tensor", "pipeline", "data"):
+        size *= int(serving.vllm_args.get(f"{kind}-parallel-size", 1))
+    if serving.gpus not in (size, 0) or (serving.gpus == 0 and size > 1):
+        raise ConfigError(
+            f"{where}: tensor x pipeline x data parallel sizes make {size}, but gpus is {serving.gpus}. They must be the same"
+            " (gpus 0 is for vLLM's CPU build)."
+        )
+    step = cells.get("step")
+    return Checkpoint(
+        name=cells["name"],
+        model=cells["model"],
+        revision=cells.get("revision"),
+        run=cells.get("run"),
+        step=float(step) if step else None,
+        generation=int(cells.get("generation", 1)),
+        serving=serving,
+    )
+
+
+def parse_options(text: str, where: str) -> dict[str, Any]:
+    """Options of a command line as a mapping; a switch becomes true.
+
+    >>> parse_options("--dtype float32 --enforce-eager --seed=1", "")
+    {'dtype': 'float32', 'enforce-eager': True, 'seed': '1'}
+    """
+    options: dict[str, Any] = {}
+    name = None
+    for word in shlex.split(text):
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            options[name] = value if equals else True
+            name = None if equals else name
+        elif name:
+            options[name] = word
+            name = None
+        else:
+            raise ConfigError(f"{where}: vllm_args holds {word!r} where an option (--name value) is expected.")
+    return options
+
+
+def find_model(ckpt: Checkpoint) -> Path | None:
+    """The folder that holds the model's files, or None for a hub model that is not on this machine.
+
+    Raises:
+        ModelError: A folder that is not there, or a hub model without a revision.
+    """
+    folder = Path(ckpt.model)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"Checkpoint {ckpt.name!r}: {folder} holds no config.json, so it is no model that vLLM can serve."
+            )
+        return folder
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", ckpt.model) or folder.parent.is_dir():
+        raise ModelError(
+            f"Checkpoint {ckpt.name!r}: the model folder {ckpt.model} does not exist (from {Path.cwd()})."
+            " Correct the column 'model', or take the row out."
+        )
+    if not ckpt.revision or not re.fullmatch(r"[0-9a-f]{40}", ckpt.revision):
+        raise ModelError(
+            f"Checkpoint {ckpt.name!r}: {ckpt.model} is no folder here. As the name of a hub model it needs its commit"
+            " (40 hexadecimal digits) in the column 'revision', or its numbers would belong to no certain model."
+        )
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    snapshot = home / "hub" / f"models--{ckpt.model.replace('/', '--')}" / "snapshots" / ckpt.revision
+    return snapshot if snapshot.is_dir() else None
+
+
+def has_chat_template(folder: Path, serving: Serving) -> bool:
+    """Whether chat requests can be served: a template in the options, beside the tokenizer or inside its configuration."""
+    if "chat-template" in serving.vllm_args:
+        return True
+    tokenizer = Path(str(serving.vllm_args.get("tokenizer", folder)))
+    if any((tokenizer / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+        return True
+    try:
+        return bool(json.loads((tokenizer / "tokenizer_config.json").read_bytes()).get("chat_template"))
+    except FileNotFoundError:
+        return False
+
+
+def check_campaign(campaign: Campaign) -> None:
+    """What can be seen to be wrong before anything runs: models, chat templates, items.
+
+    Raises:
+        ModelError: A model folder that is missing, or has no chat template where a task chats.
+        RecordError: Items that are malformed, empty or share an id; names file and line.
+    """
+    from milepost.tasks import asks_chat, load_items
+
+    chats = [name for name, task in campaign.tasks.items() if asks_chat(task, load_items(task))]
+    for ckpt in campaign.checkpoints.values():
+        folder = find_model(ckpt)
+        if folder is not None and chats and not has_chat_template(folder, ckpt.serving):
+            raise ModelError(
+                f"Checkpoint {ckpt.name!r}: the tokenizer in {folder} has no chat template, and {_listed(chats)} chats."
+                " Add one (vllm_args: --chat-template FILE), or ask with 'prompt' in place of 'messages'."
+            )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return "task " + ", ".join(repr(name) for name in names)

@@ -1,0 +1,77 @@
+"""The errors that a user can do something about. Each message is one paragraph: what is wrong, what there is, what to do."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+class MilepostError(Exception):
+    """Base of all errors that are shown as a message, without a traceback."""
+
+
+class ConfigError(MilepostError):
+    """The configuration asks for something that cannot be."""
+
+
+class UnknownKeyError(ConfigError):
+    """A key that no schema knows."""
+
+
+class UnknownTaskError(ConfigError):
+    """A task without a file in config/tasks."""
+
+
+class UnknownScorerError(ConfigError):
+    """A scorer without a module."""
+
+
+class ModelError(MilepostError):
+    """A checkpoint whose files are missing or unusable."""
+
+
+class RecordError(MilepostError):
+    """A malformed line in a file of records; the message names file and line."""
+
+
+class StoreError(MilepostError):
+    """The store of answers is in use by another writer, or damaged."""
+
+
+class ServerError(MilepostError):
+    """A model server did not start, died, or is not the one that was started."""
+
+
+class EnvironmentMissingError(MilepostError):
+    """An environment in envs/ is not installed, or cannot run on this machine."""
+
+
+class HarnessError(MilepostError):
+    """NeMo Evaluator failed, or its results cannot be read."""
+
+
+class StatsError(MilepostError):
+    """A number that is not defined for this input."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint with the nearest known word, or nothing.
+
+    >>> did_you_mean("ifevl", ["ifeval", "mmlu"])
+    " Did you mean 'ifeval'?"
+    >>> did_you_mean("x", ["ifeval"])
+    ''
+    """
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def run_step(main: Callable[[], None]) -> None:
+    """Run a step's main function; an error made for users ends it with its message and exit code 1."""
+    try:
+        main()
+    except MilepostError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,307 @@
+"""The supervisor of one checkpoint's job: finds what is missing, serves the model once, asks everything, keeps it.
+
+A task that fails leaves the others running. The death of the server ends the job within seconds, and what was under way
+then was not asked. TERM and INT end it within 8 s, with nothing left behind but what is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from milepost import __version__, nemo
+from milepost.campaign import Checkpoint, find_model
+from milepost.client import Client, RequestError, read_reply
+from milepost.endpoints import Endpoint
+from milepost.endpoints.vllm import VllmServer, engine_version
+from milepost.environments import environment_python
+from milepost.errors import HarnessError, MilepostError, ServerError
+from milepost.lease import BEAT_S, Lease, acquire
+from milepost.ledger import Ledger, append_line, sum_lines
+from milepost.processes import Watchdog
+from milepost.records import Answer, PromptSet
+from milepost.store import TaskStore, open_stores
+from milepost.work import STORE, Request, missing_runs, remember_complete, requests_of
+
+log = logging.getLogger("milepost")
+SYNC_S = 1.0
+PROGRESS_S = 5.0
+# How long a failure is held back until it is clear that the server did not die of it.
+HINDSIGHT_S = 3.0
+
+
+class Stopped(MilepostError):
+    """The job was told to end before it was done."""
+
+
+@dataclass
+class Job:
+    """What one call of evaluate_checkpoint is to do."""
+
+    ckpt: Checkpoint
+    digest: str
+    prompts: dict[str, PromptSet]
+    gpus: int
+    nemo_parallel: int
+    logs: Path
+
+    @property
+    def store(self) -> Path:
+        """Where everything is kept."""
+        return STORE / self.ckpt.name
+
+
+def evaluate(job: Job) -> dict[str, Any]:
+    """Bring a checkpoint's store as far as it goes, and say how far that is.
+
+    Returns:
+        The note: `{"ckpt", "tasks": {name: {"done", "missing", "error"?}}, "ledger": sums, "versions"}`.
+
+    Raises:
+        ServerError: The server did not start, or died.
+        StoreError: Another writer is at work.
+        Stopped: TERM or INT came.
+    """
+    lease, dead = acquire(job.store / ".lease", log.info)
+    try:
+        if dead:
+            append_line(job.store, {**dead, "end": "killed"})  # type: ignore[typeddict-item]
+        return asyncio.run(Supervisor(job, lease).run())
+    finally:
+        lease.release()
+
+
+class Supervisor:
+    """One attempt."""
+
+    def __init__(self, job: Job, lease: Lease) -> None:
+        """Nothing is started yet."""
+        self.job = job
+        self.lease = lease
+        self.attempt = uuid.uuid4().hex[:12]
+        self.errors: dict[str, str] = {}
+        self.total = self.done = 0
+        versions = {"milepost": __version__, "engine": engine_version(environment_python("vllm"))}
+        if any(prompts.header["kind"] == "nemo" for prompts in job.prompts.values()):
+            versions |= nemo.versions()
+        self.ledger = Ledger(self.attempt, job.gpus, versions)
+
+    async def run(self) -> dict[str, Any]:
+        """Ask what is missing; always ends with the ledger written and no process left."""
+        job = self.job
+        native = [name for name, prompts in job.prompts.items() if prompts.header["kind"] == "native"]
+        with open_stores(job.store, native, self.attempt) as stores:
+            work = self.missing_requests(stores)
+            runs = [
+                (prompts, number, folder)
+                for prompts in job.prompts.values()
+                if prompts.header["kind"] == "nemo"
+                for number, folder in missing_runs(job.ckpt.name, job.digest, prompts.header)
+            ]
+            if work or runs:
+                self.total = len(work)
+                self.check_gpus()
+                await self.attend(work, runs, stores)
+            note = self.note(stores)
+        complete = [name for name in native if note["tasks"][name]["missing"] == 0]
+        remember_complete(job.ckpt.name, complete, job.digest)
+        return note
+
+    def missing_requests(self, stores: dict[str, TaskStore]) -> list[Request]:
+        """What the store has no answer to, longest expected answers first, samples of one prompt side by side."""
+        # Longest first, so that the last minutes of the GPU are not spent on one long answer.
+        names = sorted(stores, key=lambda name: -self.job.prompts[name].header["sampling"]["max_tokens"])
+        return [
+            request
+            for name in names
+            for request in requests_of(self.job.prompts[name], self.job.digest)
+            if request.key not in stores[name].settled
+        ]
+
+    def check_gpus(self) -> None:
+        """A server is needed: it must have the GPUs that its checkpoint asks for."""
+        wanted = self.job.ckpt.serving.gpus
+        if self.job.gpus < wanted:
+            raise ServerError(
+                f"Answers of {self.job.ckpt.name!r} are missing, and its server needs {wanted} GPU(s), but this job was"
+                f" given {self.job.gpus}: the store had looked complete. Run again: the next job asks for them."
+            )
+
+    async def attend(
+        self, work: list[Request], runs: list[tuple[PromptSet, int, Path]], stores: dict[str, TaskStore]
+    ) -> None:
+        """Serve and ask, until done, told to stop, or the server is dead."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.create_task(self.serve(work, runs, stores))
+        told: list[signal.Signals] = []
+
+        def stop(number: signal.Signals) -> None:
+            if not told:
+                told.append(number)
+                task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop, number)
+        keeper = asyncio.create_task(self.keep(stores, task))
+        end = "failed"
+        try:
+            await task
+            end = "done"
+        except asyncio.CancelledError:
+            if not told:
+                keeper.result()  # raises what it met: the lease was lost
+                raise
+            end = told[0].name
+            raise Stopped(
+                f"Told to end by {end} after {self.done} of {self.total} answers. What came is stored; the next run goes on there."
+            ) from None
+        finally:
+            keeper.cancel()
+            with suppress(asyncio.CancelledError, MilepostError):
+                await keeper
+            self.ledger.over()
+            append_line(self.job.store, self.ledger.line(end))
+
+    async def keep(self, stores: dict[str, TaskStore], task: asyncio.Task[None]) -> None:
+        """Sync the stores, show that the lease's holder lives, and tell the user how far it is."""
+        loop = asyncio.get_running_loop()
+        beat = said = 0.0
+        told = 0
+        try:
+            while True:
+                await asyncio.sleep(SYNC_S)
+                for store in stores.values():
+                    await loop.run_in_executor(None, store.sync)
+                now = time.monotonic()
+                if now - beat >= BEAT_S:
+                    beat = now
+                    self.lease.beat(dict(self.ledger.line()))
+                if now - said >= PROGRESS_S and self.done > told:
+                    said, told = now, self.done
+                    log.info("%d of %d answers", self.done, self.total)
+        except MilepostError:
+            task.cancel()
+            raise
+
+    async def serve(
+        self, work: list[Request], runs: list[tuple[PromptSet, int, Path]], stores: dict[str, TaskStore]
+    ) -> None:
+        """Start the server, run everything beside each other, end the server."""
+        watchdog = Watchdog()
+        server = VllmServer(self.job.ckpt, self.job.logs / f"{self.job.ckpt.name}.server.log", watchdog)
+        try:
+            self.ledger.starting()
+            log.info("%d answers and %d NeMo runs are missing; starting the server", len(work), len(runs))
+            begun = time.monotonic()
+            await server.start()
+            self.ledger.ready()
+            log.info("the server answers after %.0f s", time.monotonic() - begun)
+            asking = asyncio.gather(
+                self.ask(iter(work), stores, server.endpoint), self.run_nemo(runs, server.endpoint, watchdog)
+            )
+            death = asyncio.create_task(server.died())
+            either: list[asyncio.Future[Any]] = [asking, death]
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if not asking.done():
+                    raise death.result()
+                asking.result()
+            finally:
+                death.cancel()
+                asking.cancel()
+                # NeMo's processes and the server are ended at the same time: there are only seconds for both.
+                await asyncio.gather(asking, death, server.stop(), return_exceptions=True)
+            log.info("%d of %d answers; the server has ended", self.done, self.total)
+        finally:
+            await server.stop()
+            watchdog.close()
+
+    async def ask(self, work: Iterator[Request], stores: dict[str, TaskStore], endpoint: Endpoint) -> None:
+        """Put all requests to the server, a bounded number at once, and store the answers as they come."""
+        serving = self.job.ckpt.serving
+
+        async def worker(client: Client) -> None:
+            for request in work:
+                with self.ledger.busy():
+                    answer, final = await self.answer(client, endpoint, request)
+                stores[request.task].append(request.key, answer, final)
+                self.ledger.answered(answer)
+                self.done += 1
+
+        options = {
+            "concurrency": serving.concurrency,
+            "timeout_s": serving.request_timeout_s,
+            "retries": serving.retries,
+        }
+        async with Client(endpoint.url, endpoint.key, **options) as client:  # type: ignore[arg-type]
+            workers = [asyncio.create_task(worker(client)) for _ in range(min(serving.concurrency, self.total))]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for task in workers:
+                    task.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+
+    async def answer(self, client: Client, endpoint: Endpoint, request: Request) -> tuple[Answer, bool]:
+        """The answer to one request, and whether it is one for good."""
+        try:
+            reply = await client.post(request.path, {"model": endpoint.model, **request.body})
+            return read_reply(reply, request.id, request.sample, request.seed), True
+        except RequestError as failure:
+            if failure.status in (401, 403, 404):
+                raise ServerError(
+                    f"The server at {endpoint.url} answered {failure.status}, as only one that is not ours would:"
+                    f" {failure.error['message']}. Nothing of it was stored; run again."
+                ) from None
+            if not failure.lasting:
+                # A server that dies answers what is under way with errors: its death ends this job meanwhile.
+                await asyncio.sleep(HINDSIGHT_S)
+                self.errors[request.task] = f"{failure.error['type']}: {failure.error['message']}"
+            return Answer(id=request.id, sample=request.sample, seed=request.seed, error=failure.error), failure.lasting
+
+    async def run_nemo(self, runs: list[tuple[PromptSet, int, Path]], endpoint: Endpoint, watchdog: Watchdog) -> None:
+        """Run NeMo Evaluator's tasks, a bounded number at once; one that fails leaves the others running."""
+        places = asyncio.Semaphore(self.job.nemo_parallel)
+        folder = find_model(self.job.ckpt)
+        tokenizer = str(folder.resolve()) if folder is not None else self.job.ckpt.model
+
+        async def one(prompts: PromptSet, number: int, folder: Path) -> None:
+            name = prompts.header["task"]
+            async with places:
+                output = self.job.logs / f"{self.job.ckpt.name}.{name}.{folder.name}.log"
+                begun = time.monotonic()
+                try:
+                    with self.ledger.busy():
+                        await nemo.run(prompts.header, number, folder, endpoint, tokenizer, output, watchdog)
+                    log.info("NeMo Evaluator's %s, run %d, took %.0f s", name, number, time.monotonic() - begun)
+                except HarnessError as error:
+                    # Held back like a failed request: the server may have died under it.
+                    await asyncio.sleep(HINDSIGHT_S)
+                    self.errors[name] = str(error)
+                    log.error("%s", error)
+
+        await asyncio.gather(*(one(*run) for run in runs))
+
+    def note(self, stores: dict[str, TaskStore]) -> dict[str, Any]:
+        """How far the checkpoint came, task by task."""
+        tasks: dict[str, Any] = {}
+        for name, prompts in self.job.prompts.items():
+            if name in stores:
+                asked = [request.key for request in requests_of(prompts, self.job.digest)]
+                missing = sum(key not in stores[name].settled for key in asked)
+            else:
+                asked = [str(number) for number in range(prompts.header["samples"])]
+                missing = len(missing_runs(self.job.ckpt.name, self.job.digest, prompts.header))
+            tasks[name] = {"done": len(asked) - missing, "missing": missing}
+            if missing and name in self.errors:
+                tasks[name]["error"] = self.errors[name]
+        sums = sum_lines(self.job.store)
+        return {"ckpt": self.job.ckpt.name, "tasks": tasks, "ledger": sums, "versions": self.ledger.line()["versions"]}

@@ -1,0 +1,212 @@
+"""One writer at a time for a checkpoint's store: a lease with a heartbeat, in a file that every host can see.
+
+A lease is taken over when its heart has not beaten for 60 s, when its SLURM job has ended, or when its holder was a
+process of this very host (same boot, same process namespace) that is gone. A process id alone says nothing: hosts of a
+cluster share the folder, not their processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from milepost.errors import StoreError
+
+STALE_S = 60.0
+BEAT_S = 10.0
+
+
+class Lease:
+    """A held lease. `content` is written with every beat, so that a successor can read what this attempt had taken."""
+
+    def __init__(self, path: Path, owner: dict[str, Any]) -> None:
+        """Made by `acquire`."""
+        self.path = path
+        self.owner = owner
+
+    def beat(self, content: dict[str, Any]) -> None:
+        """Show that the holder lives.
+
+        Raises:
+            StoreError: Somebody else has taken the lease over.
+        """
+        if not self.held():
+            raise StoreError(
+                f"{self.path} was taken over by another evaluation of this checkpoint: this one was silent for more than"
+                f" {STALE_S:.0f} s. It stops here; what it stored is kept."
+            )
+        _write(self.path, {**self.owner, "content": content})
+
+    def held(self) -> bool:
+        """Whether the file still names this holder."""
+        return bool(_read(self.path).get("nonce") == self.owner["nonce"])
+
+    def release(self) -> None:
+        """Give the lease back."""
+        if self.held():
+            self.path.unlink(missing_ok=True)
+
+
+def acquire(path: Path, say: Callable[[str], None], stale_s: float = STALE_S) -> tuple[Lease, dict[str, Any] | None]:
+    """Take the lease, waiting until one that may be dead has shown whether it lives.
+
+    Args:
+        path: The lease's file.
+        say: Called with a line that says what is waited for.
+        stale_s: Age of the last beat, in seconds, from which a holder counts as dead.
+
+    Returns:
+        The lease, and the last content of a dead holder's, if there was one.
+
+    Raises:
+        StoreError: Another writer is at work.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    owner = {**_this_process(), "nonce": uuid.uuid4().hex}
+    first_beat: float | None = None
+    while True:
+        if _create(path, owner):
+            return Lease(path, owner), None
+        holder = _read(path)
+        age = _age(path)
+        if age is None:
+            continue  # it was given back just now
+        if age >= stale_s or _has_ended(holder):
+            if _take_over(path, holder, owner):
+                return Lease(path, owner), holder.get("content")
+            continue
+        beat = path.stat().st_mtime if path.exists() else 0.0
+        if first_beat is None:
+            first_beat = beat
+            say(
+                f"{describe(holder)} wrote here {age:.0f} s ago; waiting to see whether it lives (at most {stale_s:.0f} s)"
+            )
+        elif beat > first_beat:
+            raise StoreError(
+                f"{path.parent} is being written by {describe(holder)}. Two writers would ask the same things twice:"
+                " wait for it, or end it, and run again."
+            )
+        time.sleep(min(1.0, stale_s / 10))
+
+
+def describe(holder: dict[str, Any]) -> str:
+    """Who holds a lease, for people."""
+    job = f", SLURM job {holder['job']}" if holder.get("job") else ""
+    return f"process {holder.get('pid', '?')} on {holder.get('host', 'an unknown host')}{job}"
+
+
+def _this_process() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "namespace": os.readlink("/proc/self/ns/pid"),
+        "pid": os.getpid(),
+        "started": started(os.getpid()),
+        "job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def started(pid: int) -> str | None:
+    """When a process of this host started, in clock ticks since boot; None if there is none, or only its remains."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _has_ended(holder: dict[str, Any]) -> bool:
+    here = _this_process()
+    if all(holder.get(key) == here[key] for key in ("host", "boot", "namespace")):
+        return started(int(holder.get("pid", 0))) != holder.get("started")
+    return job_has_ended(holder.get("job"))
+
+
+def job_has_ended(job: str | None) -> bool:
+    """Whether SLURM says that a job is over. Without SLURM, or without an answer from it, it is not known to be."""
+    if not job:
+        return False
+    try:
+        asked = subprocess.run(
+            ["squeue", "--noheader", "--jobs", job, "--format", "%T"],
+            capture_output=True, text=True, timeout=20, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    if asked.returncode != 0:
+        return "Invalid job id" in asked.stderr
+    return asked.stdout.strip() in (
+        "",
+        "COMPLETED",
+        "FAILED",
+        "CANCELLED",
+        "TIMEOUT",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+    )
+
+
+def _create(path: Path, owner: dict[str, Any]) -> bool:
+    """Make the file with its content in one step, or find that it exists; a hard link does that on NFS, too."""
+    draft = path.with_name(f"{path.name}.{owner['nonce']}")
+    draft.write_text(json.dumps(owner))
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
+
+
+def _take_over(path: Path, holder: dict[str, Any], owner: dict[str, Any]) -> bool:
+    """Put a dead holder's file aside; only one of several successors gets it."""
+    aside = path.with_name(f"{path.name}.{owner['nonce']}.dead")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return False
+    if _read(aside).get("nonce") != holder.get("nonce"):
+        # Another successor was quicker and this was its lease: give it back.
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            pass
+        aside.unlink()
+        return False
+    aside.unlink()
+    return _create(path, owner)
+
+
+def _age(path: Path) -> float | None:
+    """Seconds since the last beat by the clock of the file system, so that hosts' clocks may differ."""
+    probe = path.with_name(f"{path.name}.{uuid.uuid4().hex}.now")
+    probe.touch()
+    try:
+        return probe.stat().st_mtime - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    draft = path.with_name(f"{path.name}.{content['nonce']}")
+    draft.write_text(json.dumps(content))
+    os.replace(draft, path)

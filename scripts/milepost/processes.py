@@ -1,0 +1,157 @@
+"""Processes that end when they should: groups of their own, ended with TERM, a wait and KILL, and a watchdog for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from milepost.errors import ServerError
+
+GRACE_S = 3.0
+
+
+class Watchdog:
+    """Ends registered process groups if this process dies without doing so itself, even by KILL.
+
+    A small process of its own session reads a pipe; when the pipe's other end is gone, so is this process.
+    """
+
+    def __init__(self) -> None:
+        """Start it."""
+        script = Path(__file__).with_name("watchdog.py")
+        read_end, self._pipe = os.pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", str(script)], stdin=read_end, start_new_session=True, stdout=subprocess.DEVNULL
+        )
+        os.close(read_end)
+
+    def watch(self, group: int) -> None:
+        """Register a process group."""
+        os.write(self._pipe, f"+{group}\n".encode())
+
+    def forget(self, group: int) -> None:
+        """A group has ended."""
+        os.write(self._pipe, f"-{group}\n".encode())
+
+    def close(self) -> None:
+        """All groups have ended: send the watchdog home."""
+        os.close(self._pipe)
+        self._process.wait()
+
+
+class ProcessGroup:
+    """A program in a process group of its own, writing to a log file."""
+
+    def __init__(self, process: asyncio.subprocess.Process, watchdog: Watchdog, log: Path) -> None:
+        """Made by `start`."""
+        self.process = process
+        self.log = log
+        self._watchdog = watchdog
+
+    @classmethod
+    async def start(
+        cls, command: Sequence[str], *, env: Mapping[str, str], log: Path, watchdog: Watchdog, cwd: Path | None = None
+    ) -> ProcessGroup:
+        """Start a program; its output goes to the end of `log`."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL, stdout=file, stderr=asyncio.subprocess.STDOUT,
+                env=dict(env), cwd=cwd, start_new_session=True,
+            )  # fmt: skip
+        watchdog.watch(process.pid)
+        return cls(process, watchdog, log)
+
+    async def stop(self, grace_s: float = GRACE_S) -> None:
+        """End the group: TERM, a wait, KILL. Nothing of it is left afterwards."""
+        group = self.process.pid
+        _signal_group(group, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while time.monotonic() < deadline and _group_lives(group):
+            await asyncio.sleep(0.05)
+        # Also where the leader has ended: its children may not have.
+        _signal_group(group, signal.SIGKILL)
+        await self.process.wait()
+        self._watchdog.forget(group)
+
+    def last_lines(self, count: int = 15) -> str:
+        """The end of the log, for an error message."""
+        return last_lines(self.log, count)
+
+
+def last_lines(log: Path, count: int = 15) -> str:
+    """The last lines of a file that are not empty."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 16384))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join([line for line in lines if line.strip()][-count:])
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        pass
+
+
+def _group_lives(group: int) -> bool:
+    """Whether a process of the group runs; the remains of ended ones do not count."""
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) == group and fields[0] != "Z":
+                return True
+    return False
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def end_with_snakemake(number: signal.Signals = signal.SIGTERM, kill_after_s: float = 10.0) -> None:
+    """Have this step end when the Snakemake that started it is gone, be it by KILL.
+
+    The local executor leaves its steps running then, and they would write beside those of the next run. The workflow
+    names its process in MILEPOST_SNAKEMAKE; a step that was started by hand has none and runs on.
+
+    Args:
+        number: What this process gets.
+        kill_after_s: Seconds after which it gets KILL.
+    """
+    named = os.environ.get("MILEPOST_SNAKEMAKE", "")
+    host, _, pid = named.partition(":")
+    if not pid or host != socket.gethostname():
+        return
+    try:
+        handle = os.pidfd_open(int(pid))
+    except OSError:
+        raise ServerError("Snakemake, which started this step, is gone.") from None
+
+    def wait() -> None:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        poll.poll()
+        os.kill(os.getpid(), number)
+        time.sleep(kill_after_s)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True, name="end-with-snakemake").start()

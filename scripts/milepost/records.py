@@ -1,0 +1,259 @@
+"""The JSON Lines records that the steps hand to each other, as types, and how they are read and written.
+
+A prompts file begins with its task's header; native tasks follow with one line per item. All other files hold one
+record per line. Files are written whole: beside the target first, then renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict, cast
+
+import orjson
+
+from milepost.errors import RecordError
+
+
+class Message(TypedDict):
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Partial(TypedDict):
+    """That only part of a task was asked: `limit` of its `of` items."""
+
+    limit: int
+    of: int
+
+
+class TaskHeader(TypedDict):
+    """First line of a prompts file: what is asked of every item."""
+
+    task: str
+    kind: Literal["native", "nemo"]
+    version: int
+    generation: int
+    samples: int
+    sampling: dict[str, Any]
+    partial: NotRequired[Partial]
+    harness: NotRequired[dict[str, Any]]
+
+
+class Prompt(TypedDict):
+    """One item of a native task: chat messages or a plain prompt, and what its scorer needs."""
+
+    id: str
+    messages: NotRequired[list[Message]]
+    prompt: NotRequired[str]
+    target: NotRequired[str | list[str]]
+    choices: NotRequired[list[str]]
+    meta: NotRequired[dict[str, Any]]
+
+
+class AnswerError(TypedDict):
+    """Why there is no answer: `type` is context, refused, server, timeout or connection."""
+
+    type: str
+    message: str
+
+
+class Usage(TypedDict):
+    """Tokens of one request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Answer(TypedDict):
+    """One sample of one item: `content`, or `error` after all retries. `sample` counts from 0."""
+
+    id: str
+    sample: int
+    content: NotRequired[str]
+    reasoning: NotRequired[str]
+    finish_reason: NotRequired[str | None]
+    usage: NotRequired[Usage]
+    seed: NotRequired[int]
+    latency_s: NotRequired[float]
+    error: NotRequired[AnswerError]
+
+
+class Score(TypedDict):
+    """The verdict on one answer. `score` null means that it could not be scored; `note` then says why."""
+
+    id: str
+    sample: int
+    score: float | None
+    metrics: dict[str, float | None]
+    cluster: NotRequired[str]
+    note: NotRequired[str]
+
+
+class Estimate(TypedDict):
+    """A mean over items with its uncertainty; null where it is not defined."""
+
+    value: float | None
+    stderr: float | None
+    ci95: tuple[float, float] | None
+
+
+class Rates(TypedDict):
+    """Shares of all answers, in [0, 1]; null where a harness does not tell."""
+
+    truncated: float | None
+    empty: float | None
+    unreadable: float | None
+    failed: float | None
+
+
+class Variance(TypedDict):
+    """Variance of the mean, split: `decoding` is null with one sample per item."""
+
+    items: float | None
+    decoding: float | None
+
+
+class Summary(TypedDict):
+    """What one checkpoint scored on one task. `harness` marks a stderr that is a harness's own."""
+
+    ckpt: str
+    task: str
+    task_version: int
+    scorer: str
+    metric: str
+    value: float | None
+    stderr: float | None
+    ci95: tuple[float, float] | None
+    n_items: int
+    n_samples: int
+    n_errors: int
+    n_unscored: int
+    metrics: dict[str, Estimate]
+    variance: Variance
+    rates: Rates
+    mean_tokens: float | None
+    provenance: dict[str, Any]
+    partial: NotRequired[Partial]
+    chance: NotRequired[float | None]
+    harness: NotRequired[bool]
+
+
+class LedgerLine(TypedDict):
+    """What one attempt at evaluating a checkpoint took. Times in seconds of wall clock."""
+
+    attempt: str
+    host: str
+    job: str | None
+    gpus: int
+    gpu_type: str | None
+    start_s: float
+    busy_s: float
+    idle_s: float
+    requests: int
+    tokens_in: int
+    tokens_out: int
+    versions: dict[str, str]
+    end: str
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The content of one prompts file."""
+
+    header: TaskHeader
+    prompts: list[Prompt]
+
+
+def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield one mapping per line.
+
+    Raises:
+        RecordError: The file is missing, or a line is not a JSON object; names file and line.
+    """
+    if not Path(path).exists():
+        raise RecordError(f"{path} does not exist.")
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                raise RecordError(f"{path}, line {number} is empty. One JSON object per line is expected.")
+            try:
+                record = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                raise RecordError(f"{path}, line {number} is not JSON: {error}.") from None
+            if not isinstance(record, dict):
+                raise RecordError(f"{path}, line {number} is not a JSON object: {str(record)[:80]}.")
+            yield record
+
+
+def write_records(path: str | Path, records: Iterable[Any]) -> None:
+    """Write one JSON object per line; the file appears whole, or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "wb") as file:
+            for record in records:
+                file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
+        # mkstemp makes files of mode 0600; these are results, for a group to read.
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_record(path: str | Path, record: Any) -> None:
+    """Write a single record, as the only line of its file."""
+    write_records(path, [record])
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """Read the only record of a file.
+
+    Raises:
+        RecordError: The file is missing, malformed, or does not hold exactly one record.
+    """
+    records = list(read_records(path))
+    if len(records) != 1:
+        raise RecordError(f"{path} holds {len(records)} records where one is expected.")
+    return records[0]
+
+
+def read_prompts(path: str | Path) -> PromptSet:
+    """Read a prompts file: its task's header, then its items.
+
+    Raises:
+        RecordError: The file is empty, or does not begin with a header.
+    """
+    records = read_records(path)
+    header = next(records, None)
+    if header is None or "task" not in header or "samples" not in header:
+        raise RecordError(f"{path} does not begin with a task's header. Remove it: the next run makes it anew.")
+    return PromptSet(cast(TaskHeader, header), [cast(Prompt, record) for record in records])
+
+
+def read_answers(path: str | Path) -> list[Answer]:
+    """Read collected answers, in their canonical order."""
+    return [cast(Answer, record) for record in read_records(path)]
+
+
+def read_scores(path: str | Path) -> list[Score]:
+    """Read the scores of one checkpoint on one task."""
+    return [cast(Score, record) for record in read_records(path)]
+
+
+def read_summary(path: str | Path) -> Summary:
+    """Read the summary of one checkpoint on one task."""
+    return cast(Summary, read_record(path))
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,64 @@
+"""Scorers: what makes scores of answers. One module per scorer, with a class `Scorer` built from its options.
+
+A scorer's options are described in config/schemas/scorers/{name}.yaml. To add one, write both files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from milepost.errors import UnknownScorerError, did_you_mean
+from milepost.records import Answer, Prompt, Score
+
+
+class Scorer(Protocol):
+    """Scores answers.
+
+    Attributes:
+        name: The scorer's module.
+        metric: Its headline metric, the `score` of each Score.
+        metrics: Every metric that it reports with the options it was given, the headline among them.
+    """
+
+    name: str
+    metric: str
+    metrics: tuple[str, ...]
+
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Iterator[Score]:
+        """Yield one score per answer, in the order of the answers; an answer with an error has a score of null."""
+        ...
+
+
+def scorer_names() -> list[str]:
+    """The scorers that there are: the modules of this package that define a class `Scorer`."""
+    # Read, not imported: asking for names must stay quick whatever the scorers need.
+    return sorted(
+        file.stem
+        for file in Path(__file__).parent.glob("[!_]*.py")
+        if re.search(r"^class Scorer\b", file.read_text(encoding="utf-8"), re.MULTILINE)
+    )
+
+
+def load_scorer(spec: Mapping[str, Any]) -> Scorer:
+    """Build the scorer that a task asks for.
+
+    Args:
+        spec: The task's `scorer`: its `name`, and its options as its schema allows them.
+
+    Raises:
+        UnknownScorerError: There is no scorer of this name.
+        ConfigError: Options that contradict each other.
+    """
+    options = dict(spec)
+    name = options.pop("name", None)
+    known = scorer_names()
+    if name not in known:
+        raise UnknownScorerError(
+            f"There is no scorer {name!r}. Scorers: {', '.join(known)}.{did_you_mean(str(name), known)} "
+            "Correct the task's `scorer: {name: …}`, or add scripts/milepost/scorers/ and config/schemas/scorers/ files."
+        )
+    return cast(Scorer, import_module(f"milepost.scorers.{name}").Scorer(**options))

@@ -1,0 +1,32 @@
+"""Draw the scores of each task over the training step, and a sheet of all tasks."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from milepost.campaign import load_campaign
+from milepost.errors import run_step
+from milepost.figures import draw_figures, make_panels
+from milepost.processes import end_with_snakemake
+from milepost.tables import MetricRow, ScoreRow, read_table
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scores", required=True, help="results/tables/scores.csv")
+    parser.add_argument("--metrics", required=True, help="results/tables/metrics.csv")
+    parser.add_argument("--out", required=True, help="the folder of the figures")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    end_with_snakemake()
+    beside = {name: task.spec.get("beside", []) for name, task in load_campaign().tasks.items()}
+    scores, metrics = read_table(args.scores, ScoreRow), read_table(args.metrics, MetricRow)
+    draw_figures(args.out, make_panels(scores, metrics, beside))
+
+
+if __name__ == "__main__":
+    run_step(main)

@@ -1,0 +1,37 @@
+"""Turn NeMo Evaluator's results for one checkpoint and task into scores and numbers of ours."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from milepost.campaign import load_task
+from milepost.errors import run_step
+from milepost.harness import summarize_harness
+from milepost.processes import end_with_snakemake
+from milepost.provenance import provenance_of
+from milepost.records import read_prompts, write_record, write_records
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ckpt", required=True, help="name of the checkpoint")
+    parser.add_argument("--task", required=True, help="name of a file in config/tasks")
+    parser.add_argument("--model", required=True, help="results/models/{ckpt}.json")
+    parser.add_argument("--prompts", required=True, help="results/prompts/{task}.jsonl")
+    parser.add_argument("--harness", required=True, type=Path, help="results/harness/{ckpt}/{task}")
+    parser.add_argument("--scores", required=True, help="to write: results/scores/{ckpt}/{task}.jsonl")
+    parser.add_argument("--summary", required=True, help="to write: results/summaries/{ckpt}/{task}.json")
+    args = parser.parse_args(argv)
+    end_with_snakemake()
+    provenance = provenance_of(args.ckpt, args.model, args.prompts)
+    header = read_prompts(args.prompts).header
+    metric = load_task(args.task).spec["metric"]
+    scores, summary = summarize_harness(args.ckpt, header, metric, args.harness, provenance)
+    write_records(args.scores, scores)
+    write_record(args.summary, summary)
+
+
+if __name__ == "__main__":
+    run_step(main)

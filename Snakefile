@@ -1,0 +1,28 @@
+# Milepost: scores every checkpoint of a training run. This file is the table of contents; rules/ holds the rules.
+# Run it from a campaign's folder: snakemake --profile slurm
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/prepare.smk"
+include: "rules/evaluate.smk"
+include: "rules/score.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    """Every table, figure and the report that the config asks for."""
+    default_target: True
+    input:
+        "results/report.html",
+        # Behind an existing report, Snakemake may overlook that one of these is missing.
+        collect("results/summaries/{ckpt}/{task}.json", ckpt=CHECKPOINTS, task=TASKS),
+        collect("results/scores/{ckpt}/{task}.jsonl", ckpt=CHECKPOINTS, task=TASKS),
+        [answers_of(ckpt, task) for ckpt in CHECKPOINTS for task in TASKS],
+
+
+onerror:
+    # Earlier, it would take waiting jobs with it; the next run goes on with these checkpoints.
+    remove_withdrawn_notes()

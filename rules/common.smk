@@ -1,0 +1,117 @@
+# What the rules share. No rules here.
+import json
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# The folder of the code, as it is seen from the campaign's: when both are moved together, no job's inputs change.
+CODE = Path(os.path.relpath(workflow.basedir))
+sys.path.insert(0, f"{workflow.basedir}/scripts")
+
+from milepost.campaign import check_campaign, load_campaign
+from milepost.errors import MilepostError
+from milepost.identity import CACHE, DigestCache, identify
+from milepost.work import is_complete
+
+# Every step gets the configuration as it was merged here, runs with the Python that runs Snakemake, and ends when this
+# process is gone. None of it is a parameter, so none of it makes anything run again.
+os.environ["MILEPOST_CONFIG"] = json.dumps(config)
+os.environ["MILEPOST_SNAKEMAKE"] = f"{socket.gethostname()}:{os.getpid()}"
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+# A job on SLURM parses the workflow again; what is checked before anything runs need not be checked there.
+IS_MAIN = workflow.is_main_process
+
+
+def remove_withdrawn_notes():
+    """Remove the notes of checkpoints whose answers were found incomplete, so that the next run goes on with them."""
+    for mark in Path("results/evaluated").glob("*.withdrawn"):
+        mark.with_suffix("").unlink(missing_ok=True)
+        mark.unlink()
+
+
+try:
+    CAMPAIGN = load_campaign(config)
+    if IS_MAIN:
+        check_campaign(CAMPAIGN)
+except MilepostError as error:
+    raise WorkflowError(f"{type(error).__name__}: {error}") from None
+
+if IS_MAIN and not any(Path(".snakemake/locks").glob("*")):
+    # A run that was killed could not do it at its end.
+    remove_withdrawn_notes()
+
+CHECKPOINTS = list(CAMPAIGN.checkpoints)
+TASKS = list(CAMPAIGN.tasks)
+DIGESTS = DigestCache(CACHE)
+
+
+def names(tasks):
+    """A pattern for these names; one that matches nothing where there are none."""
+    return "|".join(map(re.escape, tasks)) or "(?!)"
+
+
+NATIVE = names(CAMPAIGN.named("native"))
+NEMO = names(CAMPAIGN.named("nemo"))
+
+
+wildcard_constraints:
+    ckpt="[A-Za-z0-9][A-Za-z0-9._-]*",
+    task="[A-Za-z0-9][A-Za-z0-9._-]*",
+
+
+def script(name):
+    """A step's script."""
+    return str(CODE / "scripts" / name)
+
+
+def modules(*patterns):
+    """Modules that decide a result: inputs of a cheap step, which runs again when they change."""
+    package = CODE / "scripts" / "milepost"
+    return sorted(str(path) for pattern in patterns for path in package.glob(pattern))
+
+
+def identity_digest(wildcards):
+    """Who the checkpoint is; a change asks everything of it."""
+    try:
+        digest = identify(CAMPAIGN.checkpoints[wildcards.ckpt], DIGESTS)["digest"]
+    except MilepostError as error:
+        raise WorkflowError(f"{type(error).__name__}: {error}") from None
+    DIGESTS.save()
+    return digest
+
+
+def questions(wildcards):
+    """The part of a task's file that decides what is asked, and the campaign's limit."""
+    return {**CAMPAIGN.tasks[wildcards.task].questions(), "campaign_limit": config.get("limit")}
+
+
+def scoring(wildcards):
+    """The part of a task's file that decides scores. A change elsewhere in it scores nothing again."""
+    return CAMPAIGN.tasks[wildcards.task].scoring()
+
+
+def data_of(wildcards):
+    """The items of a task of our own; a harness has its own."""
+    return CAMPAIGN.tasks[wildcards.task].spec.get("data", [])
+
+
+def servers(wildcards):
+    """Whether a server will be started: not for a checkpoint whose store is complete. Asked when the job is submitted."""
+    return 0 if is_complete(wildcards.ckpt, TASKS) else 1
+
+
+def gpus(wildcards):
+    """GPUs of the checkpoint's server, if one will be started."""
+    return servers(wildcards) * CAMPAIGN.checkpoints[wildcards.ckpt].serving.gpus
+
+
+def answers_of(ckpt, task):
+    """What a checkpoint answered to a task: a file of ours, or a harness's folder."""
+    if CAMPAIGN.tasks[task].kind == "nemo":
+        return f"results/harness/{ckpt}/{task}"
+    return f"results/answers/{ckpt}/{task}.jsonl"

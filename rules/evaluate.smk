@@ -1,0 +1,68 @@
+# From models to answers. Only evaluate_checkpoint costs GPU time.
+
+
+localrules:
+    collect_answers,
+    collect_harness,
+
+
+rule evaluate_checkpoint:
+    """Serve one checkpoint once and ask it all that its store does not answer yet. One GPU job; resumes by itself."""
+    input:
+        prompts=collect("results/prompts/{task}.jsonl", task=TASKS),
+        model="results/models/{ckpt}.json",
+        # Expensive: runs again on purpose only, not because its code changed.
+        script=ancient(script("evaluate_checkpoint.py")),
+    output:
+        note="results/evaluated/{ckpt}.json",
+    log:
+        "logs/evaluate_checkpoint/{ckpt}.log",
+    priority: 10  # the next server starts while the last answers are scored
+    resources:
+        gpu=gpus,
+        server=servers,
+    shell:
+        """
+        python {input.script:q} --ckpt {wildcards.ckpt:q} --model {input.model:q} --prompts {input.prompts:q} \
+            --gpus {resources.gpu} --log {log:q} --out {output.note:q}
+        """
+
+
+rule collect_answers:
+    """Copy the answers to one task out of the store, sorted. Fails, and says why, if some are missing."""
+    input:
+        evaluated=ancient("results/evaluated/{ckpt}.json"),
+        prompts="results/prompts/{task}.jsonl",
+        model="results/models/{ckpt}.json",
+        script=script("collect_answers.py"),
+    output:
+        "results/answers/{ckpt}/{task}.jsonl",
+    log:
+        "logs/collect_answers/{ckpt}/{task}.log",
+    wildcard_constraints:
+        task=NATIVE,
+    shell:
+        """
+        python {input.script:q} --ckpt {wildcards.ckpt:q} --model {input.model:q} --prompts {input.prompts:q} \
+            --evaluated {input.evaluated:q} --out {output:q} 2> >(tee {log:q} >&2)
+        """
+
+
+rule collect_harness:
+    """Copy NeMo Evaluator's results for one task out of the store. Fails, and says why, if a run is missing."""
+    input:
+        evaluated=ancient("results/evaluated/{ckpt}.json"),
+        prompts="results/prompts/{task}.jsonl",
+        model="results/models/{ckpt}.json",
+        script=script("collect_harness.py"),
+    output:
+        directory("results/harness/{ckpt}/{task}"),
+    log:
+        "logs/collect_harness/{ckpt}/{task}.log",
+    wildcard_constraints:
+        task=NEMO,
+    shell:
+        """
+        python {input.script:q} --ckpt {wildcards.ckpt:q} --model {input.model:q} --prompts {input.prompts:q} \
+            --evaluated {input.evaluated:q} --out {output:q} 2> >(tee {log:q} >&2)
+        """

@@ -1,0 +1,41 @@
+# Who is asked, and what.
+
+
+localrules:
+    describe_checkpoint,
+    prepare_prompts,
+
+
+rule describe_checkpoint:
+    """Say who a checkpoint is: what its files and options say, not where they lie."""
+    input:
+        script=script("describe_checkpoint.py"),
+        code=modules("identity.py"),
+    output:
+        "results/models/{ckpt}.json",
+    log:
+        "logs/describe_checkpoint/{ckpt}.log",
+    params:
+        identity=identity_digest,
+    shell:
+        """
+        python {input.script:q} --ckpt {wildcards.ckpt:q} --out {output:q} 2> >(tee {log:q} >&2)
+        """
+
+
+rule prepare_prompts:
+    """Write down all that a task asks: items, sampling, number of samples."""
+    input:
+        data=data_of,
+        script=script("prepare_prompts.py"),
+        code=modules("tasks/*.py"),
+    output:
+        "results/prompts/{task}.jsonl",
+    log:
+        "logs/prepare_prompts/{task}.log",
+    params:
+        questions=questions,
+    shell:
+        """
+        python {input.script:q} --task {wildcards.task:q} --out {output:q} 2> >(tee {log:q} >&2)
+        """

@@ -42,7 +42,7 @@ test: setup-serving check ## Everything but the kills: the checks, then the work
 .PHONY: check
 check: setup ## Format, lint, types, unit tests and the examples in docstrings; needs no network once set up.
 	$(bin)/snakefmt --check Snakefile rules
-	$(bin)/python tests/lint.py --snakefile Snakefile --directory demo
+	$(bin)/python tests/lint.py
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	$(bin)/mypy --strict scripts

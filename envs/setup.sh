@@ -95,7 +95,9 @@ install_torch() {
     local folder source=(--torch-backend cpu)
     folder=$(find_torch_wheel "$("$1" -c 'import sys; print("%d%d" % sys.version_info[:2])')")
     if [[ -n $folder ]]; then source=(--no-index --find-links "$folder"); fi
-    "${install[@]}" --python "$1" --no-deps "${source[@]}" "torch==$torch_version"
+    "${install[@]}" --python "$1" --no-deps "${source[@]}" "torch==$torch_version" \
+        || fail "torch $torch_version could not be had from PyTorch's index. Without a way there, put the wheel of its" \
+            "CPU build for this Python into a folder, and name the folder in UV_FIND_LINKS."
 }
 
 # Imports what environment $1 is for, with its Python $2, as its users will.

@@ -19,9 +19,11 @@ from milepost.work import is_complete
 
 # Every step gets the configuration as it was merged here, runs with the Python that runs Snakemake, and ends when this
 # process is gone. None of it is a parameter, so none of it makes anything run again.
-os.environ["MILEPOST_CONFIG"] = json.dumps(config)
-os.environ["MILEPOST_SNAKEMAKE"] = f"{socket.gethostname()}:{os.getpid()}"
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+os.environ.update(
+    MILEPOST_CONFIG=json.dumps(config),
+    MILEPOST_SNAKEMAKE=f"{socket.gethostname()}:{os.getpid()}",
+    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+)
 
 # A job on SLURM parses the workflow again; what is checked before anything runs need not be checked there.
 IS_MAIN = workflow.is_main_process

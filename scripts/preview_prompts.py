@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if header["kind"] == "nemo":
             print(f"NeMo Evaluator asks: {json.dumps(header['harness'], ensure_ascii=False)}")
             continue
-        print(f"item {first['id']!r} of {len(prompts.prompts)}, {header['samples']} sample(s), {json.dumps(header['sampling'])}")
+        print(
+            f"item {first['id']!r} of {len(prompts.prompts)}, {header['samples']} sample(s), {json.dumps(header['sampling'])}"
+        )
         print(next(rendered) if "messages" in first else first["prompt"])
         print(f"--- target: {json.dumps(first.get('target'), ensure_ascii=False)}")
 
@@ -47,9 +49,15 @@ def render(ckpt: str, chats: list[Any]) -> list[str]:
     if not chats:
         return []
     if folder is None:
-        raise ModelError(f"The files of {checkpoint.model} are not on this machine, so its chat template cannot be shown.")
+        raise ModelError(
+            f"The files of {checkpoint.model} are not on this machine, so its chat template cannot be shown."
+        )
     options = checkpoint.serving.vllm_args
-    request = {"tokenizer": str(options.get("tokenizer", folder)), "template": options.get("chat-template"), "chats": chats}
+    request = {
+        "tokenizer": str(options.get("tokenizer", folder)),
+        "template": options.get("chat-template"),
+        "chats": chats,
+    }
     done = subprocess.run(
         [str(environment_python("vllm")), str(WORKFLOW / "scripts" / "milepost" / "endpoints" / "chat_template.py")],
         input=json.dumps(request), capture_output=True, text=True, check=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import json
 import os
 import re
@@ -229,11 +230,14 @@ def read_checkpoints(sheet: Path, profiles: Mapping[str, Mapping[str, Any]]) -> 
         ConfigError: An unknown column or profile, a pattern without a folder, or a name that stands twice.
     """
     try:
-        lines = [line for line in sheet.read_text(encoding="utf-8").splitlines() if line.strip() and line[0] != "#"]
+        text = sheet.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark first
+        lines = [line for line in text.splitlines() if line.strip() and line[0] != "#"]
     except FileNotFoundError:
         raise ConfigError(
             f"{sheet} does not exist (looked for in {Path.cwd()}). It lists one checkpoint a row."
         ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{sheet} is not UTF-8 ({error}). Save it as UTF-8 text.") from None
     checkpoints: dict[str, Checkpoint] = {}
     for row in csv.DictReader(lines, delimiter="\t"):
         if None in row or None in row.values():
@@ -256,7 +260,7 @@ def read_checkpoints(sheet: Path, profiles: Mapping[str, Mapping[str, Any]]) -> 
 
 def spread(cells: dict[str, str], sheet: Path) -> list[dict[str, str]]:
     """One row per folder that a `{step}` in `model` fits, by ascending step."""
-    model = cells.get("model", "")
+    model = re.sub("/+", "/", cells.get("model", ""))
     if "{step}" not in "".join(cells.values()):
         return [cells]
     if model.count("{step}") != 1 or "{step}" not in cells.get("name", ""):
@@ -264,13 +268,9 @@ def spread(cells: dict[str, str], sheet: Path) -> list[dict[str, str]]:
             f"{sheet}: a row with {{step}} needs it once in 'model', and in 'name' (row {cells.get('name')!r})."
         )
     before, after = model.split("{step}")
-    found = []
-    for path in (
-        Path().glob(before + "*" + after) if not model.startswith("/") else Path("/").glob((before + "*" + after)[1:])
-    ):
-        step = str(path)[len(os.path.normpath(before + "x")) - 1 : len(str(path)) - len(after)]
-        if re.fullmatch(r"[0-9]+", step):
-            found.append((int(step), step))
+    fits = re.compile(f"{re.escape(before)}([0-9]+){re.escape(after)}")
+    paths = glob.iglob(f"{glob.escape(before)}*{glob.escape(after)}")
+    found = [(int(fit[1]), fit[1]) for fit in map(fits.fullmatch, paths) if fit]
     if not found:
         raise ConfigError(
             f"{sheet}: no folder fits the pattern {model!r} (from {Path.cwd()}). Train first, or correct it."
@@ -288,13 +288,18 @@ def parse_checkpoint(cells: Mapping[str, str], sheet: Path, profiles: Mapping[st
             f"{did_you_mean(name, profiles)}"
         )
     options = dict(profiles.get(name, {}))
-    options["vllm_args"] = {**options.get("vllm_args", {}), **parse_options(cells.get("vllm_args", ""), where)}
+    given = {**options.get("vllm_args", {}), **parse_options(cells.get("vllm_args", ""), where)}
+    # vLLM takes both spellings; one option must not stand here twice, nor be two identities.
+    options["vllm_args"] = {name.replace("_", "-"): value for name, value in given.items()}
     if "gpus" in cells:
         options["gpus"] = int(cells["gpus"])
     serving = Serving(**options)
     size = 1
     for kind in ("tensor", "pipeline", "data"):
-        size *= int(serving.vllm_args.get(f"{kind}-parallel-size", 1))
+        given_size = str(serving.vllm_args.get(f"{kind}-parallel-size", 1))
+        if not re.fullmatch("[1-9][0-9]*", given_size):
+            raise ConfigError(f"{where}: {kind}-parallel-size is {given_size!r}. It must be a whole number from 1 on.")
+        size *= int(given_size)
     if serving.gpus not in (size, 0) or (serving.gpus == 0 and size > 1):
         raise ConfigError(
             f"{where}: tensor x pipeline x data parallel sizes make {size}, but gpus is {serving.gpus}. They must be the same"
@@ -320,7 +325,11 @@ def parse_options(text: str, where: str) -> dict[str, Any]:
     """
     options: dict[str, Any] = {}
     name = None
-    for word in shlex.split(text):
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}: vllm_args cannot be read: {error}.") from None
+    for word in words:
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             options[name] = value if equals else True

@@ -17,6 +17,7 @@ import orjson
 from milepost.records import Answer, AnswerError, Usage
 
 RETRIED = frozenset({408, 409, 429})
+BROKEN_OFF = ("abort", "error")  # vLLM's finish reasons of requests that it gave up
 LONGEST_PAUSE_S = 60.0
 # How servers say that prompt and answer do not fit: vLLM, OpenAI, TGI, llama.cpp.
 CONTEXT = (
@@ -72,7 +73,7 @@ class Client:
         Args:
             url: Base address, with `/v1`.
             key: Sent as bearer token.
-            concurrency: Connections at once.
+            concurrency: Requests under way at once.
             timeout_s: Seconds that one try may take.
             retries: Further tries after a connection error, a timeout, 408, 409, 429 or 5xx.
             pause_s: First pause between tries; doubled by each, and jittered.
@@ -82,6 +83,7 @@ class Client:
         self.pause_s = pause_s
         self.concurrency = concurrency
         self._key = key
+        self._places = asyncio.Semaphore(concurrency)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
@@ -110,15 +112,16 @@ class Client:
         data = orjson.dumps(body)
         for tries_left in range(self.retries, -1, -1):
             wait_s: float | None = None
-            begun = time.perf_counter()
             try:
-                async with self._session.post(self.url + path, data=data) as response:
-                    content = await response.read()
-                    if response.status == 200:
-                        reply = orjson.loads(content)
-                        return Reply(reply, time.perf_counter() - begun)
-                    failure = _refusal(response.status, content)
-                    wait_s = retry_after_s(response.headers.get("Retry-After"))
+                # Waiting for a place is no part of a try: its time limit begins with the request.
+                async with self._places:
+                    begun = time.perf_counter()
+                    async with self._session.post(self.url + path, data=data) as response:
+                        content = await response.read()
+                        if response.status == 200:
+                            return Reply(orjson.loads(content), time.perf_counter() - begun)
+                        failure = _refusal(response.status, content)
+                        wait_s = retry_after_s(response.headers.get("Retry-After"))
             except TimeoutError:
                 message = f"no answer within {self._timeout.total:.0f} s"
                 failure = RequestError(AnswerError(type="timeout", message=message), None, lasting=False)
@@ -138,18 +141,21 @@ class Client:
 
 def _refusal(status: int, content: bytes) -> RequestError:
     """What a status other than 200 means."""
+    kinds: list[Any] = []
     try:
         said = orjson.loads(content)
         inner = said.get("error", said) if isinstance(said, dict) else said
         message = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
+        # Some servers say it in the error's type or code only.
+        kinds = [inner.get("type"), inner.get("code")] if isinstance(inner, dict) else []
     except orjson.JSONDecodeError:
         message = content.decode(errors="replace")
     message = message[:500]
     lasting = 400 <= status < 500 and status not in RETRIED
-    if lasting and any(words in message.lower() for words in CONTEXT):
+    sign = " ".join(map(str, [message, *kinds])).lower()
+    kind = "refused" if lasting else "server"
+    if lasting and any(words in sign for words in CONTEXT):
         kind = "context"
-    else:
-        kind = "refused" if lasting else "server"
     return RequestError(AnswerError(type=kind, message=f"{status}: {message}"), status, lasting)
 
 
@@ -179,29 +185,35 @@ def read_reply(reply: Reply, ident: str, sample: int, seed: int) -> Answer:
     """The answer in a reply to a chat or a completion request.
 
     Raises:
-        RequestError: A reply without a choice, which an OpenAI-compatible server never sends.
+        RequestError: A reply without a whole answer, which an OpenAI-compatible server in good health never sends.
     """
     try:
         choice = reply.body["choices"][0]
         message = choice.get("message")
-        content = message.get("content") if message is not None else choice["text"]
+        content = (message.get("content") if message is not None else choice["text"]) or ""
+        reasoning = (message or {}).get("reasoning_content") or (message or {}).get("reasoning") or ""
+        finish_reason = choice.get("finish_reason")
         usage = reply.body.get("usage") or {}
-    except (KeyError, IndexError, TypeError, AttributeError):
+        counted = Usage(
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            completion_tokens=int(usage.get("completion_tokens") or 0),
+        )
+        # An answer that the server broke off itself, as it may when it ends, is not what the model says.
+        whole = isinstance(content, str) and isinstance(reasoning, str) and finish_reason not in BROKEN_OFF
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        whole = False
+    if not whole:
         error = AnswerError(type="server", message=f"a reply without an answer: {str(reply.body)[:200]}")
-        raise RequestError(error, 200, lasting=False) from None
+        raise RequestError(error, 200, lasting=False)
     answer = Answer(
         id=ident,
         sample=sample,
-        content=content or "",
-        finish_reason=choice.get("finish_reason"),
-        usage=Usage(
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
-        ),
+        content=content,
+        finish_reason=finish_reason,
+        usage=counted,
         seed=seed,
         latency_s=round(reply.latency_s, 4),
     )
-    reasoning = (message or {}).get("reasoning_content") or (message or {}).get("reasoning")
     if reasoning:
         answer["reasoning"] = reasoning
     return answer

@@ -12,7 +12,6 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,12 @@ from milepost.client import Client, RequestError, read_reply
 from milepost.endpoints import Endpoint
 from milepost.endpoints.vllm import VllmServer, engine_version
 from milepost.environments import environment_python
-from milepost.errors import HarnessError, MilepostError, ServerError
+from milepost.errors import MilepostError, ModelError, ServerError
+from milepost.identity import identify
 from milepost.lease import BEAT_S, Lease, acquire
 from milepost.ledger import Ledger, append_line, sum_lines
 from milepost.processes import Watchdog
+from milepost.provenance import engine_versions
 from milepost.records import Answer, PromptSet
 from milepost.store import TaskStore, open_stores
 from milepost.work import STORE, Request, missing_runs, remember_complete, requests_of
@@ -89,10 +90,7 @@ class Supervisor:
         self.attempt = uuid.uuid4().hex[:12]
         self.errors: dict[str, str] = {}
         self.total = self.done = 0
-        versions = {"milepost": __version__, "engine": engine_version(environment_python("vllm"))}
-        if any(prompts.header["kind"] == "nemo" for prompts in job.prompts.values()):
-            versions |= nemo.versions()
-        self.ledger = Ledger(self.attempt, job.gpus, versions)
+        self.ledger: Ledger
 
     async def run(self) -> dict[str, Any]:
         """Ask what is missing; always ends with the ledger written and no process left."""
@@ -109,6 +107,8 @@ class Supervisor:
             if work or runs:
                 self.total = len(work)
                 self.check_gpus()
+                self.check_identity()
+                self.ledger = Ledger(self.attempt, job.gpus, self.versions())
                 await self.attend(work, runs, stores)
             note = self.note(stores)
         complete = [name for name in native if note["tasks"][name]["missing"] == 0]
@@ -134,6 +134,21 @@ class Supervisor:
                 f"Answers of {self.job.ckpt.name!r} are missing, and its server needs {wanted} GPU(s), but this job was"
                 f" given {self.job.gpus}: the store had looked complete. Run again: the next job asks for them."
             )
+
+    def check_identity(self) -> None:
+        """What is served now must be what the answers are filed under: a job may have waited for days."""
+        if identify(self.job.ckpt)["digest"] != self.job.digest:
+            raise ModelError(
+                f"Checkpoint {self.job.ckpt.name!r} is another model than when this job was planned: its files or options"
+                " have changed since. Nothing was asked; run again."
+            )
+
+    def versions(self) -> dict[str, str]:
+        """Versions of what is going to answer."""
+        versions = {"milepost": __version__, "engine": engine_version(environment_python("vllm"))}
+        if any(prompts.header["kind"] == "nemo" for prompts in self.job.prompts.values()):
+            versions |= nemo.versions()
+        return versions
 
     async def attend(
         self, work: list[Request], runs: list[tuple[PromptSet, int, Path]], stores: dict[str, TaskStore]
@@ -165,8 +180,7 @@ class Supervisor:
             ) from None
         finally:
             keeper.cancel()
-            with suppress(asyncio.CancelledError, MilepostError):
-                await keeper
+            await asyncio.gather(keeper, return_exceptions=True)
             self.ledger.over()
             append_line(self.job.store, self.ledger.line(end))
 
@@ -187,7 +201,8 @@ class Supervisor:
                 if now - said >= PROGRESS_S and self.done > told:
                     said, told = now, self.done
                     log.info("%d of %d answers", self.done, self.total)
-        except MilepostError:
+        except Exception:
+            # Without a heartbeat, another job would take this store over.
             task.cancel()
             raise
 
@@ -204,10 +219,10 @@ class Supervisor:
             await server.start()
             self.ledger.ready()
             log.info("the server answers after %.0f s", time.monotonic() - begun)
-            asking = asyncio.gather(
-                self.ask(iter(work), stores, server.endpoint), self.run_nemo(runs, server.endpoint, watchdog)
-            )
             death = asyncio.create_task(server.died())
+            native = asyncio.create_task(self.ask(iter(work), stores, server.endpoint))
+            harness = asyncio.create_task(self.run_nemo(runs, server.endpoint, watchdog))
+            asking = asyncio.gather(native, harness)
             either: list[asyncio.Future[Any]] = [asking, death]
             try:
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -215,10 +230,11 @@ class Supervisor:
                     raise death.result()
                 asking.result()
             finally:
-                death.cancel()
-                asking.cancel()
+                # Each by itself: where one has failed, cancelling both together would leave the other running.
+                for task in (death, native, harness):
+                    task.cancel()
                 # NeMo's processes and the server are ended at the same time: there are only seconds for both.
-                await asyncio.gather(asking, death, server.stop(), return_exceptions=True)
+                await asyncio.gather(asking, native, harness, death, server.stop(), return_exceptions=True)
             log.info("%d of %d answers; the server has ended", self.done, self.total)
         finally:
             await server.stop()
@@ -282,7 +298,7 @@ class Supervisor:
                     with self.ledger.busy():
                         await nemo.run(prompts.header, number, folder, endpoint, tokenizer, output, watchdog)
                     log.info("NeMo Evaluator's %s, run %d, took %.0f s", name, number, time.monotonic() - begun)
-                except HarnessError as error:
+                except (MilepostError, OSError) as error:
                     # Held back like a failed request: the server may have died under it.
                     await asyncio.sleep(HINDSIGHT_S)
                     self.errors[name] = str(error)
@@ -304,4 +320,9 @@ class Supervisor:
             if missing and name in self.errors:
                 tasks[name]["error"] = self.errors[name]
         sums = sum_lines(self.job.store)
-        return {"ckpt": self.job.ckpt.name, "tasks": tasks, "ledger": sums, "versions": self.ledger.line()["versions"]}
+        return {
+            "ckpt": self.job.ckpt.name,
+            "tasks": tasks,
+            "ledger": sums,
+            "versions": engine_versions(self.job.ckpt.name),
+        }

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from milepost.errors import ConfigError, UnknownTaskError, did_you_mean
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 # Nine of them beside ten colours: runs look alike from the ninety-first on.
 MARKERS = "osD^vPX<>"
-DASHES = ((4, 2), (1, 1.5), (6, 2, 1, 2), (2, 1))
+# None is dotted: chance is.
+DASHES = ((4, 2), (6, 2, 1, 2), (2, 1), (6, 2, 1, 2, 1, 2))
 GREY, RED = "0.4", "#b3261e"
 
 # Words of metrics that are yes or no for each answer.
@@ -136,7 +138,7 @@ def draw_figures(out: str | Path, panels: Sequence[Panel]) -> None:
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with rc_context():
-        # A font that comes with Matplotlib: the same bytes on every machine.
+        # A font that comes with Matplotlib: no machine lacks it, and the layout does not depend on what else is installed.
         sns.set_theme(context="paper", style="whitegrid", font="DejaVu Sans", font_scale=1.1, rc=STYLE)
         for panel in panels:
             _save(_draw_sheet([panel]), out / panel.task)
@@ -191,14 +193,16 @@ def _draw_sheet(panels: Sequence[Panel]) -> Figure:
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
-    axes.set_title(panel.rows["title"].iloc[0], pad=21)
+    # Over the plot, from below: the stamp if there is one, what is seen, the title.
+    over: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
+    lift = 22 if panel.stamp else 5
     by = "by training step" if panel.stepped else "by checkpoint"
     subtitle = f"{panel.metric} {by}{', by a harness' if panel.harness else ''}".strip()
-    axes.text(0, 1.025, subtitle, transform=axes.transAxes, color=GREY)
+    axes.set_title(fill(panel.rows["title"].iloc[0], 44), pad=lift + 16)
+    axes.annotate(subtitle, (0, 1), (0, lift), color=GREY, **over)
     if panel.stamp:
         box = {"facecolor": "white", "edgecolor": RED, "boxstyle": "round,pad=0.25", "linewidth": 0.8}
-        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "fontsize": 8, "fontweight": "bold"}
-        axes.text(0.995, 1.03, panel.stamp, color=RED, bbox=box, **place)
+        axes.annotate(panel.stamp, (0, 1), (3, 7), color=RED, bbox=box, fontsize=8, fontweight="bold", **over)
     if not (panel.rows["value"].notna().any() or panel.beside["value"].notna().any()):
         axes.text(0.5, 0.5, "no scores", transform=axes.transAxes, ha="center", color=GREY)
     (_draw_curves if panel.stepped else _draw_dots)(axes, panel)
@@ -216,10 +220,11 @@ def _draw_curves(axes: Axes, panel: Panel) -> None:
     colours = _colours(panel)
     rows = panel.rows.dropna(subset="step")
     for label, curve in rows.sort_values("step").groupby("label", sort=False):
-        interval: dict[str, Any] = {"data": curve, "color": colours[str(label)]}
-        axes.fill_between("step", "ci_low", "ci_high", alpha=0.16, linewidth=0, **interval)
-        # A band has no width where its neighbours are missing: a bar shows the interval there too.
-        axes.vlines("step", "ci_low", "ci_high", linewidth=0.9, alpha=0.55, **interval)
+        colour, low = colours[str(label)], curve["ci_low"]
+        axes.fill_between(curve["step"], low, curve["ci_high"], color=colour, alpha=0.16, linewidth=0)
+        # A band has no width where both neighbours are missing: a bar shows the interval there.
+        alone = curve[low.shift().isna() & low.shift(-1).isna()]
+        axes.vlines(alone["step"], alone["ci_low"], alone["ci_high"], color=colour, linewidth=1.8, alpha=0.55)
     _draw_lines(axes, rows, linewidth=1.8, zorder=3, dashes=False, **_look(panel, rows))
     _draw_beside(axes, panel)
     outside = panel.rows[panel.rows["step"].isna()].dropna(subset="value")
@@ -259,7 +264,7 @@ def _draw_beside(axes: Axes, panel: Panel) -> None:
         colour = own[place % len(own)]
         look: dict[str, Any] = {"linestyle": (0, DASHES[place % len(DASHES)]), "linewidth": 1.1}
         palette = _colours(panel) if len(panel.runs) > 1 else {panel.runs[0]: colour}
-        _draw_lines(axes, table, palette=palette, legend=False, zorder=2.5, **look)
+        _draw_lines(axes, table, palette=palette, legend=False, marker=".", markersize=4, mew=0, zorder=2.5, **look)
         colour = GREY if len(panel.runs) > 1 else colour
         axes.plot([], [], color=colour, label=str(name).replace("_", " "), **look)
 

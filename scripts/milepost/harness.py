@@ -47,6 +47,8 @@ def summarize_harness(
         prompts = PromptSet(header, [Prompt(id=item) for item in items])
         answers = [answer for _, answer in pairs]
         summary = summarize(ckpt, prompts, answers, scores, scorer="nemo", metric=name, provenance=provenance)
+        if not all("content" in answer for answer in answers):
+            summary["rates"]["empty"] = None
     else:
         scores = []
         summary = _own_numbers(ckpt, header, name, numbers, provenance)
@@ -80,7 +82,7 @@ def _own_numbers(
 ) -> Summary:
     """A summary of the harness's own numbers. How many items they rest on, the harness does not say."""
     estimate = _over_runs(metric, numbers)
-    return Summary(
+    summary = Summary(
         ckpt=ckpt,
         task=header["task"],
         task_version=header["version"],
@@ -100,6 +102,9 @@ def _own_numbers(
         provenance=dict(provenance),
         harness=True,
     )
+    if "partial" in header:
+        summary["partial"] = header["partial"]
+    return summary
 
 
 def _add_token_statistics(summary: Summary, runs: list[Path]) -> None:

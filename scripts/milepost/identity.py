@@ -53,9 +53,9 @@ def identify(ckpt: Checkpoint, cache: DigestCache | None = None) -> dict[str, An
     """
     shared, cache = cache is not None, cache or DigestCache(CACHE)
     folder = find_model(ckpt)
-    # The digests of the files are what a hub model is, too, once it is here; its commit names the same files.
+    # A hub model is its commit, whether its files are here yet or not. The revision of a folder says nothing.
     model: dict[str, Any] = {"hub": ckpt.model, "revision": ckpt.revision}
-    if folder is not None and not ckpt.revision:
+    if folder is not None and folder == Path(ckpt.model):
         model = {"files": describe_folder(folder, cache)}
     identity: dict[str, Any] = {"model": model, "serving": describe_serving(ckpt.serving, cache)}
     if ckpt.generation != 1:
@@ -73,7 +73,8 @@ def describe_serving(serving: Serving, cache: DigestCache) -> dict[str, Any]:
         path = Path(str(value))
         if name in INERT_OPTIONS:
             continue
-        if name in FILE_OPTIONS and path.exists():
+        # A template may stand in the option itself, longer than any name of a file.
+        if name in FILE_OPTIONS and os.path.exists(path):
             options[name] = describe_folder(path, cache) if path.is_dir() else cache.digest(path)
         else:
             options[name] = value if isinstance(value, bool | list | dict) else str(value)

@@ -42,7 +42,12 @@ class Lease:
                 f"{self.path} was taken over by another evaluation of this checkpoint: this one was silent for more than"
                 f" {STALE_S:.0f} s. It stops here; what it stored is kept."
             )
-        _write(self.path, {**self.owner, "content": content})
+        try:
+            _write(self.path, {**self.owner, "content": content})
+        except OSError as error:
+            raise StoreError(
+                f"{self.path} cannot be written: {error.strerror}. Without it, another may write here."
+            ) from None
 
     def held(self) -> bool:
         """Whether the file still names this holder."""
@@ -82,7 +87,7 @@ def acquire(path: Path, say: Callable[[str], None], stale_s: float = STALE_S) ->
             if _take_over(path, holder, owner):
                 return Lease(path, owner), holder.get("content")
             continue
-        beat = path.stat().st_mtime if path.exists() else 0.0
+        beat = _beaten(path)
         if first_beat is None:
             first_beat = beat
             say(
@@ -169,6 +174,8 @@ def _create(path: Path, owner: dict[str, Any]) -> bool:
 
 def _take_over(path: Path, holder: dict[str, Any], owner: dict[str, Any]) -> bool:
     """Put a dead holder's file aside; only one of several successors gets it."""
+    if _read(path).get("nonce") != holder.get("nonce"):
+        return False
     aside = path.with_name(f"{path.name}.{owner['nonce']}.dead")
     try:
         os.rename(path, aside)
@@ -184,6 +191,13 @@ def _take_over(path: Path, holder: dict[str, Any], owner: dict[str, Any]) -> boo
         return False
     aside.unlink()
     return _create(path, owner)
+
+
+def _beaten(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _age(path: Path) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import orjson
 
 from milepost.records import Answer, LedgerLine
-from milepost.store import mend, read_records_if_any
+from milepost.store import append, mend, read_records_if_any, sync
 
 LEDGER = ".ledger.jsonl"
 SUMMED = ("start_s", "busy_s", "idle_s", "requests", "tokens_in", "tokens_out")
@@ -97,13 +97,15 @@ class Ledger:
 
 
 def append_line(store: Path, line: LedgerLine) -> None:
-    """Add an attempt to a checkpoint's ledger, durably."""
+    """Add an attempt to a checkpoint's ledger, durably; one that it holds already is not counted twice."""
     path = store / LEDGER
     mend(path)
+    if any(known.get("attempt") == line["attempt"] for known in read_records_if_any(path)):
+        return
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
-        os.write(handle, orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-        os.fdatasync(handle)
+        append(handle, orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE), path)
+        sync(handle, path)
     finally:
         os.close(handle)
 

@@ -9,7 +9,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
@@ -155,25 +155,31 @@ def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:
         HarnessError: There is no results.yml, or nothing in it.
     """
     path = folder / "results.yml"
+    numbers: dict[str, dict[str, Any]] = {}
     try:
         results = yaml.safe_load(path.read_text())["results"]
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise HarnessError(f"{path} cannot be read ({type(error).__name__}: {error}).") from None
-    tasks = results.get("tasks") or {}
-    groups = results.get("groups") or {}
-    numbers: dict[str, dict[str, Any]] = {}
-    for source in (tasks, groups):
-        for task, content in source.items():
-            for metric, scores in (content.get("metrics") or {}).items():
-                for score, entry in (scores.get("scores") or {}).items():
-                    number = {"value": entry.get("value"), "stderr": (entry.get("stats") or {}).get("stderr")}
-                    name = metric if score == metric else f"{metric}.{score}"
-                    if len(source) == 1:
-                        numbers[name] = number
-                    numbers[f"{task}/{name}"] = number
+        for source in (results.get("tasks") or {}, results.get("groups") or {}):
+            for task, metric, score, entry in _entries(source):
+                number = {"value": entry.get("value"), "stderr": (entry.get("stats") or {}).get("stderr")}
+                name = metric if score == metric else f"{metric}.{score}"
+                if len(source) == 1:
+                    numbers[name] = number
+                numbers[f"{task}/{name}"] = number
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise HarnessError(
+            f"{path} cannot be read as results of NeMo Evaluator ({type(error).__name__}: {error})."
+        ) from None
     if not numbers:
         raise HarnessError(f"{path} holds no number: the harness scored nothing.")
     return numbers
+
+
+def _entries(source: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """Every number of the tasks or groups: their name, its metric and score, and its entry."""
+    for task, content in source.items():
+        for metric, scores in (content.get("metrics") or {}).items():
+            for score, entry in (scores.get("scores") or {}).items():
+                yield task, metric, score, entry
 
 
 def find_metric(numbers: dict[str, dict[str, Any]], metric: str, where: str) -> str:
@@ -214,10 +220,11 @@ def read_samples(folder: Path, run: int, metric: str) -> Iterator[tuple[Score, A
             said = record.get("resps", [[None]])
             while isinstance(said, list) and said:
                 said = said[0]
-            yield (
-                Score(id=ident, sample=run, score=score, metrics={name: score}),
-                cast(Answer, {"id": ident, "sample": run, "content": said if isinstance(said, str) else ""}),
-            )
+            answer = Answer(id=ident, sample=run)
+            # A log-probability task has no text.
+            if isinstance(said, str):
+                answer["content"] = said
+            yield Score(id=ident, sample=run, score=score, metrics={name: score}), answer
 
 
 def token_statistics(folder: Path) -> dict[str, Any]:
@@ -225,10 +232,10 @@ def token_statistics(folder: Path) -> dict[str, Any]:
     path = folder / "eval_factory_metrics.json"
     try:
         stats = read_record_loosely(path)["response_stats"]
-    except (OSError, ValueError, KeyError, TypeError):
+        reasons = stats.get("finish_reason") or {}
+        total = sum(reasons.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {"truncated": None, "mean_tokens": None}
-    reasons = stats.get("finish_reason") or {}
-    total = sum(reasons.values())
     return {
         "truncated": reasons.get("length", 0) / total if total else None,
         "mean_tokens": stats.get("avg_completion_tokens"),

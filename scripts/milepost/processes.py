@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from milepost.errors import ServerError
@@ -30,17 +31,25 @@ class Watchdog:
         script = Path(__file__).with_name("watchdog.py")
         read_end, self._pipe = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-I", str(script)], stdin=read_end, start_new_session=True, stdout=subprocess.DEVNULL
+            [sys.executable, "-I", str(script)], stdin=read_end, start_new_session=True, stdout=subprocess.PIPE
         )
         os.close(read_end)
+        # From its first word on, no signal ends it: one that was sent to the whole job must not.
+        with self._process.stdout as said:  # type: ignore[union-attr]
+            said.readline()
 
     def watch(self, group: int) -> None:
         """Register a process group."""
-        os.write(self._pipe, f"+{group}\n".encode())
+        self._say(f"+{group}\n")
 
     def forget(self, group: int) -> None:
         """A group has ended."""
-        os.write(self._pipe, f"-{group}\n".encode())
+        self._say(f"-{group}\n")
+
+    def _say(self, line: str) -> None:
+        # One that was killed is missed only if this process is killed as well.
+        with suppress(BrokenPipeError):
+            os.write(self._pipe, line.encode())
 
     def close(self) -> None:
         """All groups have ended: send the watchdog home."""
@@ -101,10 +110,8 @@ def last_lines(log: Path, count: int = 15) -> str:
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(group, number)
-    except ProcessLookupError:
-        pass
 
 
 def _group_lives(group: int) -> bool:

@@ -26,10 +26,10 @@ class Message(TypedDict):
 
 
 class Partial(TypedDict):
-    """That only part of a task was asked: `limit` of its `of` items."""
+    """That only part of a task was asked: `limit` of its `of` items; `?` where a harness keeps them."""
 
     limit: int
-    of: int
+    of: int | Literal["?"]
 
 
 class TaskHeader(TypedDict):

@@ -7,6 +7,7 @@ leave (a torn last line, blocks of zeros) is recognised on opening and asked aga
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,9 +47,7 @@ class TaskStore:
         record: dict[str, Any] = {"key": key, **answer, "attempt": self.attempt}
         if "error" in answer:
             record["final"] = final
-        line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-        if os.write(self._file, line) != len(line):
-            raise StoreError(f"{self.path} could not be written whole: the disk is full, or the quota is used up.")
+        append(self._file, orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE), self.path)
         self._synced = False
         if is_settled(record, self._failures):
             self.settled.add(key)
@@ -57,12 +56,49 @@ class TaskStore:
         """Have the machine write everything to its disk."""
         if not self._synced:
             self._synced = True
-            os.fdatasync(self._file)
+            sync(self._file, self.path)
 
     def close(self) -> None:
         """Sync and close."""
-        self.sync()
-        os.close(self._file)
+        try:
+            # Also if a sync is under way in another thread: it may not have begun.
+            sync(self._file, self.path)
+        finally:
+            os.close(self._file)
+
+
+def append(file: int, line: bytes, path: Path) -> None:
+    """Write one line to the end of an open file, whole or not at all.
+
+    Raises:
+        StoreError: It could not be written.
+    """
+    size = os.fstat(file).st_size
+    try:
+        written = os.write(file, line)
+        if written < len(line):
+            # Nothing may be glued to a part of a line.
+            os.ftruncate(file, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise StoreError(unwritable(path, error)) from None
+
+
+def sync(file: int, path: Path) -> None:
+    """Have the machine write a file to its disk.
+
+    Raises:
+        StoreError: It cannot.
+    """
+    try:
+        os.fdatasync(file)
+    except OSError as error:
+        raise StoreError(unwritable(path, error)) from None
+
+
+def unwritable(path: Path, error: OSError) -> str:
+    """What to say about a file that cannot be written."""
+    return f"{path} cannot be written: {error.strerror}. What is stored already is kept: make room (disk, quota), and run again."
 
 
 @contextmanager

@@ -16,6 +16,7 @@ def main() -> None:
     # A Ctrl-C is for the supervisor; this process acts on its death only.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    print("ready", flush=True)
     groups: set[int] = set()
     for line in sys.stdin:
         group = int(line[1:])

@@ -7,11 +7,12 @@ import json
 import sys
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 
 def main() -> None:
     """Render each chat with the opening of the answer."""
+    # Here, not above: this module is also imported where it is not installed.
+    from transformers import AutoTokenizer
+
     request = json.load(sys.stdin)
     tokenizer = AutoTokenizer.from_pretrained(request["tokenizer"])
     template = request["template"]

@@ -22,7 +22,7 @@ POLL_S = 0.25
 HEALTH_S = 1.0
 # Words in the server's last lines that point to a cause, and what can be done about it.
 CAUSES = (
-    (("no available memory for the cache blocks", "out of memory", "oom", "larger than the available kv cache memory"),
+    (("no available memory for the cache blocks", "out of memory", "outofmemory", "oom-kill", "larger than the available kv cache memory"),
      "It ran out of memory. Change gpus and tensor-parallel-size, gpu-memory-utilization, max-model-len or (CPU build)"
      " VLLM_CPU_KVCACHE_SPACE in the model profile; nothing was lowered by itself, because it could change numbers."),
     (("unrecognized arguments", "invalid choice", "error: argument"),
@@ -116,7 +116,7 @@ class VllmServer:
                             f"The server of {self.ckpt.name!r} answers {response.status} to {path} without a key:"
                             " the guard does not stand before it. Nothing was asked."
                         )
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError):
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError):
             return False
         return True
 

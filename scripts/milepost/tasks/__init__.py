@@ -49,6 +49,8 @@ def build_prompts(task: Task, limit: int | None = None) -> PromptSet:
         limits += [params["limit_samples"]] if "limit_samples" in params else []
         if limits:
             params["limit_samples"] = min(limits)
+            # How many items there are, only the harness knows.
+            header["partial"] = Partial(limit=min(limits), of="?")
         header["harness"] = {
             "eval_type": task.spec["eval_type"],
             "endpoint_type": task.spec.get("endpoint_type", "chat"),

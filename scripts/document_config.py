@@ -1,0 +1,117 @@
+"""Write config/README.md: every option of the configuration, as the schemas say it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from milepost.campaign import SCHEMAS, load_schema
+from milepost.errors import run_step
+
+README = SCHEMAS.parent / "README.md"
+INTRODUCTION = """\
+# The configuration
+
+A campaign is a folder with `config/`: what to evaluate. Where it runs (partition, account, GPU type) is said in
+`profiles/`.
+
+- `config.yaml`: which tasks, and how models are served
+- `checkpoints.tsv`: which checkpoints, one a row
+- `tasks/`: one file for each task, named as the task
+
+Everything is checked before anything runs. A key that is not in these tables is an error, and the message names the
+nearest one that is.
+
+This file is written by `make docs` from `config/schemas/`: change the descriptions there.
+"""
+# In the order in which a reader needs them; the scorers follow.
+SCHEMAS_FIRST = ("config", "model_profile", "checkpoint", "task_native", "task_nemo")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the file is not as it should be")
+    args = parser.parse_args(argv)
+    text = document()
+    if not args.check:
+        README.write_text(text, encoding="utf-8")
+    elif not README.exists() or README.read_text(encoding="utf-8") != text:
+        sys.exit(f"{README} does not say what config/schemas says. Run `make docs`.")
+
+
+def document() -> str:
+    """The whole file."""
+    names = [*SCHEMAS_FIRST, *sorted(f"scorers/{path.stem}" for path in (SCHEMAS / "scorers").glob("*.yaml"))]
+    return "\n".join([INTRODUCTION, *(section(load_schema(name)) for name in names)])
+
+
+def section(schema: dict[str, Any]) -> str:
+    """A schema as a heading, its description and a table."""
+    rows = ["| Key | Type | Default | Meaning |", "| :-- | :-- | :-- | :-- |"]
+    for key, option, required in options(schema):
+        default = "**required**" if required else code(json.dumps(option["default"])) if "default" in option else ""
+        rows.append(f"| `{key}` | {cell(kind(option))} | {default} | {cell(option.get('description', ''))} |")
+    return "\n".join([f"## {schema['title']}", "", schema["description"], "", *rows, ""])
+
+
+def options(schema: dict[str, Any], inside: str = "") -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Every key of a schema with its own schema, and whether it must be there; those of nested objects with dots."""
+    required = schema.get("required", [])
+    for name, option in schema.get("properties", {}).items():
+        yield inside + name, option, name in required
+        # A schema that stands by itself (a title) has a table of its own.
+        if "title" not in option:
+            yield from options(option, f"{inside}{name}.")
+
+
+def kind(option: dict[str, Any]) -> str:
+    """The values that an option takes, in words.
+
+    >>> kind({"type": "integer", "minimum": 1})
+    'integer, from 1'
+    >>> kind({"enum": ["chat", None]})
+    '`chat` or `null`'
+    >>> kind({"type": "array", "items": {"type": "string"}})
+    'list of string'
+    """
+    if "const" in option:
+        return code(plain(option["const"]))
+    if "enum" in option:
+        return " or ".join(code(plain(value)) for value in option["enum"])
+    if "oneOf" in option:
+        return " or ".join(kind(one) for one in option["oneOf"])
+    if option.get("type") == "array":
+        return f"list of {kind(option['items'])}" if "items" in option else "list"
+    if option.get("type") == "object":
+        values = option.get("additionalProperties")
+        if not values:
+            return "mapping"
+        return f"mapping of names to {'mappings, see below' if 'title' in values else kind(values)}"
+    types = option.get("type", "anything")
+    words = types if isinstance(types, str) else " or ".join(types)
+    low = f", from {option['minimum']}" if "minimum" in option else ""
+    above = f", above {option['exclusiveMinimum']}" if "exclusiveMinimum" in option else ""
+    high = f", up to {option['maximum']}" if "maximum" in option else ""
+    return words + low + above + high
+
+
+def plain(value: Any) -> str:
+    """A value as YAML has it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def code(text: str) -> str:
+    """Text as code."""
+    return f"`{text}`"
+
+
+def cell(text: str) -> str:
+    """Text as it may stand in a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    run_step(main)

@@ -1,0 +1,101 @@
+"""What a change makes run again: only what it concerns, and nothing that was asked already."""
+
+from collections.abc import Callable
+
+import pytest
+from campaigns import FOR_READERS, Campaign
+
+
+@pytest.fixture(scope="class")
+def campaign(make_campaign: Callable[..., Campaign]) -> Campaign:
+    """Two checkpoints, two tasks, all done; an item of t1 has a typo."""
+    campaign = make_campaign(own_code=True, tasks=("t1", "t2"))
+    campaign.items("t1", "helo", "hello")
+    campaign.sheet("c1 m1 first 10, c2 m2 first 20", "name model run step")
+    run = campaign.run()
+    assert run.cost == (0, 4, 4, {"c1": 1, "c2": 1}, 0), run.said
+    return campaign
+
+
+class TestReruns:
+    """Each test leaves everything done; the last one moves the campaign."""
+
+    def test_a_corrected_typo_asks_that_item_alone(self, campaign: Campaign) -> None:
+        campaign.items("t1", "hello")
+        run = campaign.run()
+        assert run.requests == ["c1 hello t1 0"] * 2 + ["c2 hello t1 0"] * 2
+        assert (run.rc, run.scores, campaign.stale()) == (0, 2, [])
+
+    def test_another_name_of_the_run_scores_nothing(self, campaign: Campaign) -> None:
+        campaign.sheet("c1 m1 second 100, c2 m2 second 200", "name model run step")
+        run = campaign.run()
+        assert run.rc == 0, run.said
+        assert run.starts == {}
+        assert set(run.rules) <= FOR_READERS
+        table = (campaign.folder / "results/tables/scores.csv").read_text()
+        assert "second" in table
+        assert "first" not in table
+
+    def test_an_inert_option_asks_nothing(self, campaign: Campaign) -> None:
+        campaign.profile(vllm_args={"gpu-memory-utilization": 0.5}, concurrency=2)
+        run = campaign.run()
+        assert run.rc == 0, run.said
+        assert run.starts == {}
+        assert set(run.rules) <= FOR_READERS
+
+    def test_another_dtype_asks_everything(self, campaign: Campaign) -> None:
+        campaign.profile(vllm_args={"gpu-memory-utilization": 0.5, "dtype": "float32"})
+        run = campaign.run()
+        assert run.cost == (0, 4, 4, {"c1": 1, "c2": 1}, 0), run.said
+        assert len(run.requests) == 16
+
+    def test_new_weights_under_the_same_path_are_another_model(self, campaign: Campaign) -> None:
+        (campaign.folder / "m2/model.safetensors").write_bytes(b"trained further")
+        run = campaign.run()
+        assert run.cost == (0, 2, 2, {"c2": 1}, 0), run.said
+        assert campaign.stale() == []
+
+    def test_a_tasks_generation_asks_the_task_again(self, campaign: Campaign) -> None:
+        before = campaign.stored("c1", "t1")
+        campaign.task("t1", generation=2)
+        run = campaign.run()
+        assert run.cost == (0, 2, 2, {"c1": 1, "c2": 1}, 0), run.said
+        assert len(run.requests) == 8
+        after = campaign.stored("c1", "t1")
+        assert after[: len(before)] == before
+        assert len(after) == len(before) + 4
+
+    def test_a_checkpoints_generation_asks_the_checkpoint_again(self, campaign: Campaign) -> None:
+        before = campaign.stored("c1", "t2")
+        campaign.sheet("c1 m1 second 100 2, c2 m2 second 200 1", "name model run step generation")
+        run = campaign.run()
+        assert run.cost == (0, 2, 2, {"c1": 1}, 0), run.said
+        assert len(run.requests) == 8
+        after = campaign.stored("c1", "t2")
+        assert after[: len(before)] == before
+        assert len(after) == len(before) + 4
+
+    def test_a_moved_project_evaluates_and_scores_nothing(self, campaign: Campaign) -> None:
+        project = campaign.folder.parent
+        campaign.move(project.with_name(f"{project.name}-moved"))
+        run = campaign.run()
+        assert run.cost == (0, 0, 0, {}, 0), run.said
+        assert set(run.rules) <= FOR_READERS
+
+
+def test_a_limit_is_marked_and_what_it_asked_is_kept(make_campaign: Callable[..., Campaign]) -> None:
+    campaign = make_campaign(checkpoints="c1 m1", tasks=("t1",))
+    campaign.select("t1", limit=1)
+    run = campaign.run()
+    assert (run.rc, len(run.requests)) == (0, 2), run.said
+    summary = campaign.summary("c1", "t1")
+    assert summary["partial"] == {"limit": 1, "of": 2}
+    assert "PARTIAL" in (campaign.folder / "results/tables/scores.md").read_text()
+
+    del campaign.config["limit"]
+    campaign.select("t1")
+    rest = campaign.run()
+    assert (rest.rc, len(rest.requests)) == (0, 2), rest.said
+    assert set(run.requests).isdisjoint(rest.requests)
+    assert "partial" not in campaign.summary("c1", "t1")
+    assert "PARTIAL" not in (campaign.folder / "results/tables/scores.md").read_text()

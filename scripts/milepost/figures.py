@@ -172,7 +172,8 @@ def _draw_sheet(panels: Sequence[Panel]) -> Figure:
     """One figure of all panels, up to three in a row, with one legend below them."""
     from matplotlib.figure import Figure
 
-    columns = max(1, min(3, len(panels)))
+    # Four make a square; otherwise three stand side by side.
+    columns = 2 if len(panels) == 4 else max(1, min(3, len(panels)))
     lines = -(-len(panels) // columns) or 1
     # Names of checkpoints need a line each.
     names = max([len(panel.rows) for panel in panels if not panel.stepped], default=0)

@@ -141,11 +141,13 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return  # `mend` will cut it off, even if only its end is missing
             try:
                 record = orjson.loads(line)
                 record["key"]
             except (orjson.JSONDecodeError, KeyError, TypeError):
-                if b"\0" in line or not line.endswith(b"\n"):
+                if b"\0" in line:
                     continue
                 raise StoreError(
                     f"{path}, line {number} is damaged. Each line is one stored answer: restore the line, or remove it"

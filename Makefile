@@ -37,7 +37,7 @@ preview: setup ## Show what the demo would run, without running it.
 
 .PHONY: test
 test: setup-serving check ## Everything but the kills: the checks, then the workflow on small models.
-	$(bin)/pytest tests/workflow
+	$(bin)/pytest -n 2 --dist loadscope tests/workflow
 
 .PHONY: check
 check: setup ## Format, lint, types, unit tests and the examples in docstrings; needs no network once set up.
@@ -51,6 +51,10 @@ check: setup ## Format, lint, types, unit tests and the examples in docstrings; 
 .PHONY: test-kills
 test-kills: setup-serving setup ## Kill running campaigns at KILLS random moments, and see that nothing is lost.
 	$(bin)/pytest tests/kills
+
+.PHONY: docs
+docs: setup ## Write config/README.md anew from the schemas.
+	$(bin)/python scripts/document_config.py
 
 .PHONY: lock
 lock: ## Write the locks of envs/ anew from their requirements (see envs/README.md).

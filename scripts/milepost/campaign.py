@@ -311,7 +311,7 @@ def parse_checkpoint(cells: Mapping[str, str], sheet: Path, profiles: Mapping[st
         model=cells["model"],
         revision=cells.get("revision"),
         run=cells.get("run"),
-        step=float(step) if step else None,
+        step=None if not step else int(step) if step.isdigit() else float(step),
         generation=int(cells.get("generation", 1)),
         serving=serving,
     )

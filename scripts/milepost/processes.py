@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,21 +19,26 @@ from pathlib import Path
 from milepost.errors import ServerError
 
 GRACE_S = 3.0
+MARK = "MILEPOST_WATCHDOG"  # a variable in the environment of every program that a watchdog looks after
 
 
 class Watchdog:
     """Ends registered process groups if this process dies without doing so itself, even by KILL.
 
-    A small process of its own session reads a pipe; when the pipe's other end is gone, so is this process.
+    A small process of its own session reads a pipe; when the pipe's other end is gone, so is this process. It then ends
+    the groups that it was told of, and those of any process that carries its mark: this process may have died between
+    the start of a program and the word about it, and a program may have left its group.
     """
 
     def __init__(self) -> None:
         """Start it."""
         script = Path(__file__).with_name("watchdog.py")
+        self.mark = uuid.uuid4().hex
         read_end, self._pipe = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-I", str(script)], stdin=read_end, start_new_session=True, stdout=subprocess.PIPE
-        )
+            [sys.executable, "-I", str(script), f"{MARK}={self.mark}"],
+            stdin=read_end, start_new_session=True, stdout=subprocess.PIPE,
+        )  # fmt: skip
         os.close(read_end)
         # From its first word on, no signal ends it: one that was sent to the whole job must not.
         with self._process.stdout as said:  # type: ignore[union-attr]
@@ -76,7 +82,7 @@ class ProcessGroup:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.DEVNULL, stdout=file, stderr=asyncio.subprocess.STDOUT,
-                env=dict(env), cwd=cwd, start_new_session=True,
+                env={**env, MARK: watchdog.mark}, cwd=cwd, start_new_session=True,
             )  # fmt: skip
         watchdog.watch(process.pid)
         return cls(process, watchdog, log)

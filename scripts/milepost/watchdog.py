@@ -1,6 +1,7 @@
 """Started by `processes.Watchdog`: ends process groups when the pipe on standard input closes.
 
-Lines are `+GROUP` and `-GROUP`. Nothing of the package is imported: this process must start and end in no time.
+Lines are `+GROUP` and `-GROUP`. The groups of processes that have the given word in their environment are ended as well.
+Nothing of the package is imported: this process must start and end in no time.
 """
 
 import os
@@ -9,6 +10,7 @@ import sys
 import time
 
 GRACE_S = 3.0
+START_S = 0.1  # after which a program that was just being started has the environment that it is known by
 
 
 def main() -> None:
@@ -24,7 +26,9 @@ def main() -> None:
             groups.add(group)
         else:
             groups.discard(group)
+    time.sleep(START_S)
     for number, wait_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 0.0)):
+        groups |= marked(sys.argv[1].encode())
         for group in list(groups):
             try:
                 os.killpg(group, number)
@@ -32,6 +36,20 @@ def main() -> None:
                 groups.discard(group)
         if groups:
             time.sleep(wait_s)
+
+
+def marked(word: bytes) -> set[int]:
+    """The groups of all processes that have this word in their environment."""
+    groups = set()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                with open(f"{entry.path}/environ", "rb") as environ:
+                    if word in environ.read().split(b"\0"):
+                        groups.add(os.getpgid(int(entry.name)))
+            except OSError:
+                continue
+    return groups
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+import re
+
+import pytest
+
+import document_config
+from milepost.campaign import SCHEMAS, load_schema
+
+
+def test_the_readme_says_what_the_schemas_say(capsys):
+    document_config.main(["--check"])
+
+
+@pytest.mark.parametrize("change", ["edited", "missing"])
+def test_a_readme_that_does_not_is_an_error(tmp_path, monkeypatch, change):
+    readme = tmp_path / "README.md"
+    monkeypatch.setattr(document_config, "README", readme)
+    if change == "edited":
+        document_config.main([])
+        document_config.main(["--check"])
+        readme.write_text(readme.read_text() + "\n")
+    with pytest.raises(SystemExit, match=r"does not say what config/schemas says. Run `make docs`"):
+        document_config.main(["--check"])
+
+
+NAMES = sorted(str(path.relative_to(SCHEMAS))[:-5] for path in SCHEMAS.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_key_of_every_schema_is_in_a_table_with_its_meaning(name):
+    schema = load_schema(name)
+    text = document_config.document().partition(f"## {schema['title']}\n")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| `([\w.]+)` \|(.*)\|$", text, re.M))
+
+    def look(schema, inside=""):
+        for key, option in schema["properties"].items():
+            row = rows[inside + key]
+            assert " ".join(option["description"].split()).replace("|", "\\|") in row
+            assert ("**required**" in row) == (key in schema.get("required", []))
+            if "properties" in option:
+                look(option, f"{inside}{key}.")
+
+    look(schema)
+    assert all(row.count(" | ") == 2 for row in rows.values()), "a mark in a text would break its table"
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"type": "string"}, "string"),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "number, above 0, up to 1"),
+        ({"type": ["integer", "number"]}, "integer or number"),
+        ({"const": "nemo"}, "`nemo`"),
+        (
+            {"oneOf": [{"const": "choices"}, {"type": "array", "items": {"type": "string"}}]},
+            "`choices` or list of string",
+        ),
+        ({"type": "object", "additionalProperties": {"type": "string"}}, "mapping of names to string"),
+        ({"type": "object", "additionalProperties": False}, "mapping"),
+        ({}, "anything"),
+    ],
+)
+def test_types_in_words(option, words):
+    assert document_config.kind(option) == words

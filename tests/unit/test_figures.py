@@ -1,0 +1,147 @@
+import csv
+import re
+
+import pytest
+
+import plot
+from milepost.campaign import Campaign, Task
+from milepost.errors import ConfigError, UnknownTaskError
+from milepost.figures import draw_figures, make_panels
+from milepost.tables import MetricRow, ScoreRow, write_table
+
+
+def row(value, step=None, ckpt=None, run=None, task="sums", **more):
+    place = {"ckpt": ckpt or f"step-{step}", "run": run, "step": step, "task": task, "title": "Sums & <more> $x$"}
+    if value is None:
+        return ScoreRow(**{**place, **more})
+    low, high = max(0, value - 0.1), value + 0.1
+    return ScoreRow(**{**place, "metric": "accuracy", "value": value, "ci_low": low, "ci_high": high, **more})
+
+
+def metric(name, value, step, task="sums"):
+    place = {"ckpt": f"step-{step}", "run": None, "step": step, "task": task}
+    return MetricRow(**place, metric=name, value=value, stderr=None, ci_low=None, ci_high=None)
+
+
+def draw(folder, rows, metrics=(), beside=()):
+    draw_figures(folder, make_panels(rows, metrics, {"sums": beside}))
+    return (folder / "sums.svg").read_text()
+
+
+CURVE = [row(0.1, 0), row(0.5, 100), row(0.9, 200)]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(CURVE[:1], id="one step"),
+        pytest.param([row(0.5, step) for step in (0, 1, 2)], id="all equal"),
+        pytest.param([row(None, step) for step in (0, 1)], id="no score"),
+        pytest.param([row(0.1, 0), row(None, 1), row(0.9, 2)], id="a gap"),
+        pytest.param([row(0.5, 0, ci_low=None, ci_high=None)], id="no interval"),
+        pytest.param([row(0.5, ckpt="base"), row(None, ckpt="large")], id="no step"),
+        pytest.param([*CURVE, row(0.4, ckpt="base", run="other")], id="one without a step"),
+        pytest.param([row(0.05 * run, step, run=f"run {run}") for run in range(12) for step in (0, 9)], id="many runs"),
+        pytest.param([row(-3.5, 0), row(900.0, 1)], id="scores outside of [0, 1]"),
+    ],
+)
+def test_it_draws(tmp_path, rows):
+    assert "training step" in draw(tmp_path, rows) or all(r.step is None for r in rows)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "sums.svg", "sums.png", "sums.csv", "all.svg", "all.png",
+    }  # fmt: skip
+
+
+def test_the_figure_says_what_it_shows(tmp_path):
+    marks = {"partial": "20/100", "harness": True, "chance": 0.25}
+    drawn = draw(tmp_path, [row(0.1, 0, **marks), row(0.5, 100, **marks)])
+    for words in [
+        "Sums &amp; &lt;more&gt; $x$",
+        "accuracy by training step, by a harness",
+        "accuracy (share of answers)",
+        "training step",
+        "95 % interval (harness's own)",
+        "chance",
+        "PARTIAL: 20 of 100 items",
+    ]:
+        assert words in drawn
+
+
+def test_the_same_table_gives_the_same_bytes(tmp_path):
+    draw(tmp_path / "a", CURVE)
+    draw(tmp_path / "b", CURVE)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_a_score_of_0_to_1_has_the_whole_axis(tmp_path):
+    ticks = re.findall(r">([0-9.]+)</text>", draw(tmp_path, [row(0.42, 0), row(0.43, 1)]))
+    assert {"0.0", "1.0"} <= set(ticks)
+
+
+def test_a_gap_is_not_bridged():
+    from matplotlib.figure import Figure
+
+    from milepost.figures import _draw_curves
+
+    axes = Figure().subplots()
+    _draw_curves(axes, make_panels([row(0.1, 0), row(None, 1), row(0.9, 2), row(0.8, 3)], [], {"sums": []})[0])
+    assert [list(line.get_xdata()) for line in axes.get_lines() if len(line.get_xdata())] == [[0], [2, 3]]
+
+
+def test_a_run_looks_the_same_in_every_figure():
+    from matplotlib.figure import Figure
+
+    from milepost.figures import _draw_curves
+
+    rows = [row(0.1, 0, run="a"), row(0.2, 0, run="b"), row(None, 0, run="a", task="t"), row(0.3, 0, run="b", task="t")]
+    looks = []
+    for panel in make_panels(rows, [], {"sums": [], "t": []}):
+        axes = Figure().subplots()
+        _draw_curves(axes, panel)
+        line = next(line for line in axes.get_lines() if line.get_label() == "b")
+        looks.append((line.get_color(), line.get_marker()))
+    assert looks[0] == looks[1]
+
+
+def test_metrics_beside_the_score_are_drawn_and_kept(tmp_path):
+    metrics = [metric("exact_match", 0.05, 0), metric("exact_match", 0.3, 200)]
+    assert "exact match" in draw(tmp_path, CURVE, metrics, ["exact_match"])
+    with (tmp_path / "sums.csv").open(newline="") as file:
+        drawn = [(line["metric"], float(line["step"]), line["value"]) for line in csv.DictReader(file)]
+    assert drawn == [
+        ("accuracy", 0, "0.1"),
+        ("accuracy", 100, "0.5"),
+        ("accuracy", 200, "0.9"),
+        ("exact_match", 0, "0.05"),
+        ("exact_match", 100, ""),
+        ("exact_match", 200, "0.3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("beside", "error", "message"),
+    [
+        ({"sum": []}, UnknownTaskError, "Did you mean 'sums'"),
+        ({"sums": ["exact"]}, ConfigError, "Its metrics: exact_match"),
+    ],
+)
+def test_what_does_not_exist_cannot_be_drawn(beside, error, message):
+    with pytest.raises(error, match=message):
+        make_panels(CURVE, [metric("exact_match", 0.1, 0)], beside)
+
+
+def test_command(tmp_path, monkeypatch):
+    tasks = {"sums": Task("sums", {"beside": ["truth"]}), "b": Task("b", {})}
+    monkeypatch.setattr(plot, "load_campaign", lambda: Campaign({}, {}, tasks))
+    write_table(tmp_path / "scores.csv", ScoreRow, [*CURVE, row(0.2, 0, task="b")])
+    write_table(tmp_path / "metrics.csv", MetricRow, [metric("truth", 0.1, 0)])
+    plot.main(
+        ["--scores", f"{tmp_path}/scores.csv", "--metrics", f"{tmp_path}/metrics.csv", "--out", f"{tmp_path}/out"]
+    )
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        "all.png", "all.svg", "b.csv", "b.png", "b.svg", "sums.csv", "sums.png", "sums.svg",
+    }  # fmt: skip
+    assert "truth" in (tmp_path / "out" / "sums.svg").read_text()

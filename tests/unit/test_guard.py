@@ -1,0 +1,97 @@
+import asyncio
+
+import pytest
+
+from milepost.endpoints.guard import Guard
+
+KEY = "k" * 43
+RIGHT = (b"authorization", f"Bearer {KEY}".encode())
+METHODS = ["GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"]
+# What a vLLM server answers to; its own check of the key leaves most of them open.
+PATHS = [
+    "/", "/health", "/ping", "/version", "/load", "/metrics", "/metrics/", "/tokenize", "/detokenize", "/invocations",
+    "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/load_lora_adapter", "/v1/realtime",
+    "/score", "/rerank", "/pooling", "/classify", "/docs", "/openapi.json", "/reset_prefix_cache", "/collective_rpc",
+    "/sleep", "/is_sleeping", "/server_info", "//v1/models", "/V1/models", "/v1/../health", "/inference/v1/generate",
+]  # fmt: skip
+
+
+@pytest.fixture
+def guard(monkeypatch):
+    monkeypatch.setenv("VLLM_API_KEY", KEY)
+
+    async def app(scope, receive, send):
+        await send({"type": "passed"})
+
+    return Guard(app)
+
+
+def call(guard, **scope):
+    """What the client gets, and whether the server behind the guard saw anything."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        raise AssertionError("the guard reads nothing")
+
+    asyncio.run(guard({"headers": [], **scope}, receive, send))
+    return sent
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", METHODS)
+def test_no_path_answers_without_the_key(guard, path, method):
+    for headers in ([], [(b"authorization", b"Bearer wrong")]):
+        start, body = call(guard, type="http", method=method, path=path, headers=headers)
+        assert (start["type"], start["status"]) == ("http.response.start", 401)
+        assert body["type"] == "http.response.body"
+        assert KEY.encode() not in body["body"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_websocket_opens_without_the_key(guard, path):
+    assert call(guard, type="websocket", path=path) == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_the_key_opens_everything(guard, path, kind):
+    headers = [(b"host", b"x"), RIGHT, (b"accept", b"*/*")]
+    assert call(guard, type=kind, method="POST", path=path, headers=headers) == [{"type": "passed"}]
+
+
+def test_the_server_may_start_and_stop(guard):
+    assert call(guard, type="lifespan") == [{"type": "passed"}]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"authorization", KEY.encode())],
+        [(b"authorization", f"Basic {KEY}".encode())],
+        [(b"authorization", f"Bearer {KEY}x".encode())],
+        [(b"authorization", f"Bearer {KEY[:-1]}".encode())],
+        [(b"authorization", f"Bearer  {KEY}".encode())],
+        [(b"authorization", f"bearer {KEY}".encode())],
+        [(b"authorization", b"")],
+        [(b"authorization", b"Bearer ")],
+        [(b"authorization", "Bearer ü".encode())],
+        [(b"x-api-key", KEY.encode())],
+        [(b"cookie", f"authorization=Bearer {KEY}".encode())],
+        # Two of them: which one counts behind the guard is not known.
+        [RIGHT, (b"authorization", b"Bearer wrong")],
+        [(b"authorization", b"Bearer wrong"), RIGHT],
+        [RIGHT, RIGHT],
+    ],
+)
+def test_what_is_not_exactly_the_key_is_refused(guard, headers):
+    assert call(guard, type="http", path="/v1/models", headers=headers)[0]["status"] == 401
+    assert call(guard, type="websocket", path="/v1/models", headers=headers)[0]["type"] == "websocket.close"
+
+
+def test_without_a_key_nothing_is_served(monkeypatch):
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    with pytest.raises(KeyError):
+        Guard(None)

@@ -81,9 +81,8 @@ def explain(obstacles: list[str]) -> str:
     """One paragraph: what is missing, and what can be done."""
     return (
         f"vLLM's CPU build cannot run on this machine: {'; '.join(obstacles)}. "
-        "What can be done: run the demo on a machine that has this; or, where there is a GPU, make an environment with "
-        "`pip install vllm` and name its Python in the configuration; or evaluate a server that is already there, any "
-        "that speaks the OpenAI protocol (config/endpoints.yaml); or run on the cluster, where vLLM comes in a container "
+        "What can be done: run the demo on a machine that has this; or, where there is a GPU, make envs/vllm/.venv with "
+        "vLLM's own build for it (docs/checkpoints.md) and evaluate your own checkpoints; or do so on a cluster "
         "(snakemake --profile slurm). Everything but serving models works here: envs/setup.sh workflow."
     )
 

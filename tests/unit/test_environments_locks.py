@@ -113,7 +113,7 @@ def test_setup_refuses_at_once_and_says_what_can_be_done(tmp_path):
     )
     assert done.returncode == 1
     assert "no AVX2" in done.stderr
-    assert "OpenAI protocol" in done.stderr
+    assert "snakemake --profile slurm" in done.stderr
     assert not (tmp_path / "workflow").exists()
 
 

@@ -55,7 +55,7 @@ def withdraw(note: Path, task: str, error: IncompleteError) -> str:
         reason = json.loads(note.read_bytes())["tasks"][task].get("error")
     except (OSError, ValueError, KeyError, TypeError):
         reason = None
-    because = f" The last reason given: {reason}." if reason else ""
+    because = f" The last reason given: {str(reason).rstrip('.')}." if reason else ""
     return (
         f"IncompleteError: {note.stem}, task {task!r}: {error}.{because} What there is stays stored; run the same command"
         " again, and it asks for the rest."

@@ -30,5 +30,5 @@ def environment_python(name: str) -> Path:
             f"{did_you_mean(name, known)}"
         )
     raise EnvironmentMissingError(
-        f"The environment {name!r} is not installed: {python} does not exist. Run `make setup` in {_ENVS.parent}."
+        f"The environment {name!r} is not installed: {python} does not exist. Run `envs/setup.sh {name}` in {_ENVS.parent}."
     )

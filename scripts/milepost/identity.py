@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ INERT_VARIABLES = frozenset(
     "VLLM_CPU_KVCACHE_SPACE VLLM_CPU_OMP_THREADS_BIND OMP_NUM_THREADS CUDA_VISIBLE_DEVICES HF_HOME HF_HUB_OFFLINE"
     " VLLM_CACHE_ROOT VLLM_LOGGING_LEVEL TRITON_CACHE_DIR TORCHINDUCTOR_CACHE_DIR TMPDIR".split()
 )
+# What a secret's name says: it changes no answer, and must stand in no record.
+SECRET = re.compile("(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS)$", re.IGNORECASE)
 # Options that name a file or a folder: what is in it counts.
 FILE_OPTIONS = ("chat-template", "tokenizer", "hf-config-path", "generation-config")
 
@@ -78,7 +81,11 @@ def describe_serving(serving: Serving, cache: DigestCache) -> dict[str, Any]:
             options[name] = describe_folder(path, cache) if path.is_dir() else cache.digest(path)
         else:
             options[name] = value if isinstance(value, bool | list | dict) else str(value)
-    env = {name: value for name, value in sorted(serving.env.items()) if name not in INERT_VARIABLES}
+    env = {
+        name: value
+        for name, value in sorted(serving.env.items())
+        if name not in INERT_VARIABLES and not SECRET.search(name)
+    }
     return {"vllm_args": options, "env": env}
 
 

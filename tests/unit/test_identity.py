@@ -155,6 +155,7 @@ def test_an_option_that_may_change_answers_is_another_model(tmp_path, serving):
         {"vllm_args": {"gpu-memory-utilization": 0.8}},
         {"vllm_args": {"port": 1, "host": "h", "max-num-seqs": 8}},
         {"env": {"VLLM_CPU_KVCACHE_SPACE": "4", "CUDA_VISIBLE_DEVICES": "1", "HF_HOME": "/x"}},
+        {"env": {"HF_TOKEN": "a secret stands in no record"}},
         {"concurrency": 1, "start_timeout_s": 1.0, "request_timeout_s": 1.0, "retries": 0},
         {"gpus": 0},
     ],

@@ -36,7 +36,7 @@ def test_environment_python(tmp_path, monkeypatch):
     monkeypatch.setattr(environments, "_ENVS", tmp_path)
     (tmp_path / "semantic").mkdir()
     (tmp_path / "semantic/requirements.in").touch()
-    with pytest.raises(EnvironmentMissingError, match=r"not installed.*make setup"):
+    with pytest.raises(EnvironmentMissingError, match=r"not installed.*setup.sh semantic"):
         environment_python("semantic")
     with pytest.raises(EnvironmentMissingError, match=r"no environment 'semantics'.*Did you mean 'semantic'"):
         environment_python("semantics")
@@ -87,7 +87,7 @@ def test_the_embedder_is_given_texts_as_they_are_and_called_again(tmp_path):
 def test_an_embedder_that_does_not_start_shows_its_last_lines(tmp_path):
     with (
         worker(tmp_path, "raise ImportError('no torch here')") as embed,
-        pytest.raises(EnvironmentMissingError, match=r"(?s)does not start.*no torch here.*make setup"),
+        pytest.raises(EnvironmentMissingError, match=r"(?s)does not start.*no torch here.*setup.sh semantic"),
     ):
         embed(["a"])
 

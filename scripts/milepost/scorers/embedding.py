@@ -65,7 +65,7 @@ def checked_vectors(vectors: Any, count: int) -> Vectors:
     """
     import numpy as np
 
-    advice = "No answer can be scored with them. Run `make setup` to install the embedder anew."
+    advice = "No answer can be scored with them. Run `envs/setup.sh semantic` to install the embedder anew."
     try:
         array = np.asarray(vectors)
         if array.dtype.kind != "f":
@@ -152,13 +152,14 @@ class MiniLM:
             )
         except OSError as error:
             raise EnvironmentMissingError(
-                f"The interpreter of the environment {ENVIRONMENT!r} does not run here: {error}. Run `make setup` on "
+                f"The interpreter of the environment {ENVIRONMENT!r} does not run here: {error}. Run `envs/setup.sh semantic` on "
                 "this machine."
             ) from None
         assert self._process.stdout is not None
         if self._process.stdout.readline() != b"ready\n":
             raise EnvironmentMissingError(
-                self._ended(f"The embedder does not start in the environment {ENVIRONMENT!r}.") + " Run `make setup`."
+                self._ended(f"The embedder does not start in the environment {ENVIRONMENT!r}.")
+                + " Run `envs/setup.sh semantic`."
             )
         return self._process
 

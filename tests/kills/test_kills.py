@@ -36,6 +36,7 @@ class Campaign:
         self.mark = uuid.uuid4().hex
         self.ckpt = f"demo-{STEP}"
         self.runs = 0
+        self.groups: set[int] = set()
         demo = ROOT / "demo"
         shutil.copytree(demo / "config", folder / "config")
         shutil.copytree(demo / "harness", folder / "harness")
@@ -53,7 +54,8 @@ class Campaign:
         self.runs += 1
         with open(self.folder / f"run-{self.runs}.log", "wb") as log:
             return subprocess.Popen(
-                [ROOT / "demo/run.sh", self.folder],
+                # A test that runs in the background has its Ctrl-C ignored, and a terminal's programs have not.
+                ["env", "--default-signal=INT", ROOT / "demo/run.sh", self.folder],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                 env={**os.environ, "MILEPOST_TEST_MARK": self.mark},
             )  # fmt: skip
@@ -63,21 +65,25 @@ class Campaign:
         return (self.folder / f"run-{self.runs}.log").read_text(errors="replace")
 
     def processes(self) -> dict[int, str]:
-        """All living processes of this campaign, with their command lines; the remains of ended ones do not count."""
-        found = {}
+        """All living processes of this campaign, with their command lines; the remains of ended ones do not count.
+
+        A process belongs to it by the mark in its environment, or by its group: vLLM's engine writes its title over its
+        environment.
+        """
+        found: dict[int, tuple[int, bool, str]] = {}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
             try:
-                if self.mark.encode() in (entry / "environ").read_bytes():
-                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                    title = (entry / "comm").read_text().strip()
-                    if state != "Z":
-                        found[int(entry.name)] = f"{title} {command}"
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                marked = self.mark.encode() in (entry / "environ").read_bytes()
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
-        return found
+            if fields[0] != "Z":
+                found[int(entry.name)] = int(fields[2]), marked, command
+        self.groups |= {group for group, marked, _ in found.values() if marked}
+        return {pid: command for pid, (group, marked, command) in found.items() if marked or group in self.groups}
 
     def find(self, *words: str) -> list[int]:
         """Processes whose command line holds one of the words."""
@@ -159,6 +165,7 @@ def wait_for(moment: Moment, campaign: Campaign, run: subprocess.Popen[bytes]) -
     """Wait for a moment of a run."""
     deadline = time.monotonic() + TIMEOUT_S
     while not moment(campaign):
+        campaign.processes()  # notes the groups, while their leaders live
         assert run.poll() is None, f"the run ended before the moment came:\n{campaign.said()}"
         assert time.monotonic() < deadline, f"the moment never came:\n{campaign.said()}"
         time.sleep(0.02)
@@ -169,7 +176,9 @@ def hit(kill: Kill, campaign: Campaign, run: subprocess.Popen[bytes]) -> None:
     if kill.number == signal.SIGINT:
         os.killpg(run.pid, signal.SIGINT)
         return
-    for pid in campaign.find(*VICTIMS[kill.victim]):
+    victims = campaign.find(*VICTIMS[kill.victim])
+    assert victims, f"no {kill.victim} to kill:\n{campaign.processes()}"
+    for pid in victims:
         os.kill(pid, kill.number)
 
 

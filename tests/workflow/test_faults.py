@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 
 import pytest
@@ -112,4 +113,16 @@ def test_ctrl_c_leaves_no_process_and_keeps_what_was_answered(make_campaign: Mak
     campaign.faults("m1")
     run = campaign.run()
     assert (run.rc, len(run.requests)) == (0, 8 - kept), run.said
+    assert campaign.stale() == []
+
+
+def test_what_a_killed_snakemake_left_half_made_holds_nothing_up(make_campaign: Make) -> None:
+    campaign = make_campaign(checkpoints="c1 m1", tasks=("t1", "t2"))
+    note = "results/evaluated/c1.json"
+    assert campaign.run(note).rc == 0
+    # What a KILL leaves between a step's end and Snakemake's notice of it: the file, and a mark that it is unfinished.
+    mark = campaign.folder / ".snakemake/incomplete" / urlsafe_b64encode(note.encode()).decode()
+    mark.write_text("null")
+    run = campaign.run()
+    assert (run.rc, run.scores, run.starts, run.idle_jobs) == (0, 2, {}, 1), run.said
     assert campaign.stale() == []

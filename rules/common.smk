@@ -45,6 +45,7 @@ try:
 except MilepostError as error:
     raise WorkflowError(f"{type(error).__name__}: {error}") from None
 
+
 def remove_unfinished_results():
     """Remove what a killed run left half made, so that it counts as missing.
 

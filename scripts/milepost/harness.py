@@ -11,7 +11,7 @@ from milepost.errors import HarnessError
 from milepost.nemo import find_metric, read_metrics, read_samples, token_statistics
 from milepost.records import Estimate, Prompt, PromptSet, Rates, Score, Summary, TaskHeader, Variance
 from milepost.stats import harness_estimate
-from milepost.summary import summarize
+from milepost.summary import over_runs, summarize
 
 # The harness rounds nothing, but sums in another order.
 SAME = 1e-6
@@ -77,6 +77,10 @@ def _over_runs(name: str, numbers: list[dict[str, dict[str, Any]]]) -> Estimate:
     return harness_estimate(math.fsum(values) / len(values), math.fsum(errors) / len(errors) if errors else None)
 
 
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
 def _own_numbers(
     ckpt: str, header: TaskHeader, metric: str, numbers: list[dict[str, dict[str, Any]]], provenance: Mapping[str, Any]
 ) -> Summary:
@@ -100,6 +104,7 @@ def _own_numbers(
         rates=Rates(truncated=None, empty=None, unreadable=None, failed=None),
         mean_tokens=None,
         provenance=dict(provenance),
+        runs=over_runs([_number(run.get(metric, {}).get("value")) for run in numbers]),
         harness=True,
     )
     if "partial" in header:

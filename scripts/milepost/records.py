@@ -119,6 +119,21 @@ class Variance(TypedDict):
     decoding: float | None
 
 
+class Runs(TypedDict):
+    """The N samples of every item as N runs: the noise of decoding, none of the items'.
+
+    `per_run` holds the mean over items of each run, null for one without a readable sample; `missing` names those runs.
+    `std` (n - 1 in the denominator) and `sem` are null for a single run.
+    """
+
+    mean: float | None
+    std: float | None
+    sem: float | None
+    n: int
+    per_run: list[float | None]
+    missing: NotRequired[list[int]]
+
+
 class Summary(TypedDict):
     """What one checkpoint scored on one task. `harness` marks a stderr that is a harness's own."""
 
@@ -139,6 +154,7 @@ class Summary(TypedDict):
     rates: Rates
     mean_tokens: float | None
     provenance: dict[str, Any]
+    runs: NotRequired[Runs]
     partial: NotRequired[Partial]
     chance: NotRequired[float | None]
     harness: NotRequired[bool]

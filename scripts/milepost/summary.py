@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from milepost.errors import RecordError
-from milepost.records import Answer, Estimate, PromptSet, Rates, Score, Summary
+from milepost.records import Answer, Estimate, PromptSet, Rates, Runs, Score, Summary
 from milepost.stats import FEW_CLUSTERS, mean_estimate, split_variance
 from milepost.text import strip_reasoning
 
@@ -87,6 +88,7 @@ def summarize(
         rates=rates_of(answers, scores),
         mean_tokens=mean_tokens(answers),
         provenance={**provenance, **notes},
+        runs=over_runs(means_of_runs(scores, header["samples"])),
     )
     if "partial" in header:
         summary["partial"] = header["partial"]
@@ -109,6 +111,41 @@ def samples_by_metric(scores: Iterable[Score], headline: str) -> dict[str, Sampl
                 samples[score["id"]].append(value)
     others = sorted(found.keys() - {headline})
     return {name: dict(found[name]) for name in [headline, *others]}
+
+
+def means_of_runs(scores: Iterable[Score], n: int) -> list[float | None]:
+    """The mean over items of each of n runs: run k is every item's sample k. None where nothing of it could be read.
+
+    >>> means_of_runs([{"id": "a", "sample": 1, "score": 0.5, "metrics": {}}], 2)
+    [None, 0.5]
+    """
+    runs: list[list[float]] = [[] for _ in range(n)]
+    for score in scores:
+        if score["score"] is not None:
+            runs[score["sample"]].append(score["score"])
+    return [math.fsum(run) / len(run) if run else None for run in runs]
+
+
+def over_runs(per_run: Sequence[float | None]) -> Runs:
+    """Mean and spread over runs. A run without a number is left out, and named.
+
+    >>> found = over_runs([0.5, None, 0.7])
+    >>> found["n"], round(found["mean"], 6), round(found["std"], 6), round(found["sem"], 6), found["missing"]
+    (2, 0.6, 0.141421, 0.1, [1])
+    """
+    there = [value for value in per_run if value is not None]
+    n = len(there)
+    std = statistics.stdev(there) if n > 1 else None
+    runs = Runs(
+        mean=math.fsum(there) / n if n else None,
+        std=std,
+        sem=None if std is None else std / math.sqrt(n),
+        n=n,
+        per_run=list(per_run),
+    )
+    if n < len(per_run):
+        runs["missing"] = [number for number, value in enumerate(per_run) if value is None]
+    return runs
 
 
 def clusters_of(scores: Iterable[Score]) -> dict[str, str]:

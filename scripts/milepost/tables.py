@@ -49,7 +49,8 @@ class ScoreRow:
     """One line of scores.csv: the headline score of one checkpoint on one task, and what stands beside it.
 
     `truncated`, `empty`, `unreadable`, `failed` are shares of all answers; `partial` is like "20/100", or nothing;
-    `n_expected` is how many samples were asked for, where that is known.
+    `n_expected` is how many samples were asked for, where that is known. `run_std` and `run_sem` are over the N samples of
+    every item as N runs.
     """
 
     ckpt: str
@@ -76,6 +77,8 @@ class ScoreRow:
     chance: float | None = None
     partial: str | None = None
     harness: bool = False
+    run_std: float | None = None
+    run_sem: float | None = None
 
 
 Row = TypeVar("Row", ScoreRow, MetricRow)
@@ -301,6 +304,8 @@ def _numbers(summary: Summary) -> dict[str, Any]:
         "chance": summary.get("chance"),
         "partial": f"{partial['limit']}/{partial['of']}" if partial else None,
         "harness": summary.get("harness", False),
+        "run_std": summary.get("runs", {}).get("std"),
+        "run_sem": summary.get("runs", {}).get("sem"),
     }
 
 

@@ -124,3 +124,19 @@ def test_an_item_is_in_one_cluster():
 def test_what_does_not_belong_together_is_an_error(answers, scores, message):
     with pytest.raises(RecordError, match=message):
         run(prompts(1), answers, scores)
+
+
+def test_samples_are_runs_and_a_missing_run_is_named():
+    answers = [answer(item, sample) for item in ("i0", "i1") for sample in range(3)]
+    scores = [score("i0", 1.0, 0), score("i0", 0.0, 1), score("i0", None, 2)]
+    scores += [score("i1", 1.0, 0), score("i1", 1.0, 1), score("i1", None, 2)]
+    runs = run(prompts(2, samples=3), answers, scores)["runs"]
+    assert runs == {
+        "mean": 0.75, "std": pytest.approx(0.125**0.5), "sem": pytest.approx(0.25), "n": 2,
+        "per_run": [1.0, 0.5, None], "missing": [2],
+    }  # fmt: skip
+
+
+def test_a_single_run_has_no_spread():
+    runs = run(prompts(2), [answer("i0"), answer("i1")], [score("i0", 1.0), score("i1", 0.0)])["runs"]
+    assert runs == {"mean": 0.5, "std": None, "sem": None, "n": 1, "per_run": [0.5]}

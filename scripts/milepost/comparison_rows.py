@@ -1,0 +1,141 @@
+"""The lines of comparisons.csv and the tables beside it: what was compared, and what came of it.
+
+A null is an empty cell. Where a number is not defined, or would mislead, the line stands all the same, without it, and
+`note` says why. Deltas are b - a, or step - reference: above 0 is a gain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRow:
+    """One line of comparisons.csv: two checkpoints on one task, or, with `task` null, over `n_tasks` tasks.
+
+    `better` and `worse` count items. `p_adjusted` is corrected over the `n_tests` tests of the family: the pairs of one
+    entry of the configuration on all tasks, or these pairs over tasks. `significant`: p_adjusted ≤ .05.
+    """
+
+    family: str
+    ckpt_a: str
+    ckpt_b: str
+    task: str | None
+    title: str
+    metric: str | None = None
+    n_tasks: int | None = None
+    n_a: int | None = None
+    n_b: int | None = None
+    n_common: int | None = None
+    value_a: float | None = None
+    value_b: float | None = None
+    delta: float | None = None
+    stderr: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+    correction: str | None = None
+    n_tests: int | None = None
+    significant: bool = False
+    test: str | None = None
+    detectable: float | None = None
+    better: int | None = None
+    worse: int | None = None
+    partial: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlipRow:
+    """One line of flips.csv: an item that one checkpoint of a pair answers better than the other, largest first."""
+
+    ckpt_a: str
+    ckpt_b: str
+    task: str
+    item: str
+    score_a: float
+    score_b: float
+    delta: float
+    change: str
+    """better or worse"""
+    partial: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRow:
+    """One line of steps.csv: one step of a run on one task, against `reference`, its first step that has scores.
+
+    `p_better` and `p_worse` are one-sided and corrected for all steps of the run.
+    """
+
+    run: str | None
+    task: str
+    title: str
+    metric: str | None
+    ckpt: str
+    step: float
+    reference: str | None = None
+    value: float | None = None
+    n_items: int | None = None
+    n_common: int | None = None
+    delta: float | None = None
+    t: float | None = None
+    p_better: float | None = None
+    p_worse: float | None = None
+    better: bool = False
+    worse: bool = False
+    first_better: bool = False
+    partial: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrendRow:
+    """One line of trends.csv: what is known of one run on one task.
+
+    `better_since` is the first better step; `lost_since` the step from which on it is no longer better than its start,
+    though it was; `regressed_since` the step from which on it stays below an earlier one, `regressed_below`.
+    `p_better` is the smallest of its steps' p; `p_better_adjusted` is that, corrected over the tasks of the run.
+    """
+
+    run: str | None
+    task: str
+    title: str
+    metric: str | None
+    n_steps: int
+    n_scored: int
+    reference: str | None = None
+    reference_step: float | None = None
+    better_since: str | None = None
+    better_since_step: float | None = None
+    p_better: float | None = None
+    p_better_adjusted: float | None = None
+    correction: str | None = None
+    lost_since: str | None = None
+    lost_since_step: float | None = None
+    regressed_since: str | None = None
+    regressed_since_step: float | None = None
+    regressed_below: str | None = None
+    regressed_below_step: float | None = None
+    p_regressed: float | None = None
+    partial: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankRow:
+    """One line of ranking.csv: checkpoints of one task by their score. Those that share a letter could not be told apart."""
+
+    task: str
+    title: str
+    metric: str | None
+    rank: int | None
+    ckpt: str
+    run: str | None
+    step: float | None
+    value: float | None = None
+    n_items: int | None = None
+    letters: str | None = None
+    partial: str | None = None
+    note: str | None = None

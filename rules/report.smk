@@ -35,7 +35,7 @@ rule plot:
         scores="results/tables/scores.csv",
         metrics="results/tables/metrics.csv",
         script=script("plot.py"),
-        code=modules("figures.py"),
+        code=modules("figures.py", "curves.py"),
     output:
         report(
             collect("results/figures/{task}.svg", task=TASKS),
@@ -44,10 +44,11 @@ rule plot:
         ),
         report("results/figures/all.svg", caption="../report/sheet.rst", category="Curves"),
         collect("results/figures/{figure}.png", figure=[*TASKS, "all"]),
-        collect("results/figures/{task}.csv", task=TASKS),
+        collect("results/figures/{figure}.csv", figure=[*TASKS, "all"]),
     log:
         "logs/plot.log",
     params:
+        look=config.get("figures"),
         beside={name: task.spec.get("beside", []) for name, task in CAMPAIGN.tasks.items()},
     shell:
         """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from milepost.campaign import load_campaign
 from milepost.errors import run_step
-from milepost.figures import draw_figures, make_panels
+from milepost.figures import Look, draw_figures, make_panels
 from milepost.processes import end_with_snakemake
 from milepost.tables import MetricRow, ScoreRow, read_table
 
@@ -23,9 +23,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     end_with_snakemake()
-    beside = {name: task.spec.get("beside", []) for name, task in load_campaign().tasks.items()}
+    campaign = load_campaign()
+    beside = {name: task.spec.get("beside", []) for name, task in campaign.tasks.items()}
     scores, metrics = read_table(args.scores, ScoreRow), read_table(args.metrics, MetricRow)
-    draw_figures(args.out, make_panels(scores, metrics, beside))
+    look = Look(**campaign.config.get("figures", {}))
+    draw_figures(args.out, make_panels(scores, metrics, beside, look=look))
 
 
 if __name__ == "__main__":

@@ -1,34 +1,29 @@
 """From the tables to figures: one for each task, as SVG and PNG with the data drawn beside it, and a sheet of all.
 
-Scores stand over the training step, a line for each run with its 95 % interval; checkpoints without a step stand as
-dots beside their names. The same tables give the same bytes.
+Scores stand over the training step, a line for each run with its band; checkpoints without a step stand as dots beside
+their names. The same tables give the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import cycle
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from milepost.curves import Panel, draw_panel, moving_mean, stretches
 from milepost.errors import ConfigError, UnknownTaskError, did_you_mean
 from milepost.tables import MetricRow, Row, ScoreRow
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Nine of them beside ten colours: runs look alike from the ninety-first on.
-MARKERS = "osD^vPX<>"
-# None is dotted: chance is.
-DASHES = ((4, 2), (6, 2, 1, 2), (2, 1), (6, 2, 1, 2, 1, 2))
-GREY, RED = "0.4", "#b3261e"
-
-# Words of metrics that are yes or no for each answer.
-YES_OR_NO = ("acc", "match", "correct", "wrong", "agree", "exact", "strict", "loose", "pass", "truth")
+# Columns of the data beside a figure.
+DRAWN = (
+    "ckpt", "run", "step", "metric", "value", "ci_low", "ci_high", "band", "band_low", "band_high", "smoothed",
+    "first_better", "chance", "partial", "harness",
+)  # fmt: skip
 
 STYLE = {
     "svg.hashsalt": "milepost",
@@ -47,49 +42,19 @@ STYLE = {
 
 
 @dataclass(frozen=True)
-class Panel:
-    """What the figure of one task shows.
+class Look:
+    """The part `figures` of config/config.yaml: what bands show, and how far a moving mean reaches on either side."""
 
-    `rows` are all checkpoints in their order, those without a score too; `beside` holds further metrics to draw thinly,
-    with a row for each checkpoint likewise; `runs` are the runs of the whole campaign and `outside` its checkpoints
-    without a step, so that both look the same in all figures.
-    """
-
-    task: str
-    rows: pd.DataFrame
-    beside: pd.DataFrame
-    runs: list[str]
-    outside: list[str]
-
-    @property
-    def metric(self) -> str:
-        """The headline metric, in words; nothing where no checkpoint has a summary."""
-        return next((metric.replace("_", " ") for metric in self.rows["metric"].dropna()), "")
-
-    @property
-    def unit(self) -> bool:
-        """Whether all that is drawn lies in [0, 1]."""
-        return all(table["value"].dropna().between(0, 1).all() for table in (self.rows, self.beside))
-
-    @property
-    def stepped(self) -> bool:
-        """Whether there is a training step to draw over."""
-        return bool(self.rows["step"].notna().any())
-
-    @property
-    def harness(self) -> bool:
-        """Whether the numbers are a harness's own."""
-        return bool(self.rows["harness"].any())
-
-    @property
-    def stamp(self) -> str:
-        """Says PARTIAL, or nothing."""
-        partial = [text.replace("/", " of ") for text in self.rows["partial"].dropna().unique()]
-        return f"PARTIAL: {', '.join(partial)} items" if partial else ""
+    band: str = "ci95"
+    smoothing: int = 0
 
 
 def make_panels(
-    scores: Sequence[ScoreRow], metrics: Sequence[MetricRow], beside: Mapping[str, Sequence[str]]
+    scores: Sequence[ScoreRow],
+    metrics: Sequence[MetricRow],
+    beside: Mapping[str, Sequence[str]],
+    first_better: Collection[tuple[str, str]] = (),
+    look: Look | None = None,
 ) -> list[Panel]:
     """The panels of tasks.
 
@@ -97,6 +62,8 @@ def make_panels(
         scores: Headline scores.
         metrics: All metrics.
         beside: The tasks in the order of the sheet; for each the metrics to draw beside its score.
+        first_better: Tasks and checkpoints to mark, (task, ckpt): each a run's first better step.
+        look: Bands and smoothing.
 
     Raises:
         UnknownTaskError: A task has no row in the table.
@@ -104,6 +71,7 @@ def make_panels(
     """
     import pandas as pd
 
+    look = look or Look()
     all_scores, all_metrics = _to_frame(scores, ScoreRow), _to_frame(metrics, MetricRow)
     placed = all_scores.dropna(subset="step")
     runs = list((all_scores if placed.empty else placed)["label"].unique())
@@ -115,7 +83,8 @@ def make_panels(
             raise UnknownTaskError(
                 f"No score is of task {task!r}.{did_you_mean(task, known)} Tasks in the table: {', '.join(known)}."
             )
-        rows = all_scores[all_scores["task"] == task]
+        rows = _with_look(all_scores[all_scores["task"] == task], look)
+        rows["first_better"] = [(task, ckpt) in first_better for ckpt in rows["ckpt"]]
         of_task = all_metrics[all_metrics["task"] == task]
         there = list(of_task["metric"].unique())
         for name in names:
@@ -126,36 +95,29 @@ def make_panels(
                 )
         every = rows[["ckpt", "run", "label", "step"]].merge(pd.Series(names, name="metric", dtype=str), how="cross")
         extra = every.merge(of_task[["ckpt", "metric", "value", "ci_low", "ci_high"]], how="left")
-        panels.append(Panel(task, rows, extra, runs, outside))
+        panels.append(Panel(task, rows, extra, runs, outside, look.band, look.smoothing))
     return panels
 
 
 def draw_figures(out: str | Path, panels: Sequence[Panel]) -> None:
-    """Write {task}.svg, .png and .csv for each panel, and all.svg and all.png, into a folder."""
+    """Write {task}.svg, .png and .csv for each panel, and all.svg, .png and .csv, into a folder."""
+    import pandas as pd
     import seaborn as sns
     from matplotlib import rc_context
 
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    drawn = []
     with rc_context():
         # A font that comes with Matplotlib: no machine lacks it, and the layout does not depend on what else is installed.
         sns.set_theme(context="paper", style="whitegrid", font="DejaVu Sans", font_scale=1.1, rc=STYLE)
         for panel in panels:
             _save(_draw_sheet([panel]), out / panel.task)
-            _write_data(out / f"{panel.task}.csv", panel)
+            drawn.append(_drawn(panel))
+            _write_csv(drawn[-1], out / f"{panel.task}.csv")
         _save(_draw_sheet(panels), out / "all")
-
-
-def metric_label(metric: str, unit: bool) -> str:
-    """An axis label for a metric, with its unit.
-
-    >>> metric_label("avert match", True), metric_label("style", True), metric_label("loss", False)
-    ('avert match (share of answers)', 'style (mean, 0 to 1)', 'loss (mean over items)')
-    """
-    if not unit:
-        return f"{metric or 'score'} (mean over items)"
-    yes_or_no = any(word in metric.lower() for word in YES_OR_NO)
-    return f"{metric or 'score'} ({'share of answers' if yes_or_no else 'mean, 0 to 1'})"
+    titled = [table.assign(task=panel.task) for table, panel in zip(drawn, panels, strict=True)]
+    _write_csv(pd.concat(titled)[["task", *DRAWN]], out / "all.csv")
 
 
 def _to_frame(rows: Sequence[Row], kind: type[Row]) -> pd.DataFrame:
@@ -163,9 +125,26 @@ def _to_frame(rows: Sequence[Row], kind: type[Row]) -> pd.DataFrame:
     import pandas as pd
 
     table = pd.DataFrame(rows, columns=[field.name for field in fields(kind)])
-    numbers = {"step", "value", "ci_low", "ci_high", "chance"} & set(table)
+    numbers = {"step", "value", "ci_low", "ci_high", "chance", "run_std", "run_sem"} & set(table)
     unnamed = "score" if table["run"].isna().all() else "no run"
     return table.astype(dict.fromkeys(numbers, float)).assign(label=table["run"].fillna(unnamed))
+
+
+def _with_look(rows: pd.DataFrame, look: Look) -> pd.DataFrame:
+    """Rows with the ends of their bands and the smoothed curve; what there is no number for is left empty."""
+    rows = rows.assign(band=look.band, band_low=float("nan"), band_high=float("nan"), smoothed=float("nan"))
+    if look.band == "ci95":
+        rows = rows.assign(band_low=rows["ci_low"], band_high=rows["ci_high"])
+    elif look.band != "none":
+        half = rows[f"run_{look.band}"]
+        rows = rows.assign(band_low=rows["value"] - half, band_high=rows["value"] + half)
+    if look.smoothing:
+        curve = rows.dropna(subset="step").sort_values("step")
+        groups = curve.assign(stretch=stretches(curve)).dropna(subset="value").groupby(["label", "stretch"])["value"]
+        for _, values in groups:
+            smoothed = moving_mean(values, look.smoothing)
+            rows.loc[smoothed.index, "smoothed"] = smoothed
+    return rows
 
 
 def _draw_sheet(panels: Sequence[Panel]) -> Figure:
@@ -182,132 +161,18 @@ def _draw_sheet(panels: Sequence[Panel]) -> Figure:
     grid = list(figure.subplots(lines, columns, squeeze=False).flat)
     handles: dict[str, Any] = {}
     for axes, panel in zip(grid, panels, strict=False):
-        _draw_panel(axes, panel)
+        draw_panel(axes, panel)
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     if handles:
-        width = min(len(handles), 4 * columns)
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=width)
+        labels = [label if len(label) <= 48 else f"{label[:47]}…" for label in handles]
+        # About 0.085 inches a character and 0.6 for the handle: as many columns as fit.
+        width = int(figure.get_size_inches()[0] / (0.6 + 0.085 * max(map(len, labels))))
+        legend = figure.legend(list(handles.values()), labels, loc="outside lower center", ncols=max(1, width))
+        legend.set_zorder(10)
     return figure
-
-
-def _draw_panel(axes: Axes, panel: Panel) -> None:
-    # Over the plot, from below: the stamp if there is one, what is seen, the title.
-    over: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
-    lift = 22 if panel.stamp else 5
-    by = "by training step" if panel.stepped else "by checkpoint"
-    subtitle = f"{panel.metric} {by}{', by a harness' if panel.harness else ''}".strip()
-    axes.set_title(fill(panel.rows["title"].iloc[0], 44), pad=lift + 16)
-    axes.annotate(subtitle, (0, 1), (0, lift), color=GREY, **over)
-    if panel.stamp:
-        box = {"facecolor": "white", "edgecolor": RED, "boxstyle": "round,pad=0.25", "linewidth": 0.8}
-        axes.annotate(panel.stamp, (0, 1), (3, 7), color=RED, bbox=box, fontsize=8, fontweight="bold", **over)
-    if not (panel.rows["value"].notna().any() or panel.beside["value"].notna().any()):
-        axes.text(0.5, 0.5, "no scores", transform=axes.transAxes, ha="center", color=GREY)
-    (_draw_curves if panel.stepped else _draw_dots)(axes, panel)
-    # The sheet has one legend for all.
-    if legend := axes.get_legend():
-        legend.remove()
-    if panel.rows["ci_low"].notna().any():
-        own = " (harness's own)" if panel.harness else ""
-        axes.fill_between([], [], [], color=GREY, alpha=0.3, linewidth=0, label=f"95 % interval{own}")
-
-
-def _draw_curves(axes: Axes, panel: Panel) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    colours = _colours(panel)
-    rows = panel.rows.dropna(subset="step")
-    for label, curve in rows.sort_values("step").groupby("label", sort=False):
-        colour, low = colours[str(label)], curve["ci_low"]
-        axes.fill_between(curve["step"], low, curve["ci_high"], color=colour, alpha=0.16, linewidth=0)
-        # A band has no width where both neighbours are missing: a bar shows the interval there.
-        alone = curve[low.shift().isna() & low.shift(-1).isna()]
-        axes.vlines(alone["step"], alone["ci_low"], alone["ci_high"], color=colour, linewidth=1.8, alpha=0.55)
-    _draw_lines(axes, rows, linewidth=1.8, zorder=3, dashes=False, **_look(panel, rows))
-    _draw_beside(axes, panel)
-    outside = panel.rows[panel.rows["step"].isna()].dropna(subset="value")
-    for ckpt, value, low, high in outside[["ckpt", "value", "ci_low", "ci_high"]].to_numpy():
-        # A model outside of training, such as the one that a run started from.
-        axes.axhspan(low, high, color=colours[ckpt], alpha=0.08, linewidth=0)
-        axes.axhline(value, color=colours[ckpt], linestyle="--", linewidth=1.3, label=ckpt)
-    _mark_chance(axes.axhline, panel)
-    axes.set(xlabel="training step", ylabel=metric_label(panel.metric, panel.unit))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter("{x:,.10g}")
-    if rows["step"].nunique() == 1:
-        only = rows["step"].iloc[0]
-        axes.set(xlim=(only - 1, only + 1), xticks=[only])
-    if panel.unit:
-        axes.set_ylim(-0.02, 1.02)
-
-
-def _draw_lines(axes: Axes, table: pd.DataFrame, **look: Any) -> None:
-    """A line for each run, broken where a checkpoint has no value."""
-    import seaborn as sns
-
-    table = table.sort_values("step")
-    # Seaborn leaves missing values out and would draw across: what lies between two of them is a line of its own.
-    table["stretch"] = table["value"].isna().groupby(table["label"]).cumsum()
-    values = table.dropna(subset="value")
-    if not values.empty:
-        sns.lineplot(values, x="step", y="value", hue="label", units="stretch", estimator=None, ax=axes, **look)
-
-
-def _draw_beside(axes: Axes, panel: Panel) -> None:
-    """Further metrics as thin lines: in the colour of their run, or in colours of their own where there is one run."""
-    import seaborn as sns
-
-    own = sns.color_palette("colorblind")[1:]
-    for place, (name, table) in enumerate(panel.beside.dropna(subset="step").groupby("metric", sort=False)):
-        colour = own[place % len(own)]
-        look: dict[str, Any] = {"linestyle": (0, DASHES[place % len(DASHES)]), "linewidth": 1.1}
-        palette = _colours(panel) if len(panel.runs) > 1 else {panel.runs[0]: colour}
-        _draw_lines(axes, table, palette=palette, legend=False, marker=".", markersize=4, mew=0, zorder=2.5, **look)
-        colour = GREY if len(panel.runs) > 1 else colour
-        axes.plot([], [], color=colour, label=str(name).replace("_", " "), **look)
-
-
-def _draw_dots(axes: Axes, panel: Panel) -> None:
-    import seaborn as sns
-
-    place = {ckpt: place for place, ckpt in enumerate(panel.rows["ckpt"])}
-    rows = panel.rows.assign(place=panel.rows["ckpt"].map(place))
-    colours = [_colours(panel)[label] for label in rows["label"]]
-    axes.hlines(rows["place"], rows["ci_low"], rows["ci_high"], color=colours, linewidth=1.8, alpha=0.55)
-    if rows["value"].notna().any():
-        sns.scatterplot(rows, x="value", y="place", hue="label", s=50, zorder=3, ax=axes, **_look(panel, rows))
-    for marker, (name, table) in zip(cycle(MARKERS[1:]), panel.beside.groupby("metric", sort=False), strict=False):
-        hollow: dict[str, Any] = {"marker": marker, "fillstyle": "none", "linestyle": "", "color": GREY}
-        axes.plot(table["value"], table["ckpt"].map(place), label=str(name).replace("_", " "), **hollow)
-    _mark_chance(axes.axvline, panel)
-    axes.set_yticks(list(place.values()), list(place))
-    axes.set(xlabel=metric_label(panel.metric, panel.unit), ylabel="checkpoint", ylim=(len(place) - 0.5, -0.5))
-    if panel.unit:
-        axes.set_xlim(-0.02, 1.02)
-
-
-def _mark_chance(line: Any, panel: Panel) -> None:
-    if panel.rows["chance"].notna().any():
-        line(panel.rows["chance"].mean(), color=GREY, linestyle=":", linewidth=1.3, label="chance", zorder=1.5)
-
-
-def _colours(panel: Panel) -> dict[str, Any]:
-    """A colour for each run, and for each checkpoint outside of them."""
-    import seaborn as sns
-
-    names = [*panel.runs, *panel.outside]
-    return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
-
-
-def _look(panel: Panel, rows: pd.DataFrame) -> dict[str, Any]:
-    """What tells runs apart, for those that have a value here: a run looks the same in all figures."""
-    values = set(rows.dropna(subset="value")["label"])
-    order = [run for run in panel.runs if run in values]
-    markers = dict(zip(panel.runs, cycle(MARKERS), strict=False))
-    return {"hue_order": order, "style": "label", "style_order": order, "palette": _colours(panel), "markers": markers}
 
 
 def _save(figure: Figure, stem: Path) -> None:
@@ -317,10 +182,13 @@ def _save(figure: Figure, stem: Path) -> None:
     figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=160, metadata={"Software": None})
 
 
-def _write_data(path: Path, panel: Panel) -> None:
+def _drawn(panel: Panel) -> pd.DataFrame:
     """What was drawn, to draw it again elsewhere."""
     import pandas as pd
 
-    rows = panel.rows.assign(harness=panel.rows["harness"].astype(str).str.lower())
-    columns = ["ckpt", "run", "step", "metric", "value", "ci_low", "ci_high", "chance", "partial", "harness"]
-    pd.concat([rows, panel.beside]).to_csv(path, columns=columns, index=False, lineterminator="\n")
+    marks = {name: panel.rows[name].astype(str).str.lower() for name in ("harness", "first_better")}
+    return pd.concat([panel.rows.assign(**marks), panel.beside])[list(DRAWN)]
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    table.to_csv(path, index=False, lineterminator="\n")

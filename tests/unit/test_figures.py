@@ -2,11 +2,13 @@ import csv
 import re
 
 import pytest
+from matplotlib.figure import Figure
 
 import plot
 from milepost.campaign import Campaign, Task
+from milepost.curves import draw_curves
 from milepost.errors import ConfigError, UnknownTaskError
-from milepost.figures import draw_figures, make_panels
+from milepost.figures import Look, draw_figures, make_panels
 from milepost.tables import MetricRow, ScoreRow, write_table
 
 
@@ -49,7 +51,7 @@ CURVE = [row(0.1, 0), row(0.5, 100), row(0.9, 200)]
 def test_it_draws(tmp_path, rows):
     assert "training step" in draw(tmp_path, rows) or all(r.step is None for r in rows)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "sums.svg", "sums.png", "sums.csv", "all.svg", "all.png",
+        "sums.svg", "sums.png", "sums.csv", "all.svg", "all.png", "all.csv",
     }  # fmt: skip
 
 
@@ -62,6 +64,7 @@ def test_the_figure_says_what_it_shows(tmp_path):
         "accuracy (share of answers)",
         "training step",
         "95 % interval (harness's own)",
+        "harness's own number",
         "chance",
         "PARTIAL: 20 of 100 items",
     ]:
@@ -81,28 +84,82 @@ def test_a_score_of_0_to_1_has_the_whole_axis(tmp_path):
 
 
 def test_a_gap_is_not_bridged():
-    from matplotlib.figure import Figure
-
-    from milepost.figures import _draw_curves
-
     axes = Figure().subplots()
-    _draw_curves(axes, make_panels([row(0.1, 0), row(None, 1), row(0.9, 2), row(0.8, 3)], [], {"sums": []})[0])
+    draw_curves(axes, make_panels([row(0.1, 0), row(None, 1), row(0.9, 2), row(0.8, 3)], [], {"sums": []})[0])
     assert [list(line.get_xdata()) for line in axes.get_lines() if len(line.get_xdata())] == [[0], [2, 3]]
 
 
 def test_a_run_looks_the_same_in_every_figure():
-    from matplotlib.figure import Figure
-
-    from milepost.figures import _draw_curves
-
     rows = [row(0.1, 0, run="a"), row(0.2, 0, run="b"), row(None, 0, run="a", task="t"), row(0.3, 0, run="b", task="t")]
     looks = []
     for panel in make_panels(rows, [], {"sums": [], "t": []}):
         axes = Figure().subplots()
-        _draw_curves(axes, panel)
+        draw_curves(axes, panel)
         line = next(line for line in axes.get_lines() if line.get_label() == "b")
         looks.append((line.get_color(), line.get_marker()))
     assert looks[0] == looks[1]
+
+
+@pytest.mark.parametrize(
+    ("band", "ends"),
+    [("ci95", (0.4, 0.6)), ("sem", (0.48, 0.52)), ("std", (0.46, 0.54)), ("none", (None, None))],
+)
+def test_a_band_is_what_was_asked_for(tmp_path, band, ends):
+    panels = make_panels([row(0.5, 0, run_std=0.04, run_sem=0.02)], [], {"sums": []}, look=Look(band=band))
+    draw_figures(tmp_path, panels)
+    with (tmp_path / "sums.csv").open(newline="") as file:
+        (drawn,) = csv.DictReader(file)
+    found = tuple(float(drawn[name]) if drawn[name] else None for name in ("band_low", "band_high"))
+    assert found == pytest.approx(ends) if band != "none" else found == ends
+    words = {"ci95": "95 % interval", "sem": "± standard error over runs", "std": "± standard deviation over runs"}
+    said = (tmp_path / "sums.svg").read_text()
+    assert {kind for kind, text in words.items() if text in said} == {band} - {"none"}
+
+
+def test_a_single_run_has_no_band_over_runs(tmp_path):
+    draw_figures(tmp_path, make_panels(CURVE, [], {"sums": []}, look=Look(band="sem")))
+    assert "over runs" not in (tmp_path / "sums.svg").read_text()
+
+
+def test_smoothing_is_drawn_over_the_points_and_not_across_a_gap():
+    values = [0.0, 0.3, 0.3, None, 0.9, 0.3]
+    panel = make_panels([row(v, step) for step, v in enumerate(values)], [], {"sums": []}, look=Look(smoothing=1))[0]
+    assert panel.rows["smoothed"].tolist() == pytest.approx([0.0, 0.2, 0.3, float("nan"), 0.9, 0.3], nan_ok=True)
+    axes = Figure().subplots()
+    draw_curves(axes, panel)
+    lines = [list(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata())]
+    assert lines == [[0.0, 0.3, 0.3], [0.9, 0.3], pytest.approx([0.0, 0.2, 0.3]), [0.9, 0.3]]
+    assert "moving mean of 3 checkpoints" in [line.get_label() for line in axes.get_lines()]
+
+
+def test_the_first_better_step_is_marked(tmp_path):
+    draw_figures(tmp_path, make_panels(CURVE, [], {"sums": []}, {("sums", "step-100"), ("other", "step-200")}))
+    with (tmp_path / "sums.csv").open(newline="") as file:
+        assert [line["first_better"] for line in csv.DictReader(file)] == ["false", "true", "false"]
+    assert "first step better than the start" in (tmp_path / "sums.svg").read_text()
+    assert "first step better" not in draw(tmp_path, CURVE)
+
+
+def test_missing_checkpoints_make_a_figure_partial(tmp_path):
+    assert "PARTIAL" not in draw(tmp_path, CURVE)
+    assert "PARTIAL: 3 of 4 checkpoints" in draw(tmp_path, [*CURVE, row(None, 300)])
+
+
+def test_the_same_values_beside_a_score_are_not_hidden():
+    axes = Figure().subplots()
+    metrics = [metric("truth", r.value, r.step) for r in CURVE]
+    draw_curves(axes, make_panels(CURVE, metrics, {"sums": ["truth"]})[0])
+    score, truth = [line for line in axes.get_lines() if len(line.get_xdata())]
+    assert list(score.get_ydata()) == list(truth.get_ydata())
+    assert truth.get_zorder() > score.get_zorder()
+    assert truth.get_linewidth() < score.get_linewidth()
+
+
+def test_the_sheet_has_the_data_of_all(tmp_path):
+    draw_figures(tmp_path, make_panels([*CURVE, row(0.2, 0, task="b")], [], {"b": [], "sums": []}))
+    with (tmp_path / "all.csv").open(newline="") as file:
+        drawn = [(line["task"], line["value"]) for line in csv.DictReader(file)]
+    assert drawn == [("b", "0.2"), ("sums", "0.1"), ("sums", "0.5"), ("sums", "0.9")]
 
 
 def test_metrics_beside_the_score_are_drawn_and_kept(tmp_path):
@@ -142,6 +199,6 @@ def test_command(tmp_path, monkeypatch):
     )
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
-        "all.png", "all.svg", "b.csv", "b.png", "b.svg", "sums.csv", "sums.png", "sums.svg",
+        "all.csv", "all.png", "all.svg", "b.csv", "b.png", "b.svg", "sums.csv", "sums.png", "sums.svg",
     }  # fmt: skip
     assert "truth" in (tmp_path / "out" / "sums.svg").read_text()

@@ -11,10 +11,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 from milepost.errors import ConfigError, RecordError
 from milepost.records import Estimate, Summary
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 INTERVALS = "In brackets: the 95 % interval over items."
 HARNESS = "harness: an external harness's own standard error and a normal interval, without the answers behind them."
@@ -81,9 +84,7 @@ class ScoreRow:
     run_sem: float | None = None
 
 
-Row = TypeVar("Row", ScoreRow, MetricRow)
-
-TEXT_COLUMNS = {"ckpt", "run", "task", "title", "scorer", "metric", "partial"}
+Row = TypeVar("Row", bound="DataclassInstance")
 
 
 def score_rows(
@@ -140,9 +141,10 @@ def read_table(path: str | Path, kind: type[Row]) -> list[Row]:
             records = list(csv.DictReader(file))
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist. `tabulate.py` writes it.") from None
+    types = {field.name: str(field.type) for field in fields(kind)}
     try:
-        return [kind(**{name: _parse(name, text) for name, text in record.items()}) for record in records]
-    except (TypeError, ValueError) as error:
+        return [kind(**{name: _parse(types[name], text) for name, text in record.items()}) for record in records]
+    except (KeyError, TypeError, ValueError) as error:
         raise RecordError(
             f"{path} is not a table of this version: {error}. Make it again with `tabulate.py`."
         ) from None
@@ -315,15 +317,14 @@ def _cell(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _parse(column: str, text: str) -> Any:
-    if column == "harness":
-        return text == "true"
-    if text == "":
+def _parse(kind: str, text: str) -> Any:
+    """A cell as the field of a row has it; `kind` is the field's annotation."""
+    wanted, _, optional = kind.partition(" | ")
+    if text == "" and optional:
         return None
-    if column in TEXT_COLUMNS:
-        return text
-    value = float(text)
-    return int(value) if text.lstrip("-").isdigit() else value
+    if wanted == "bool":
+        return text == "true"
+    return {"str": str, "int": int, "float": float}[wanted](text)
 
 
 def _markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:

@@ -2,7 +2,46 @@
 
 
 localrules:
+    compare,
     tabulate,
+
+
+rule compare:
+    """Compare checkpoints item by item: pairs, the steps of each run, ranks. Asks and scores nothing."""
+    input:
+        scores=collect("results/scores/{ckpt}/{task}.jsonl", ckpt=CHECKPOINTS, task=TASKS),
+        summaries=collect("results/summaries/{ckpt}/{task}.json", ckpt=CHECKPOINTS, task=TASKS),
+        script=script("compare.py"),
+        code=modules(
+            "comparisons.py",
+            "comparison_rows.py",
+            "item_scores.py",
+            "paired.py",
+            "pairs.py",
+            "ranking.py",
+            "signflip.py",
+            "stats.py",
+            "tables.py",
+            "task_results.py",
+            "trends.py",
+        ),
+    output:
+        "results/tables/comparisons.csv",
+        "results/tables/flips.csv",
+        "results/tables/steps.csv",
+        "results/tables/trends.csv",
+        "results/tables/ranking.csv",
+    log:
+        "logs/compare.log",
+    params:
+        comparisons=config.get("comparisons"),
+        curves={name: [ckpt.run, ckpt.step] for name, ckpt in CAMPAIGN.checkpoints.items()},
+        titles={name: task.title for name, task in CAMPAIGN.tasks.items()},
+    shell:
+        """
+        python {input.script:q} --scores results/scores --summaries results/summaries --out results/tables \
+            2> >(tee {log:q} >&2)
+        """
 
 
 rule tabulate:

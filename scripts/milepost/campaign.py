@@ -384,14 +384,17 @@ def has_chat_template(folder: Path, serving: Serving) -> bool:
 
 
 def check_campaign(campaign: Campaign) -> None:
-    """What can be seen to be wrong before anything runs: models, chat templates, items.
+    """What can be seen to be wrong before anything runs: comparisons, models, chat templates, items.
 
     Raises:
+        ConfigError: A checkpoint or run to be compared that does not exist.
         ModelError: A model folder that is missing, or has no chat template where a task chats.
         RecordError: Items that are malformed, empty or share an id; names file and line.
     """
+    from milepost.pairs import plan_pairs
     from milepost.tasks import asks_chat, load_items
 
+    plan_pairs(campaign.config, campaign.checkpoints)
     chats = [name for name, task in campaign.tasks.items() if asks_chat(task, load_items(task))]
     for ckpt in campaign.checkpoints.values():
         folder = find_model(ckpt)

@@ -1,0 +1,42 @@
+"""Compare the checkpoints of a campaign on the items that they share: pairs, steps of a run, and ranks."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from milepost.campaign import load_campaign
+from milepost.comparison_rows import ComparisonRow, FlipRow, RankRow, StepRow, TrendRow
+from milepost.comparisons import compare_campaign
+from milepost.errors import run_step
+from milepost.processes import end_with_snakemake
+from milepost.tables import write_table
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scores", required=True, type=Path, help="folder of {ckpt}/{task}.jsonl")
+    parser.add_argument("--summaries", required=True, type=Path, help="folder of {ckpt}/{task}.json")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        help="folder of comparisons.csv, flips.csv, steps.csv, trends.csv, ranking.csv",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    end_with_snakemake()
+    found = compare_campaign(load_campaign(), args.scores, args.summaries)
+    write_table(args.out / "comparisons.csv", ComparisonRow, found.comparisons)
+    write_table(args.out / "flips.csv", FlipRow, found.flips)
+    write_table(args.out / "steps.csv", StepRow, found.steps)
+    write_table(args.out / "trends.csv", TrendRow, found.trends)
+    write_table(args.out / "ranking.csv", RankRow, found.ranking)
+
+
+if __name__ == "__main__":
+    run_step(main)

@@ -16,7 +16,7 @@ import numpy as np
 from milepost.errors import StatsError
 from milepost.ranking import rank_letters
 from milepost.signflip import LEAST_OVERLAP, TIE, Scores, cluster_codes, max_t, paired_stderr
-from milepost.stats import t_quantile
+from milepost.stats import group_units, padded_interval, t_quantile
 
 __all__ = [
     "Comparison",
@@ -69,18 +69,23 @@ def compare(
     *,
     clusters: Sequence[Hashable] | None = None,
     single: bool = False,
+    unit: bool | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Compare two checkpoints on the items that both were asked.
 
-    The interval is the t interval of the items' differences, over clusters with G - 1 degrees of freedom; p comes from
-    9,999 sign flips (all of them where 13 or fewer items differ).
+    The standard error is that of the items' differences, cluster-robust with clusters. The interval is their t interval
+    (G - 1 degrees of freedom with G clusters); for scores in [0, 1] two pseudo-items join, one for each side, since near
+    0 and 1 few items differ and the plain interval would be far too narrow (docs/statistics.md). p comes from 9,999
+    sign flips (all of them where 13 or fewer items differ).
 
     Args:
         a: Item means of the first, shape (n_items,); NaN where an item is missing.
         b: The same of the second, in the same order.
         clusters: The cluster of each item, shape (n_items,).
-        single: One sample per item. Independent items with scores 0 and 1 are then tested by exact McNemar.
+        single: One sample per item. Independent items with scores 0 and 1 are then tested by exact McNemar, and the
+            pseudo-items are as large as a gain or a loss; with several samples they are half of it.
+        unit: Whether scores lie in [0, 1] by definition; None looks at the values.
         seed: Of the sign flips.
 
     Returns:
@@ -115,7 +120,14 @@ def compare(
         p, test = _paired_test(a, b, common, clusters, single, seed)
     # Differences that are all alike say nothing about how far another item's would be.
     spread = stderr is not None and error > TIE * abs(delta)
-    half = t_quantile(groups - 1) * error if spread else None
+    if unit is None:
+        both = np.concatenate([a[common], b[common]])
+        unit = bool((both >= 0).all() and (both <= 1).all())
+    ci95 = None
+    if stderr is not None and (unit or spread):
+        units = group_units(zip(d.tolist(), [1.0] * n, range(n) if codes is None else codes[common], strict=True))
+        size = 1.0 if single else 0.5
+        ci95 = padded_interval(units, n, (size, -size), (-1.0, 1.0)) if unit else padded_interval(units)
     return Comparison(
         n_a=n_a,
         n_b=n_b,
@@ -124,7 +136,7 @@ def compare(
         value_b=float(b[common].mean()),
         delta=delta,
         stderr=stderr,
-        ci95=None if half is None else (delta - half, delta + half),
+        ci95=ci95,
         p=p,
         test=test,
         detectable=detectable_difference(error, groups) if spread else None,

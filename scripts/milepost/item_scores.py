@@ -59,7 +59,8 @@ def read_task(folder: Path, ckpts: Sequence[str], task: str) -> TaskScores:
     tables = [read_items(folder / ckpt / f"{task}.jsonl") for ckpt in ckpts]
     found = pl.concat([table.with_columns(row=pl.lit(row)) for row, table in enumerate(tables)])
     items = found["id"].unique().sort()
-    columns = found["id"].replace_strict(items, np.arange(len(items)), return_dtype=pl.Int64)
+    # Without any item, polars overlooks the type that is asked for.
+    columns = found["id"].replace_strict(items, np.arange(len(items)), return_dtype=pl.Int64).cast(pl.Int64)
     means = np.full((len(ckpts), len(items)), np.nan)
     means[found["row"].to_numpy(), columns.to_numpy()] = found["mean"].to_numpy()
     return TaskScores(

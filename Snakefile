@@ -18,6 +18,7 @@ rule all:
     input:
         "results/report.html",
         "results/tables/comparisons.csv",
+        TABLES,
         # Behind an existing report, Snakemake may overlook that one of these is missing.
         collect("results/summaries/{ckpt}/{task}.json", ckpt=CHECKPOINTS, task=TASKS),
         collect("results/scores/{ckpt}/{task}.jsonl", ckpt=CHECKPOINTS, task=TASKS),

@@ -69,6 +69,10 @@ if IS_MAIN and not workflow.dryrun and not any(Path(".snakemake/locks").glob("*"
 
 CHECKPOINTS = list(CAMPAIGN.checkpoints)
 TASKS = list(CAMPAIGN.tasks)
+# CSV, Markdown and plain text are always made.
+TABLES = [
+    f"results/tables/scores.{kind}" for kind in config.get("tables", {}).get("formats", []) if kind in ("tex", "xlsx")
+]
 DIGESTS = DigestCache(CACHE)
 
 

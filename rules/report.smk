@@ -48,23 +48,27 @@ rule tabulate:
     """Put the numbers of all checkpoints and tasks into tables."""
     input:
         summaries=collect("results/summaries/{ckpt}/{task}.json", ckpt=CHECKPOINTS, task=TASKS),
+        compared=rules.compare.output,
         script=script("tabulate.py"),
-        code=modules("tables.py"),
+        code=modules("comparison_rows.py", "tables.py", "tables_to_read.py", "table_formats.py", "workbook.py"),
     output:
         scores=report("results/tables/scores.csv", caption="../report/table.rst", category="Tables"),
         metrics="results/tables/metrics.csv",
         markdown="results/tables/scores.md",
         text="results/tables/scores.txt",
+        on_request=TABLES,
     log:
         "logs/tabulate.log",
     params:
         # Here and no earlier: renaming a run scores nothing again.
         curves={name: [ckpt.run, ckpt.step] for name, ckpt in CAMPAIGN.checkpoints.items()},
         titles={name: task.title for name, task in CAMPAIGN.tasks.items()},
+        tables=config.get("tables"),
     shell:
         """
-        python {input.script:q} --summaries results/summaries --csv {output.scores:q} --metrics {output.metrics:q} \
-            --markdown {output.markdown:q} --text {output.text:q} 2> >(tee {log:q} >&2)
+        python {input.script:q} --summaries results/summaries --compared results/tables --csv {output.scores:q} \
+            --metrics {output.metrics:q} --markdown {output.markdown:q} --text {output.text:q} \
+            --also {output.on_request:q} 2> >(tee {log:q} >&2)
         """
 
 

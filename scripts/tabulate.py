@@ -1,4 +1,4 @@
-"""Put the summaries of all checkpoints and tasks into tables: CSV, Markdown, plain text."""
+"""Put the summaries of all checkpoints and tasks into tables: CSV, Markdown, plain text, LaTeX, XLSX."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from milepost.campaign import load_campaign
-from milepost.errors import run_step
+from milepost.campaign import Campaign, load_campaign
+from milepost.comparison_rows import ComparisonRow, RankRow, StepRow, TrendRow
+from milepost.errors import RecordError, run_step
 from milepost.processes import end_with_snakemake
-from milepost.records import read_summary
-from milepost.tables import Curve, MetricRow, ScoreRow, markdown, metric_rows, score_rows, text, write_table
+from milepost.records import Summary, read_summary
+from milepost.table_formats import latex, markdown, text
+from milepost.tables import Curve, MetricRow, ScoreRow, metric_rows, read_table, score_rows, with_marks, write_table
+from milepost.tables_to_read import comparison_table, coverage_table, metric_tables, score_table, trend_table
+from milepost.workbook import write_workbook
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--summaries", required=True, type=Path, help="folder of {ckpt}/{task}.json")
+    parser.add_argument("--compared", type=Path, help="folder of comparisons.csv and the files beside it, for marks")
     parser.add_argument("--csv", help="write the headline scores here, long")
     parser.add_argument("--metrics", help="write every metric here, long")
     parser.add_argument("--markdown", help="write the tables to read here")
     parser.add_argument("--text", help="write the summary table for a terminal here")
+    parser.add_argument("--also", nargs="*", default=[], type=Path, help="write these, too: .tex for a paper, .xlsx")
     return parser.parse_args(argv)
 
 
@@ -27,22 +33,58 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     end_with_snakemake()
     campaign = load_campaign()
-    summaries = [
-        read_summary(args.summaries / ckpt / f"{task}.json") for ckpt in campaign.checkpoints for task in campaign.tasks
-    ]
+    summaries = read_summaries(args.summaries, campaign)
     curves = {name: Curve(run=ckpt.run, step=ckpt.step) for name, ckpt in campaign.checkpoints.items()}
     rows = score_rows(summaries, curves, {name: task.title for name, task in campaign.tasks.items()})
+    metrics = metric_rows(summaries, curves)
+    comparisons: list[ComparisonRow] = []
+    trends: list[TrendRow] = []
+    ranking: list[RankRow] = []
+    if args.compared:
+        comparisons = read_table(args.compared / "comparisons.csv", ComparisonRow)
+        trends = read_table(args.compared / "trends.csv", TrendRow)
+        ranking = read_table(args.compared / "ranking.csv", RankRow)
+        rows = with_marks(rows, comparisons, read_table(args.compared / "steps.csv", StepRow), ranking)
+    scores = [score_table(rows)]
+    if campaign.config.get("tables", {}).get("metrics") == "all":
+        scores += metric_tables(rows, metrics)
+    compared = [table for table in (comparison_table(comparisons), trend_table(trends)) if table.lines]
     if args.csv:
         write_table(args.csv, ScoreRow, rows)
     if args.metrics:
-        write_table(args.metrics, MetricRow, metric_rows(summaries, curves))
+        write_table(args.metrics, MetricRow, metrics)
     if args.markdown:
-        _write(args.markdown, markdown(rows))
+        _write(args.markdown, markdown([*scores, *compared, coverage_table(rows)]))
     if args.text:
         _write(args.text, text(rows))
+    for path in args.also:
+        if path.suffix == ".tex":
+            _write(path, latex(scores, campaign.config.get("title", "Checkpoint evaluation")))
+        else:
+            write_workbook(
+                path,
+                [*scores, *compared, coverage_table(rows)],
+                {"scores": rows, "metrics": metrics, "comparisons": comparisons, "trends": trends, "ranking": ranking},
+            )
 
 
-def _write(path: str, content: str) -> None:
+def read_summaries(folder: Path, campaign: Campaign) -> list[Summary]:
+    """The summaries that there are; a gap is shown by the tables.
+
+    Raises:
+        RecordError: There is none: the folder is another one.
+    """
+    paths = [folder / ckpt / f"{task}.json" for ckpt in campaign.checkpoints for task in campaign.tasks]
+    found = [read_summary(path) for path in paths if path.is_file()]
+    if not found:
+        raise RecordError(
+            f"{folder} holds no summary of this campaign's checkpoints and tasks. Score answers first (`snakemake`), or "
+            "correct the folder."
+        )
+    return found
+
+
+def _write(path: str | Path, content: str) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(content, encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""From summaries to tables: long CSV files to compute with, Markdown and plain text to read.
+"""From summaries to tables: long CSV files to compute with, and how a score is shown in the others.
 
 The CSV files are what figures and the report are made from. A checkpoint without a summary of a task has a row all the
 same, without numbers: a gap is shown, not closed.
@@ -7,12 +7,14 @@ same, without numbers: a gap is shown, not closed.
 from __future__ import annotations
 
 import csv
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
+from milepost.comparison_rows import ComparisonRow, RankRow, StepRow
 from milepost.errors import ConfigError, RecordError
 from milepost.records import Estimate, Summary
 
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 INTERVALS = "In brackets: the 95 % interval over items."
+SHORT = (
+    "0.742(35): the mean 0.742 with its standard error over items, 0.035; without brackets, the error is 0 or unknown."
+)
+LETTERS = "Within a task, checkpoints that share a letter could not be told apart (all pairs together at 5 %)."
 HARNESS = "harness: an external harness's own standard error and a normal interval, without the answers behind them."
 PARTIAL = "PARTIAL: only so many of the task's items were asked. Good for a smoke test, not for a conclusion."
 SHARES = "Truncated, empty, unreadable, failed: shares of all answers. Failed and unreadable ones have no score."
@@ -53,7 +59,8 @@ class ScoreRow:
 
     `truncated`, `empty`, `unreadable`, `failed` are shares of all answers; `partial` is like "20/100", or nothing;
     `n_expected` is how many samples were asked for, where that is known. `run_std` and `run_sem` are over the N samples of
-    every item as N runs.
+    every item as N runs. Those of a task that share one of the `letters` could not be told apart; `change` is better or
+    worse where the score differs significantly from that of the checkpoint `reference`.
     """
 
     ckpt: str
@@ -82,6 +89,9 @@ class ScoreRow:
     harness: bool = False
     run_std: float | None = None
     run_sem: float | None = None
+    letters: str | None = None
+    reference: str | None = None
+    change: str | None = None
 
 
 Row = TypeVar("Row", bound="DataclassInstance")
@@ -90,14 +100,14 @@ Row = TypeVar("Row", bound="DataclassInstance")
 def score_rows(
     summaries: Iterable[Summary], curves: Mapping[str, Curve], titles: Mapping[str, str] | None = None
 ) -> list[ScoreRow]:
-    """One row for each checkpoint and task: checkpoints in the order of `curves`, tasks as they first appear.
+    """One row for each checkpoint and task: checkpoints in the order of `curves`, tasks in that of `titles`.
 
     Raises:
         ConfigError: A summary's checkpoint is not among the curves.
         RecordError: Two summaries of one checkpoint and task.
     """
     found = _by_place(summaries, curves)
-    tasks = list(dict.fromkeys(task for _, task in found))
+    tasks = list(dict.fromkeys([*(titles or {}), *(task for _, task in found)]))
     rows = []
     for ckpt, curve in curves.items():
         for task in tasks:
@@ -150,8 +160,49 @@ def read_table(path: str | Path, kind: type[Row]) -> list[Row]:
         ) from None
 
 
+def with_marks(
+    rows: Iterable[ScoreRow],
+    comparisons: Iterable[ComparisonRow],
+    steps: Iterable[StepRow],
+    ranking: Iterable[RankRow],
+) -> list[ScoreRow]:
+    """The rows with their letters, and with what differs significantly from a reference.
+
+    The reference is the checkpoint that all were compared with, if the configuration names one (`against`); otherwise
+    the first step of each run.
+    """
+    letters = {(row.ckpt, row.task): row.letters for row in ranking}
+    changes: dict[tuple[str, str | None], tuple[str, str | None]] = {}
+    for compared in comparisons:
+        if compared.family == "against":
+            change = None if not compared.significant else "better" if (compared.delta or 0) > 0 else "worse"
+            changes[compared.ckpt_b, compared.task] = compared.ckpt_a, change
+    if not changes:
+        for tested in steps:
+            if tested.reference and tested.ckpt != tested.reference:
+                change = "better" if tested.better else "worse" if tested.worse else None
+                changes[tested.ckpt, tested.task] = tested.reference, change
+    marked = []
+    for row in rows:
+        reference, change = changes.get((row.ckpt, row.task), (None, None))
+        marked.append(replace(row, letters=letters.get((row.ckpt, row.task)), reference=reference, change=change))
+    return marked
+
+
+def short_cell(row: ScoreRow) -> str:
+    """A score in the short form, with its marks.
+
+    >>> short_cell(ScoreRow(ckpt="a", run=None, step=1, task="t", title="T", metric="m", value=0.5, stderr=0.04,
+    ...     change="better", letters="ab"))
+    '0.500(40)↑ ab'
+    """
+    if row.value is None:
+        return score_cell(row)
+    return " ".join([short(row.value, row.stderr) + arrow(row), *filter(None, [row.letters]), *_warnings(row)])
+
+
 def score_cell(row: ScoreRow) -> str:
-    """A score as tables show it.
+    """A score as tables show it that have room for its interval.
 
     >>> score_cell(ScoreRow(ckpt="a", run=None, step=1, task="t", title="T"))
     'missing'
@@ -162,9 +213,26 @@ def score_cell(row: ScoreRow) -> str:
         return "missing"
     if row.value is None:
         return "not scored"
-    marks = [f"PARTIAL {row.partial}"] if row.partial else []
-    marks += ["(harness)"] if row.harness else []
-    return " ".join([f"{number(row.value)}{interval(row)}", *marks])
+    return " ".join([f"{number(row.value)}{interval(row)}", *_warnings(row)])
+
+
+def arrow(row: ScoreRow) -> str:
+    """Whether it is better or worse than its reference, as a sign, or nothing."""
+    return {"better": "↑", "worse": "↓"}.get(row.change or "", "")
+
+
+def short(value: float, stderr: float | None) -> str:
+    """A value with its standard error in brackets, in units of the value's last digit: two digits of it.
+
+    >>> short(0.74166, 0.0349), short(0.9999, 0.00997), short(-61.28, 1.23), short(1.0, 0.0)
+    ('0.742(35)', '1.000(10)', '-61.3(1.2)', '1.000')
+    """
+    if not stderr:
+        return number(value)
+    # By its two leading digits as they are shown: .00997 is .010.
+    decimals = max(0, 1 - math.floor(math.log10(float(f"{stderr:.1e}"))))
+    digits = f"{stderr:.{decimals}f}" if stderr >= 1 else f"{stderr * 10**decimals:.0f}"
+    return f"{value:,.{decimals}f}({digits})"
 
 
 def interval(row: ScoreRow | MetricRow) -> str:
@@ -205,48 +273,6 @@ def samples_cell(row: ScoreRow) -> str:
     return f"{row.n_samples}" if row.n_expected in (None, row.n_samples) else f"{row.n_samples} of {row.n_expected}"
 
 
-def wide_table(rows: Sequence[ScoreRow]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of the summary table: a line for each checkpoint, a column for each task."""
-    has_run = any(row.run is not None for row in rows)
-    has_step = any(row.step is not None for row in rows)
-    titles = {row.task: row.title for row in rows}
-    header = ["checkpoint", *["run"] * has_run, *["step"] * has_step, *titles.values()]
-    lines: dict[str, list[str]] = {}
-    for row in rows:
-        start = [row.ckpt, *[row.run or "-"] * has_run, *[step(row.step)] * has_step]
-        lines.setdefault(row.ckpt, start).append(score_cell(row))
-    return header, list(lines.values())
-
-
-def coverage_table(rows: Sequence[ScoreRow]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of what stands beside every score: how much of it rests on answers that could be read."""
-    header = ["checkpoint", "task", "score", "items", "samples"]
-    header += ["truncated", "empty", "unreadable", "failed", "mean tokens"]
-    lines = []
-    for row in rows:
-        shares = map(share, (row.truncated, row.empty, row.unreadable, row.failed))
-        items = "-" if row.n_items is None else str(row.n_items)
-        tokens = "-" if row.mean_tokens is None else f"{row.mean_tokens:,.1f}"
-        lines.append([row.ckpt, row.title, score_cell(row), items, samples_cell(row), *shares, tokens])
-    return header, lines
-
-
-def markdown(rows: Sequence[ScoreRow]) -> str:
-    """Both tables as Markdown, with the notes they need."""
-    tables = ["\n".join(_markdown_table(*wide_table(rows))), "\n".join(_markdown_table(*coverage_table(rows)))]
-    return "\n\n".join(["# Scores", tables[0], *notes(rows), "## Coverage", tables[1], SHARES]) + "\n"
-
-
-def text(rows: Sequence[ScoreRow], width: int = 120) -> str:
-    """The summary table for a terminal: a line for each checkpoint, or for each score where that is too wide."""
-    lines = _text_table(*wide_table(rows))
-    if max(map(len, lines)) > width:
-        tasks = list(dict.fromkeys(row.task for row in rows))
-        header, cells = coverage_table(sorted(rows, key=lambda row: tasks.index(row.task)))
-        lines = _text_table(header[:5], [line[:5] for line in cells])
-    return "\n".join([*lines, "", *notes(rows)]) + "\n"
-
-
 def notes(rows: Iterable[ScoreRow]) -> list[str]:
     """What a reader of the summary table has to know."""
     rows = list(rows)
@@ -263,6 +289,22 @@ def step(value: float | None) -> str:
     ('12000', '0.5', '-')
     """
     return "-" if value is None else f"{value:.0f}" if value == int(value) else f"{value}"
+
+
+def short_notes(rows: Iterable[ScoreRow]) -> list[str]:
+    """What a reader of scores in the short form has to know."""
+    rows = list(rows)
+    references = {row.reference for row in rows if row.reference}
+    said = [SHORT]
+    if any(row.change for row in rows):
+        what = f"than {references.pop()}" if len(references) == 1 else "than the first step of its run that has scores"
+        said.append(f"↑ ↓: better or worse {what}, p ≤ .05 corrected for all that were compared with it.")
+    said += [LETTERS] * any(row.letters for row in rows)
+    return [*said, *notes(rows)[1:]]
+
+
+def _warnings(row: ScoreRow) -> list[str]:
+    return [f"PARTIAL {row.partial}"] * bool(row.partial) + ["(harness)"] * row.harness
 
 
 def _by_place(summaries: Iterable[Summary], curves: Mapping[str, Curve]) -> dict[tuple[str, str], Summary]:
@@ -325,22 +367,3 @@ def _parse(kind: str, text: str) -> Any:
     if wanted == "bool":
         return text == "true"
     return {"str": str, "int": int, "float": float}[wanted](text)
-
-
-def _markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    escaped = [f"| {' | '.join(map(_escape, line))} |" for line in [header, *lines]]
-    return [escaped[0], f"| :-- |{' --: |' * (len(header) - 1)}", *escaped[1:]]
-
-
-def _escape(text: str) -> str:
-    for mark in "\\`*|<>":
-        text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.split())
-
-
-def _text_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in [header, *lines]
-    ]

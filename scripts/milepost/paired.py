@@ -321,7 +321,7 @@ def _paired_test(
         # Given that an item differs, either side is as likely: McNemar's exact test.
         return (float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0), "exact McNemar"
     family = max_t(np.stack([a, b]), [(0, 1)], clusters=clusters, seed=seed)
-    return float(family.p[0]), "sign-flip" if clusters is None else "sign-flip by cluster"
+    return float(family.p_adjusted[0]), "sign-flip" if clusters is None else "sign-flip by cluster"
 
 
 def _note(d: Scores, groups: int, clustered: bool) -> str | None:

@@ -28,3 +28,5 @@ rule all:
 onerror:
     # Earlier, it would take waiting jobs with it; the next run goes on with these checkpoints.
     remove_withdrawn_notes()
+    if any(Path("results/summaries").glob("*/*.json")):
+        print("`snakemake partial_report` makes tables, figures and a report of what is there.", file=sys.stderr)

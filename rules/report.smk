@@ -3,6 +3,7 @@
 
 localrules:
     compare,
+    partial_report,
     tabulate,
 
 
@@ -77,6 +78,7 @@ rule plot:
     input:
         scores="results/tables/scores.csv",
         metrics="results/tables/metrics.csv",
+        steps="results/tables/steps.csv",
         script=script("plot.py"),
         code=modules("figures.py", "curves.py"),
     output:
@@ -95,22 +97,24 @@ rule plot:
         beside={name: task.spec.get("beside", []) for name, task in CAMPAIGN.tasks.items()},
     shell:
         """
-        python {input.script:q} --scores {input.scores:q} --metrics {input.metrics:q} --out results/figures \
-            2> >(tee {log:q} >&2)
+        python {input.script:q} --scores {input.scores:q} --metrics {input.metrics:q} --steps {input.steps:q} \
+            --out results/figures 2> >(tee {log:q} >&2)
         """
 
 
 rule report:
-    """Write the report: tables, curves, coverage, cost and provenance on one page that opens offline."""
+    """Write the report: scores, curves, comparisons, coverage, cost, provenance on one page that opens offline."""
     input:
         evaluated=ancient(collect("results/evaluated/{ckpt}.json", ckpt=CHECKPOINTS)),
         summaries=collect("results/summaries/{ckpt}/{task}.json", ckpt=CHECKPOINTS, task=TASKS),
+        prompts=collect("results/prompts/{task}.jsonl", task=TASKS),
         scores="results/tables/scores.csv",
         metrics="results/tables/metrics.csv",
-        figures=collect("results/figures/{figure}.svg", figure=[*TASKS, "all"]),
+        compared=rules.compare.output,
+        figures=collect("results/figures/{task}.svg", task=TASKS),
         script=script("report.py"),
-        code=modules("report.py"),
-        template=str(CODE / "report" / "report.html.j2"),
+        code=modules("report.py", "report_parts.py", "tables.py", "tables_to_read.py", "comparison_rows.py"),
+        templates=sorted(str(path) for kind in ("j2", "css") for path in (CODE / "report").glob(f"*.{kind}")),
     output:
         "results/report.html",
     log:
@@ -119,8 +123,22 @@ rule report:
         title=config.get("title"),
     shell:
         """
-        python {input.script:q} --scores {input.scores:q} --metrics {input.metrics:q} --figures results/figures \
+        python {input.script:q} --tables results/tables --figures results/figures --prompts results/prompts \
             --results results --out {output:q} 2> >(tee {log:q} >&2)
+        """
+
+
+rule partial_report:
+    """Make tables, figures and a report of what is scored so far, in results/partial. Asks and scores nothing."""
+
+    # No result is an input: it takes what lies there, and nothing is made for it. Without outputs, it always runs.
+    input:
+        script=script("partial_report.py"),
+    log:
+        "logs/partial_report.log",
+    shell:
+        """
+        python {input.script:q} 2> >(tee {log:q} >&2)
         """
 
 

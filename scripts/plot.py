@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from milepost.campaign import load_campaign
+from milepost.comparison_rows import StepRow
 from milepost.errors import run_step
 from milepost.figures import Look, draw_figures, make_panels
 from milepost.processes import end_with_snakemake
@@ -16,6 +17,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scores", required=True, help="results/tables/scores.csv")
     parser.add_argument("--metrics", required=True, help="results/tables/metrics.csv")
+    parser.add_argument("--steps", help="results/tables/steps.csv, for the marks of first better steps")
     parser.add_argument("--out", required=True, help="the folder of the figures")
     return parser.parse_args(argv)
 
@@ -27,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     beside = {name: task.spec.get("beside", []) for name, task in campaign.tasks.items()}
     scores, metrics = read_table(args.scores, ScoreRow), read_table(args.metrics, MetricRow)
     look = Look(**campaign.config.get("figures", {}))
-    draw_figures(args.out, make_panels(scores, metrics, beside, look=look))
+    steps = read_table(args.steps, StepRow) if args.steps else []
+    first_better = {(row.task, row.ckpt) for row in steps if row.first_better}
+    draw_figures(args.out, make_panels(scores, metrics, beside, first_better, look))
 
 
 if __name__ == "__main__":

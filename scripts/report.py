@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from milepost.campaign import load_campaign
-from milepost.errors import run_step
+from milepost.comparison_rows import ComparisonRow, FlipRow, RankRow, StepRow, TrendRow
+from milepost.errors import RecordError, run_step
+from milepost.partial import MissingRow
 from milepost.processes import end_with_snakemake
-from milepost.records import read_record, read_summary
-from milepost.report import render_report
+from milepost.records import read_record, read_records, read_summary
+from milepost.report import Content, render_report
 from milepost.tables import MetricRow, ScoreRow, read_table
+
+# What decides tables, tests and figures.
+PACKAGES = ("numpy", "scipy", "statsmodels", "polars", "pandas", "matplotlib", "seaborn", "snakemake")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scores", required=True, help="results/tables/scores.csv")
-    parser.add_argument("--metrics", required=True, help="results/tables/metrics.csv")
+    parser.add_argument("--tables", type=Path, required=True, help="the folder of the tables")
     parser.add_argument("--figures", type=Path, required=True, help="the folder of the figures")
     parser.add_argument("--results", type=Path, required=True, help="folder with evaluated/ and summaries/")
+    parser.add_argument("--prompts", type=Path, help="folder of {task}.jsonl, for how each task asks")
+    parser.add_argument("--missing", help="missing.csv: what has no score yet; marks the page PARTIAL")
     parser.add_argument("--out", type=Path, required=True, help="the page")
     return parser.parse_args(argv)
 
@@ -28,20 +36,58 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     end_with_snakemake()
     campaign = load_campaign()
+    notes = [args.results / "evaluated" / f"{ckpt}.json" for ckpt in campaign.checkpoints]
+    summaries = [
+        args.results / "summaries" / ckpt / f"{task}.json" for ckpt in campaign.checkpoints for task in campaign.tasks
+    ]
     page = render_report(
-        campaign.config.get("title", "Checkpoint evaluation"),
-        read_table(args.scores, ScoreRow),
-        read_table(args.metrics, MetricRow),
-        args.figures,
-        [read_record(args.results / "evaluated" / f"{ckpt}.json") for ckpt in campaign.checkpoints],
-        [
-            read_summary(args.results / "summaries" / ckpt / f"{task}.json")
-            for ckpt in campaign.checkpoints
-            for task in campaign.tasks
-        ],
+        Content(
+            title=campaign.config.get("title", "Checkpoint evaluation"),
+            scores=read_table(args.tables / "scores.csv", ScoreRow),
+            metrics=read_table(args.tables / "metrics.csv", MetricRow),
+            comparisons=read_if_any(args.tables / "comparisons.csv", ComparisonRow),
+            flips=read_if_any(args.tables / "flips.csv", FlipRow),
+            steps=read_if_any(args.tables / "steps.csv", StepRow),
+            trends=read_if_any(args.tables / "trends.csv", TrendRow),
+            ranking=read_if_any(args.tables / "ranking.csv", RankRow),
+            figures=args.figures,
+            evaluated=[read_record(note) for note in notes if note.exists()],
+            summaries=[read_summary(summary) for summary in summaries if summary.exists()],
+            headers=headers(args.prompts, campaign.tasks) if args.prompts else [],
+            packages=packages(),
+            missing=read_table(args.missing, MissingRow) if args.missing else [],
+        )
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(page, encoding="utf-8")
+
+
+def read_if_any(path: Path, kind: type[Any]) -> list[Any]:
+    return read_table(path, kind) if path.exists() else []
+
+
+def headers(folder: Path, tasks: Iterable[str]) -> list[dict[str, Any]]:
+    """The first lines of the prompts files that there are."""
+    found = []
+    for task in tasks:
+        try:
+            header = next(read_records(folder / f"{task}.jsonl"), {})
+        except RecordError:
+            continue
+        if "task" in header and "samples" in header:
+            found.append(header)
+    return found
+
+
+def packages() -> dict[str, str]:
+    """Versions of the packages that make tables, tests and figures, as far as they are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 if __name__ == "__main__":

@@ -168,11 +168,24 @@ def _draw_sheet(panels: Sequence[Panel]) -> Figure:
         axes.set_axis_off()
     if handles:
         labels = [label if len(label) <= 48 else f"{label[:47]}…" for label in handles]
-        # About 0.085 inches a character and 0.6 for the handle: as many columns as fit.
-        width = int(figure.get_size_inches()[0] / (0.6 + 0.085 * max(map(len, labels))))
-        legend = figure.legend(list(handles.values()), labels, loc="outside lower center", ncols=max(1, width))
-        legend.set_zorder(10)
+        ncols = _columns_that_fit(labels, figure.get_size_inches()[0])
+        figure.legend(list(handles.values()), labels, loc="outside lower center", ncols=ncols)
     return figure
+
+
+def _columns_that_fit(labels: Sequence[str], width: float) -> int:
+    """How many columns a legend may have in a figure of so many inches.
+
+    >>> _columns_that_fit(["a run", "another run"], 6.4), _columns_that_fit(["x" * 40] * 3, 6.4)
+    (2, 1)
+    """
+    for ncols in range(len(labels), 1, -1):
+        lines = -(-len(labels) // ncols)
+        columns = [labels[first : first + lines] for first in range(0, len(labels), lines)]
+        # About 0.08 inches a character, and 0.65 for the handle and the space between two.
+        if sum(0.65 + 0.08 * max(map(len, column)) for column in columns) <= width:
+            return ncols
+    return 1
 
 
 def _save(figure: Figure, stem: Path) -> None:

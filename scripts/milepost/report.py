@@ -3,79 +3,112 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from milepost import report_parts as parts
 from milepost import tables
+from milepost.comparison_rows import ComparisonRow, FlipRow, RankRow, StepRow, TrendRow
 from milepost.errors import RecordError
+from milepost.partial import MissingRow, by_state
 from milepost.records import Summary
 from milepost.tables import MetricRow, ScoreRow
+from milepost.tables_to_read import probability, signed
 
-TEMPLATE = Path(__file__).resolve().parents[2] / "report" / "report.html.j2"
+TEMPLATES = Path(__file__).resolve().parents[2] / "report"
 
-# What a ledger sums up, as (key, heading); seconds are shown as minutes and hours.
-COSTS = [
-    ("attempts", "attempts"),
-    ("start_s", "server start"),
-    ("busy_s", "busy"),
-    ("idle_s", "idle"),
-    ("gpu_s", "GPU time"),
-    ("requests", "requests"),
-    ("tokens_in", "tokens in"),
-    ("tokens_out", "tokens out"),
-]
+# Lines that a table shows at once, and those that it unfolds at most; all of them are in its CSV.
+SHOWN, UNFOLDED = 40, 400
 
 
-def render_report(
-    title: str,
-    scores: Sequence[ScoreRow],
-    metrics: Sequence[MetricRow],
-    figures: Path,
-    evaluated: Iterable[Mapping[str, Any]],
-    summaries: Iterable[Summary],
-) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What the page is made of. Only the title, the scores and the figures must be there."""
+
+    title: str
+    scores: Sequence[ScoreRow]
+    figures: Path
+    """The folder with {task}.svg for each task."""
+    metrics: Sequence[MetricRow] = ()
+    comparisons: Sequence[ComparisonRow] = ()
+    flips: Sequence[FlipRow] = ()
+    steps: Sequence[StepRow] = ()
+    trends: Sequence[TrendRow] = ()
+    ranking: Sequence[RankRow] = ()
+    evaluated: Collection[Mapping[str, Any]] = ()
+    """The notes of the evaluations, with their ledgers."""
+    summaries: Collection[Summary] = ()
+    """What the scores were made from, for their provenance."""
+    headers: Collection[Mapping[str, Any]] = ()
+    """The first lines of the prompts files: how each task asks."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Versions of what the tables and figures were made with."""
+    missing: Sequence[MissingRow] = ()
+    """What has no score yet, and why; anything here makes the page PARTIAL."""
+
+
+def render_report(content: Content) -> str:
     """The page.
 
     Everything in it is escaped, and a policy in its head forbids scripts and any address: figures are inside as data.
 
-    Args:
-        title: The campaign's title.
-        scores: Rows of scores.csv.
-        metrics: Rows of metrics.csv.
-        figures: The folder with {task}.svg for each task.
-        evaluated: The notes of the evaluations, with their ledgers.
-        summaries: What the rows were made from, for their provenance.
-
     Raises:
         RecordError: A task has no figure.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": tables.number, "share": tables.share, "step": tables.step}
-    environment.globals |= {"interval": tables.interval, "samples": tables.samples_cell}
-    rows = by_checkpoint(scores)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": tables.number, "share": tables.share, "step": tables.step, "delta": signed,
+        "p_value": probability,
+    }  # fmt: skip
+    environment.globals |= {
+        "interval": tables.interval, "samples": tables.samples_cell, "SHOWN": SHOWN, "UNFOLDED": UNFOLDED,
+        "MUCH": parts.MUCH,
+    }  # fmt: skip
+    rows = by_checkpoint(content.scores)
     order = {ckpt: place for place, ckpt in enumerate(rows)}
-    evaluated = sorted(evaluated, key=lambda note: order.get(note["ckpt"], len(order)))
-    summaries = sorted(summaries, key=lambda summary: order.get(summary["ckpt"], len(order)))
-    tasks = {row.task: row.title for row in scores}
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        title=title,
-        tasks=tasks,
+    evaluated = sorted(content.evaluated, key=lambda note: order.get(note["ckpt"], len(order)))
+    summaries = sorted(content.summaries, key=lambda summary: order.get(summary["ckpt"], len(order)))
+    titles = {row.task: row.title for row in content.scores}
+    marks = parts.marks_of(content.steps)
+    return environment.get_template("report.html.j2").render(
+        title=content.title,
+        tasks=titles,
+        headline_metrics={row.task: row.metric for row in reversed(content.scores) if row.metric},
         rows=rows,
-        scores=scores,
-        has_run=any(row.run is not None for row in scores),
-        has_step=any(row.step is not None for row in scores),
-        partial=[task for task in tasks if any(row.task == task and row.partial for row in scores)],
-        gaps=[row for row in scores if row.value is None],
-        notes=tables.notes(scores),
+        chosen=chosen(rows, marks),
+        marks=marks,
+        scores=content.scores,
+        has_run=any(row.run is not None for row in content.scores),
+        has_step=any(row.step is not None for row in content.scores),
+        partial=[task for task in titles if any(row.task == task and row.partial for row in content.scores)],
+        missing=content.missing,
+        missing_by_state=by_state(content.missing),
+        gaps=[row for row in content.scores if row.value is None],
+        notes=tables.notes(content.scores),
         shares=tables.SHARES,
-        figures={task: inline_svg(figures / f"{task}.svg") for task in tasks},
-        metrics=metric_grids(metrics),
-        unfinished=unfinished(evaluated),
-        costs=costs(evaluated),
-        provenance=provenance(summaries),
+        figures={task: inline_svg(content.figures / f"{task}.svg") for task in titles},
+        metrics=metric_grids(content.metrics),
+        findings=parts.findings(content.trends),
+        trends=content.trends,
+        families=parts.families(content.comparisons),
+        rankings=parts.rankings(content.ranking),
+        flips=parts.flips_of(content.flips),
+        coverage=parts.coverage(content.scores),
+        looks=[row for row in content.scores if parts.needs_a_look(row)],
+        costs=parts.costs(evaluated),
+        provenance=parts.provenance(summaries),
+        asked=parts.asked(content.headers),
+        packages=content.packages,
     )
 
 
@@ -85,6 +118,20 @@ def by_checkpoint(rows: Iterable[ScoreRow]) -> dict[str, list[ScoreRow]]:
     for row in rows:
         found.setdefault(row.ckpt, []).append(row)
     return found
+
+
+def chosen(rows: Mapping[str, Sequence[ScoreRow]], marks: Mapping[tuple[str, str], str]) -> list[str]:
+    """The checkpoints of the first table: all, or of too many the first, first better and last of each run."""
+    if len(rows) <= SHOWN:
+        return list(rows)
+    runs: dict[str | None, list[tuple[float, str]]] = {}
+    for ckpt, (row, *_) in rows.items():
+        if row.step is not None:
+            runs.setdefault(row.run, []).append((row.step, ckpt))
+    wanted = {ckpt for steps in runs.values() for _, ckpt in (min(steps), max(steps))}
+    wanted |= {ckpt for (ckpt, _), mark in marks.items() if mark == "first"}
+    wanted |= {ckpt for ckpt, (row, *_) in rows.items() if row.step is None}
+    return [ckpt for ckpt in rows if ckpt in wanted][:SHOWN]
 
 
 def metric_grids(rows: Iterable[MetricRow]) -> dict[str, tuple[list[str], dict[str, dict[str, MetricRow]]]]:
@@ -107,85 +154,3 @@ def inline_svg(path: Path) -> str:
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist. `plot.py` draws it.") from None
     return f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
-
-
-def unfinished(evaluated: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The tasks of checkpoints for which answers are missing, or which ended with an error."""
-    return [
-        {"ckpt": note["ckpt"], "task": task, **{"done": 0, "missing": 0, "error": None}, **state}
-        for note in evaluated
-        for task, state in note["tasks"].items()
-        if state.get("missing") or state.get("error")
-    ]
-
-
-def costs(evaluated: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Headings, a line for each checkpoint, and the sum of what the evaluations took.
-
-    A column that is nothing but zeros is left out: there is no GPU time without GPUs.
-    """
-    ledgers = {note["ckpt"]: note.get("ledger", {}) for note in evaluated}
-    shown = [(key, heading) for key, heading in COSTS if any(ledger.get(key) for ledger in ledgers.values())]
-    lines = [[ckpt, *(_amount(key, ledger.get(key, 0)) for key, _ in shown)] for ckpt, ledger in ledgers.items()]
-    total = [_amount(key, sum(ledger.get(key, 0) for ledger in ledgers.values())) for key, _ in shown]
-    return {"headings": [heading for _, heading in shown], "lines": lines, "total": ["all", *total]}
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them.
-
-    >>> duration(8.04), duration(75), duration(7260)
-    ('8.0 s', '1 min 15 s', '2 h 1 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def provenance(summaries: Iterable[Summary]) -> dict[str, Any]:
-    """What the numbers rest on, said once: for all of them, or by task, by checkpoint, or by both.
-
-    Returns:
-        `common`: {name: value}; `by_task`, `by_ckpt`: {name: {task or checkpoint: value}}; `other`: {name: values}.
-    """
-    found: dict[str, dict[tuple[str, str], str]] = {}
-    for summary in summaries:
-        facts: dict[str, Any] = {"task_version": summary["task_version"], "scorer": summary["scorer"]}
-        facts |= {key: value for key, value in summary["provenance"].items() if key != "expected"}
-        for name, value in _flat(facts):
-            found.setdefault(name, {})[summary["ckpt"], summary["task"]] = value
-    told: dict[str, Any] = {"common": {}, "by_task": {}, "by_ckpt": {}, "other": {}}
-    for name, values in found.items():
-        by_ckpt = _constant((ckpt, value) for (ckpt, _), value in values.items())
-        by_task = _constant((task, value) for (_, task), value in values.items())
-        if len(set(values.values())) == 1:
-            told["common"][name] = next(iter(values.values()))
-        elif by_task:
-            told["by_task"][name] = by_task
-        elif by_ckpt:
-            told["by_ckpt"][name] = by_ckpt
-        else:
-            told["other"][name] = list(dict.fromkeys(values.values()))
-    return told
-
-
-def _constant(pairs: Iterable[tuple[str, str]]) -> dict[str, str] | None:
-    """The value of each key, if no key has two."""
-    found: dict[str, str] = {}
-    for key, value in pairs:
-        if found.setdefault(key, value) != value:
-            return None
-    return found
-
-
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for key, value in facts.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            yield f"{prefix}{key}".replace("_", " "), str(value)
-
-
-def _amount(key: str, value: float) -> str:
-    return duration(value) if key.endswith("_s") else f"{value:,.0f}"

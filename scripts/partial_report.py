@@ -1,0 +1,99 @@
+"""Make tables, figures and a report of what is scored so far, and say what is missing and why.
+
+Run it from a campaign's folder, also while the campaign runs: it asks nothing, scores nothing and waits for nothing, and
+writes to results/partial/ only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import compare
+import plot
+import report
+import tabulate
+from milepost.campaign import load_campaign, read_yaml
+from milepost.errors import run_step
+from milepost.partial import MissingRow, by_state, take_snapshot
+from milepost.processes import end_with_snakemake
+from milepost.tables import write_table
+
+RESULTS = Path("results")
+LOGS = Path("logs")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--configfile", type=Path, help="the campaign's, if it is not config/config.yaml")
+    parser.add_argument("--out", type=Path, default=RESULTS / "partial", help="a folder, made anew")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    end_with_snakemake()
+    if args.configfile:
+        # The steps read it from there, as they do in a run.
+        os.environ["MILEPOST_CONFIG"] = json.dumps(read_yaml(args.configfile))
+    campaign = load_campaign()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f".{args.out.name}.") as folder:
+        there, made = Path(folder) / "there", Path(folder) / "made"
+        (there / "summaries").mkdir(parents=True)
+        (there / "scores").mkdir()
+        missing = take_snapshot(campaign, there, RESULTS, LOGS)
+        write_table(made / "missing.csv", MissingRow, missing)
+        make_all(there, made)
+        mark_partial(made / "tables", missing, len(campaign.checkpoints) * len(campaign.tasks))
+        shutil.rmtree(args.out, ignore_errors=True)
+        made.rename(args.out)
+    total = len(campaign.checkpoints) * len(campaign.tasks)
+    print(f"{sentence(missing, total)} {args.out / 'report.html'} shows what there is.", file=sys.stderr)
+
+
+def make_all(there: Path, made: Path) -> None:
+    """Run the steps from numbers to what people read, on what is there."""
+    made_tables, figures = made / "tables", made / "figures"
+    folders = ["--scores", f"{there}/scores", "--summaries", f"{there}/summaries"]
+    compare.main([*folders, "--out", f"{made_tables}"])
+    tables = ["--csv", f"{made_tables}/scores.csv", "--metrics", f"{made_tables}/metrics.csv"]
+    tables += ["--markdown", f"{made_tables}/scores.md", "--text", f"{made_tables}/scores.txt"]
+    tabulate.main(["--summaries", f"{there}/summaries", "--compared", f"{made_tables}", *tables])
+    drawn = ["--scores", f"{made_tables}/scores.csv", "--metrics", f"{made_tables}/metrics.csv"]
+    plot.main([*drawn, "--steps", f"{made_tables}/steps.csv", "--out", f"{figures}"])
+    page = ["--tables", f"{made_tables}", "--figures", f"{figures}", "--results", f"{there}"]
+    report.main(
+        [*page, "--prompts", f"{RESULTS}/prompts", "--missing", f"{made}/missing.csv", "--out", f"{made}/report.html"]
+    )
+
+
+def mark_partial(tables: Path, missing: Sequence[MissingRow], total: int) -> None:
+    """Say PARTIAL at the head of the tables that people read."""
+    if not missing:
+        return
+    for name in ("scores.md", "scores.txt"):
+        path = tables / name
+        path.write_text(f"{sentence(missing, total)}\n\n{path.read_text(encoding='utf-8')}", encoding="utf-8")
+
+
+def sentence(missing: Sequence[MissingRow], total: int) -> str:
+    """How much is there, and what the rest waits for.
+
+    >>> sentence([], 8)
+    'Complete: 8 of 8 scores are there.'
+    """
+    if not missing:
+        return f"Complete: {total} of {total} scores are there."
+    states = ", ".join(f"{count} {state}" for state, count in by_state(missing).items())
+    return f"PARTIAL: {total - len(missing)} of {total} scores are there; {states}."
+
+
+if __name__ == "__main__":
+    run_step(main)

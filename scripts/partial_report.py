@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The steps read it from there, as they do in a run.
         os.environ["MILEPOST_CONFIG"] = json.dumps(read_yaml(args.configfile))
     campaign = load_campaign()
+    total = len(campaign.checkpoints) * len(campaign.tasks)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f".{args.out.name}.") as folder:
         there, made = Path(folder) / "there", Path(folder) / "made"
@@ -50,11 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         (there / "scores").mkdir()
         missing = take_snapshot(campaign, there, RESULTS, LOGS)
         write_table(made / "missing.csv", MissingRow, missing)
-        make_all(there, made)
-        mark_partial(made / "tables", missing, len(campaign.checkpoints) * len(campaign.tasks))
+        if len(missing) < total:
+            make_all(there, made)
+            mark_partial(made / "tables", missing, total)
         shutil.rmtree(args.out, ignore_errors=True)
         made.rename(args.out)
-    total = len(campaign.checkpoints) * len(campaign.tasks)
+    if len(missing) == total:
+        sys.exit(f"Nothing is scored yet: {states(missing)}. {args.out / 'missing.csv'} says why. Try again later.")
     print(f"{sentence(missing, total)} {args.out / 'report.html'} shows what there is.", file=sys.stderr)
 
 
@@ -91,8 +94,12 @@ def sentence(missing: Sequence[MissingRow], total: int) -> str:
     """
     if not missing:
         return f"Complete: {total} of {total} scores are there."
-    states = ", ".join(f"{count} {state}" for state, count in by_state(missing).items())
-    return f"PARTIAL: {total - len(missing)} of {total} scores are there; {states}."
+    return f"PARTIAL: {total - len(missing)} of {total} scores are there; {states(missing)}."
+
+
+def states(missing: Sequence[MissingRow]) -> str:
+    """How many are missing in each state, in words."""
+    return ", ".join(f"{count} {state}" for state, count in by_state(missing).items())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +38,14 @@ class MissingRow:
 
 @dataclass(frozen=True)
 class Place:
-    """One checkpoint on one task, in the folders of a campaign."""
+    """One checkpoint on one task, in the folders of a campaign; `prompts` and `model` are today's digests, if known."""
 
     results: Path
     logs: Path
     ckpt: Checkpoint
     task: Task
+    prompts: str | None
+    model: str | None
 
     @property
     def summary(self) -> Path:
@@ -87,9 +88,11 @@ def take_snapshot(campaign: Campaign, into: Path, results: Path, logs: Path) -> 
         What is missing, in the campaign's order.
     """
     missing = []
+    prompts = {name: _digest(results / "prompts" / f"{name}.jsonl") for name in campaign.tasks}
     for ckpt in campaign.checkpoints.values():
+        model = _model(results / "models" / f"{ckpt.name}.json")
         for task in campaign.tasks.values():
-            row = _take(Place(results, logs, ckpt, task), into)
+            row = _take(Place(results, logs, ckpt, task, prompts[task.name], model), into)
             if row is not None:
                 missing.append(row)
         note = read_note(results, ckpt.name)
@@ -170,11 +173,9 @@ def _other_questions(place: Place, summary: Summary) -> str | None:
         return f"scored for version {summary['task_version']} of the task, which is now {spec.get('version')}"
     if place.task.kind == "native" and summary["scorer"] != spec["scorer"]["name"]:
         return f"scored by {summary['scorer']}, and the task now asks for {spec['scorer']['name']}"
-    prompts = _digest(place.results / "prompts" / f"{place.task.name}.jsonl")
-    if prompts is not None and facts.get("prompts") not in (None, prompts):
+    if place.prompts is not None and facts.get("prompts") not in (None, place.prompts):
         return "scored for other prompts than today's"
-    model = _model(place.results / "models" / f"{place.ckpt.name}.json")
-    if model is not None and facts.get("model") not in (None, model):
+    if place.model is not None and facts.get("model") not in (None, place.model):
         return "scored for another model than today's"
     return None
 
@@ -230,7 +231,6 @@ def _last_words(log: Path) -> str | None:
     return next((line.strip() for line in reversed(tail.splitlines()) if line.strip()), None)
 
 
-@cache
 def _digest(path: Path) -> str | None:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -238,7 +238,6 @@ def _digest(path: Path) -> str | None:
         return None
 
 
-@cache
 def _model(path: Path) -> str | None:
     try:
         return str(json.loads(path.read_bytes())["digest"])

@@ -25,6 +25,7 @@ __all__ = [
     "benjamini_hochberg",
     "compare",
     "detectable_difference",
+    "difference_interval",
     "first_better",
     "holm",
     "lost_since",
@@ -125,9 +126,8 @@ def compare(
         unit = bool((both >= 0).all() and (both <= 1).all())
     ci95 = None
     if stderr is not None and (unit or spread):
-        units = group_units(zip(d.tolist(), [1.0] * n, range(n) if codes is None else codes[common], strict=True))
-        size = 1.0 if single else 0.5
-        ci95 = padded_interval(units, n, (size, -size), (-1.0, 1.0)) if unit else padded_interval(units)
+        labels = None if codes is None else codes[common].tolist()
+        ci95 = difference_interval(d.tolist(), clusters=labels, single=single, unit=unit)
     return Comparison(
         n_a=n_a,
         n_b=n_b,
@@ -144,6 +144,30 @@ def compare(
         worse=int((d < -TIE).sum()),
         note=_note(d, groups, codes is not None),
     )
+
+
+def difference_interval(
+    differences: Sequence[float], *, clusters: Sequence[Hashable] | None, single: bool, unit: bool
+) -> tuple[float, float]:
+    """The 95 % interval of a mean difference.
+
+    Args:
+        differences: One per common item, shape (n_items,); two or more.
+        clusters: The cluster of each, shape (n_items,); two or more clusters.
+        single: One sample per item.
+        unit: Whether scores lie in [0, 1]: then two pseudo-items join, ±1 with one sample, ±1/2 with several.
+
+    Source: with one sample, Bonett and Price (2012), J. Educ. Behav. Stat. 37, but for t in place of z.
+
+    >>> [round(bound, 3) for bound in difference_interval([0.0] * 100, clusters=None, single=True, unit=True)]
+    [-0.028, 0.028]
+    """
+    n = len(differences)
+    units = group_units(zip(differences, [1.0] * n, range(n) if clusters is None else clusters, strict=True))
+    if not unit:
+        return padded_interval(units)
+    size = 1.0 if single else 0.5
+    return padded_interval(units, n, (size, -size), (-1.0, 1.0))
 
 
 def detectable_difference(stderr: float, n_units: int) -> float:

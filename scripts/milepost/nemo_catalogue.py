@@ -133,6 +133,12 @@ def where(environment: str, image: str | None) -> str:
     return f"the image {image}" if image else f"the environment {environment!r}"
 
 
+def image_of(harness: Mapping[str, Any], default: str | None) -> str | None:
+    """The image that runs a task: its own, or the campaign's where it names no environment either."""
+    named = harness.get("container")
+    return str(named) if named else None if "environment" in harness else default
+
+
 def asks_log_probabilities(name: str, tasks: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether an lm-eval task, or any task of a group or tag, asks for log-probabilities.
 

@@ -3,6 +3,7 @@
 
 localrules:
     list_evals,
+    prefetch,
 
 
 rule list_evals:
@@ -16,4 +17,16 @@ rule list_evals:
     shell:
         """
         python {input.script:q} {params.find:q} 2> >(tee {log:q} >&2)
+        """
+
+
+rule prefetch:
+    """Bring data sets, tokenizers and hub models of this campaign into HF_HOME, for nodes without a way to the hub."""
+    input:
+        script=script("prefetch.py"),
+    log:
+        "logs/prefetch.log",
+    shell:
+        """
+        python {input.script:q} 2> >(tee {log:q} >&2)
         """

@@ -15,18 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from milepost.campaign import Campaign, Task, find_model
+from milepost.campaign import Campaign, find_model
 from milepost.containers import inside
 from milepost.environments import environment_python
 from milepost.errors import EnvironmentMissingError, MilepostError
+from milepost.nemo import OFFLINE
 from milepost.nemo_ask import LM_EVAL
-from milepost.nemo_catalogue import ENVIRONMENT, Catalogue, read_catalogue
+from milepost.nemo_catalogue import ENVIRONMENT, image_of, included_tasks, read_catalogue
+from milepost.nemo_check import find_benchmark
 from milepost.nemo_files import include_folders
 from milepost.prefetch_worker import MARK
 
 WORKER = Path(__file__).with_name("prefetch_worker.py")
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
-OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 # What an image needs to know of this machine's environment: caches, the hub's address and token, proxies.
 PASSED_ON = re.compile(r"HF_\w+|HUGGING_FACE_\w+|TRANSFORMERS_CACHE|(https?|no|all)_proxy", re.IGNORECASE)
 # The Python of NeMo Evaluator inside an image is the one that its command names in its first line.
@@ -77,58 +78,38 @@ def make_plan(campaign: Campaign) -> Plan:
     """What a campaign needs: the data of its lm-eval tasks, hub models of its sheet, and tokenizers that it names.
 
     Raises:
-        ConfigError: A wrong include path.
+        ConfigError: A wrong include path, or an evaluation that is not there.
         HarnessError: An environment or image does not say what it can run.
         EnvironmentMissingError: A task's environment is not installed.
         ModelError: A checkpoint that is neither a folder nor a hub model with its commit.
     """
     places: dict[tuple[str, str | None], Place] = {}
     left: list[str] = []
+    default_image = campaign.config.get("containers", {}).get("nemo")
     for task in campaign.tasks.values():
         if task.kind != "nemo":
             continue
-        environment, image = place_of(task, campaign.config)
-        harness, name = own_task(task, read_catalogue(environment, image))
-        if harness != LM_EVAL:
+        environment, image = task.spec.get("environment", ENVIRONMENT), image_of(task.spec, default_image)
+        folders = include_folders(task.spec)
+        included = included_tasks(folders, environment, image) if folders else {}
+        where = f"config/tasks/{task.name}.yaml"
+        benchmark, name = find_benchmark(task.spec["eval_type"], read_catalogue(environment, image), included, where)
+        if benchmark.harness != LM_EVAL:
             left.append(
-                f"the data of task {task.name!r}: {harness} fetches it while it runs, and offers no way to do so before. If"
+                f"the data of task {task.name!r}: {benchmark.harness} fetches it while it runs, and offers no way to do so before. If"
                 " the nodes cannot reach the internet, run it once on this host, with this HF_HOME, params.limit_samples"
                 " 1 and any endpoint, and see docs/nemo.md"
             )
             continue
         place = places.setdefault((environment, image), Place(environment, image))
-        folders = [str(folder) for folder in include_folders(task.spec)]
-        place.tasks.append(Wanted(f"data of task {task.name!r} ({name})", {"name": name, "folders": folders}))
+        options = {"name": name, "folders": [str(folder) for folder in folders]}
+        place.tasks.append(Wanted(f"data of task {task.name!r} ({name})", options))
     models = list(wanted_models(campaign))
     if models:
         with_hub = next((name for name in (ENVIRONMENT, "vllm") if _is_installed(name)), ENVIRONMENT)
         place = places.setdefault((with_hub, None), Place(with_hub, None))
         place.models = models
     return Plan(list(places.values()), left)
-
-
-def place_of(task: Task, config: dict[str, Any]) -> tuple[str, str | None]:
-    """The environment, or the image in its place, that a task of NeMo Evaluator runs in."""
-    image = task.spec.get("container")
-    if image is None and "environment" not in task.spec:
-        image = config.get("containers", {}).get("nemo")
-    return task.spec.get("environment", ENVIRONMENT), image
-
-
-def own_task(task: Task, catalogue: Catalogue) -> tuple[str, str]:
-    """The harness of a task's `eval_type`, and the harness's own name of it."""
-    eval_type = task.spec["eval_type"]
-    harness, dot, name = eval_type.partition(".")
-    if dot:
-        listed = catalogue.benchmarks.get(harness, {}).get(name)
-        return harness, (listed.task if listed else None) or name
-    named = catalogue.named(eval_type)
-    if len(named) != 1:
-        raise PrefetchError(
-            f"config/tasks/{task.name}.yaml: {eval_type!r} is the name of {len(named)} benchmarks in {catalogue.where}, not"
-            f" of one. `snakemake list_evals --config find={eval_type}` shows what there is."
-        )
-    return named[0].harness, named[0].task or eval_type
 
 
 def wanted_models(campaign: Campaign) -> Iterator[Wanted]:

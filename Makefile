@@ -14,6 +14,7 @@ KILLS ?= 10
 export MILEPOST_KILLS := $(KILLS)
 
 SERVING := workflow vllm nemo train semantic
+HARNESSES := nemo nemo-simple-evals
 
 .PHONY: help
 help: ## Show this.
@@ -26,6 +27,10 @@ setup: ## Install what the workflow and its checks need (0.6 GB, seconds).
 .PHONY: setup-serving
 setup-serving: ## Install all that it takes to train, serve and score a model here (6 GB, minutes).
 	@envs/setup.sh $(SERVING)
+
+.PHONY: setup-harnesses
+setup-harnesses: ## Install NeMo Evaluator's harnesses: lm-eval and simple-evals (1.3 GB, a minute).
+	@envs/setup.sh $(HARNESSES)
 
 .PHONY: demo
 demo: setup-serving ## Train a small model, serve its checkpoints, score them, and show the report.

@@ -6,6 +6,7 @@ configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/preflight.smk"
 include: "rules/prepare.smk"
 include: "rules/evaluate.smk"
 include: "rules/score.smk"

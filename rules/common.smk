@@ -17,6 +17,8 @@ sys.path.insert(0, f"{workflow.basedir}/scripts")
 from milepost.campaign import check_campaign, load_campaign
 from milepost.errors import MilepostError
 from milepost.identity import CACHE, DigestCache, identify
+from milepost.nemo_check import check_nemo_tasks
+from milepost.nemo_files import files_digest
 from milepost.work import is_complete
 
 # Every step gets the configuration as it was merged here, runs with the Python that runs Snakemake, and ends when this
@@ -42,6 +44,7 @@ try:
     CAMPAIGN = load_campaign(config)
     if IS_MAIN:
         check_campaign(CAMPAIGN)
+        check_nemo_tasks(CAMPAIGN, installed=not workflow.dryrun)
 except MilepostError as error:
     raise WorkflowError(f"{type(error).__name__}: {error}") from None
 
@@ -112,8 +115,16 @@ def identity_digest(wildcards):
 
 
 def questions(wildcards):
-    """The part of a task's file that decides what is asked, and the campaign's limit."""
-    return {**CAMPAIGN.tasks[wildcards.task].questions(), "campaign_limit": config.get("limit")}
+    """The part of a task's file that decides what is asked, a harness's task files and their data, the campaign's limit."""
+    task = CAMPAIGN.tasks[wildcards.task]
+    asked = {**task.questions(), "campaign_limit": config.get("limit")}
+    if task.kind == "nemo":
+        try:
+            asked["files"] = files_digest(task.spec, DIGESTS)
+        except MilepostError as error:
+            raise WorkflowError(f"{type(error).__name__}: {error}") from None
+        DIGESTS.save()
+    return asked
 
 
 def scoring(wildcards):

@@ -33,7 +33,7 @@ rule score_harness:
         prompts="results/prompts/{task}.jsonl",
         model="results/models/{ckpt}.json",
         script=script("score_harness.py"),
-        code=modules("harness.py", "nemo.py", "stats.py", "summary.py"),
+        code=modules("harness.py", "nemo_results.py", "stats.py", "summary.py"),
     output:
         scores="results/scores/{ckpt}/{task}.jsonl",
         summary="results/summaries/{ckpt}/{task}.json",

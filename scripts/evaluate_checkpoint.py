@@ -10,6 +10,7 @@ from pathlib import Path
 from milepost.campaign import load_campaign
 from milepost.errors import run_step
 from milepost.evaluate import Job, evaluate
+from milepost.nemo import Setting
 from milepost.processes import end_with_snakemake
 from milepost.records import read_prompts, read_record, write_record
 
@@ -34,6 +35,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         gpus=args.gpus,
         nemo_parallel=campaign.config.get("nemo_parallel", 2),
         logs=args.log.parent,
+        nemo={
+            name: Setting(
+                tuning=campaign.tasks[name].tuning(),
+                image=campaign.config.get("containers", {}).get("nemo"),
+                offline=campaign.config.get("offline", True),
+            )
+            for name in campaign.named("nemo")
+        },
     )
     write_record(args.out, evaluate(job))
 

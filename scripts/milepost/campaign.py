@@ -24,7 +24,21 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 # The parts of a task's file, so that a change in one reruns only what depends on it.
 NATIVE_QUESTIONS = ("version", "generation", "data", "system", "samples", "sampling", "limit")
-NEMO_QUESTIONS = ("version", "generation", "eval_type", "endpoint_type", "params", "samples", "limit")
+NEMO_QUESTIONS = (
+    "version", "generation", "eval_type", "endpoint_type", "params", "tokenizer", "adapter", "environment", "container",
+    "samples", "limit",
+)  # fmt: skip
+# What of a NeMo task's settings changes no answer: nothing is asked again for it.
+NEMO_TUNING = {
+    "params": ("parallelism", "request_timeout", "max_retries"),
+    "adapter": (
+        "log_failed_requests",
+        "use_request_logging",
+        "use_response_logging",
+        "save_requests",
+        "save_responses",
+    ),
+}
 SCORING = ("scorer", "metric")
 
 
@@ -74,7 +88,19 @@ class Task:
     def questions(self) -> dict[str, Any]:
         """The part of the file that decides what is asked."""
         keys = NEMO_QUESTIONS if self.kind == "nemo" else NATIVE_QUESTIONS
-        return {key: self.spec[key] for key in keys if key in self.spec}
+        asked = {key: self.spec[key] for key in keys if key in self.spec}
+        if self.kind == "nemo":
+            for part, inert in NEMO_TUNING.items():
+                if part in asked:
+                    asked[part] = {key: value for key, value in asked[part].items() if key not in inert}
+        return asked
+
+    def tuning(self) -> dict[str, dict[str, Any]]:
+        """The settings of a NeMo task that change no answer, `params` and `adapter`."""
+        return {
+            part: {key: value for key, value in self.spec.get(part, {}).items() if key in inert}
+            for part, inert in NEMO_TUNING.items()
+        }
 
     def scoring(self) -> dict[str, Any]:
         """The part of the file that decides scores."""

@@ -12,9 +12,9 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from milepost import __version__, nemo
 from milepost.campaign import Checkpoint, find_model
@@ -28,7 +28,7 @@ from milepost.lease import BEAT_S, Lease, acquire
 from milepost.ledger import Ledger, append_line, sum_lines
 from milepost.processes import Watchdog
 from milepost.provenance import engine_versions
-from milepost.records import Answer, PromptSet
+from milepost.records import Answer, PromptSet, Usage
 from milepost.store import TaskStore, open_stores
 from milepost.work import STORE, Request, missing_runs, remember_complete, requests_of
 
@@ -53,6 +53,7 @@ class Job:
     gpus: int
     nemo_parallel: int
     logs: Path
+    nemo: dict[str, nemo.Setting] = field(default_factory=dict)
 
     @property
     def store(self) -> Path:
@@ -145,10 +146,7 @@ class Supervisor:
 
     def versions(self) -> dict[str, str]:
         """Versions of what is going to answer."""
-        versions = {"milepost": __version__, "engine": engine_version(environment_python("vllm"))}
-        if any(prompts.header["kind"] == "nemo" for prompts in self.job.prompts.values()):
-            versions |= nemo.versions()
-        return versions
+        return {"milepost": __version__, "engine": engine_version(environment_python("vllm"))}
 
     async def attend(
         self, work: list[Request], runs: list[tuple[PromptSet, int, Path]], stores: dict[str, TaskStore]
@@ -296,7 +294,10 @@ class Supervisor:
                 begun = time.monotonic()
                 try:
                     with self.ledger.busy():
-                        await nemo.run(prompts.header, number, folder, endpoint, tokenizer, output, watchdog)
+                        setting = replace(self.job.nemo.get(name, nemo.Setting()), tokenizer=tokenizer)
+                        await nemo.run(
+                            prompts.header, number, folder, endpoint, setting, output, watchdog, self.count_reply
+                        )
                     log.info("NeMo Evaluator's %s, run %d, took %.0f s", name, number, time.monotonic() - begun)
                 except (MilepostError, OSError) as error:
                     # Held back like a failed request: the server may have died under it.
@@ -305,6 +306,15 @@ class Supervisor:
                     log.error("%s", error)
 
         await asyncio.gather(*(one(*run) for run in runs))
+
+    def count_reply(self, line: dict[str, Any]) -> None:
+        """Count a reply to a harness in the ledger."""
+        usage = line.get("usage") or {}
+        if line["status"] == 200:
+            answer = Answer(id="", sample=0)
+            if len(usage) == 2:
+                answer["usage"] = cast(Usage, usage)
+            self.ledger.answered(answer)
 
     def note(self, stores: dict[str, TaskStore]) -> dict[str, Any]:
         """How far the checkpoint came, task by task."""

@@ -1,4 +1,4 @@
-"""NeMo Evaluator: a task of ours as its configuration in, its results out as our records."""
+"""NeMo Evaluator: a task of ours as its configuration in, its run beside others, its finished runs out."""
 
 from __future__ import annotations
 
@@ -7,23 +7,54 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from milepost import __version__
+from milepost.containers import inside
 from milepost.endpoints import Endpoint
 from milepost.environments import environment_python
-from milepost.errors import HarnessError, did_you_mean
+from milepost.errors import HarnessError
+from milepost.nemo_catalogue import ENVIRONMENT, image_of
+from milepost.nemo_results import newest_samples
 from milepost.processes import ProcessGroup, Watchdog, free_port, last_lines
-from milepost.records import Answer, Score, TaskHeader, read_records, write_record
+from milepost.records import TaskHeader, write_record
+from milepost.relay import Relay, answered
 
 KEY_VARIABLE = "MILEPOST_ENDPOINT_KEY"
 SHUTDOWN_S = 2  # NeMo's own wait after TERM; it must fit into ours
-PATHS = {"chat": "chat/completions", "completions": "completions"}
+PATHS = {
+    "chat": "chat/completions",
+    "completions": "completions",
+    "completions_logprob": "completions",
+    "embedding": "embeddings",
+}
 MARKS = (".nemo_evaluator_interrupted", ".nemo_evaluator_server_error")
 DONE = "done.json"
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+_given_ports: set[int] = set()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run needs and what does not change an answer.
+
+    Attributes:
+        tokenizer: The checkpoint's: a folder, or a hub name; the supervisor fills it in.
+        tuning: `params` and `adapter` settings that change no answer.
+        image: Apptainer image for tasks that name neither an environment nor a container.
+        offline: Whether data and tokenizers come from the caches alone.
+    """
+
+    tokenizer: str = ""
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    image: str | None = None
+    offline: bool = True
 
 
 def run_folders(store: Path, digest: str, header: TaskHeader) -> list[Path]:
@@ -46,14 +77,27 @@ def is_done(folder: Path) -> bool:
     return (folder / DONE).is_file()
 
 
-def run_config(header: TaskHeader, repetition: int, endpoint: Endpoint, folder: Path, tokenizer: str) -> dict[str, Any]:
+def run_seed(task: str, repetition: int) -> int:
+    """The seed of a run, its own and always the same; each of its requests draws one from it."""
+    return int.from_bytes(hashlib.sha256(f"{task}/{repetition}".encode()).digest()[:4], "big") >> 1
+
+
+def run_config(header: TaskHeader, endpoint: Endpoint, folder: Path, setting: Setting) -> dict[str, Any]:
     """NeMo Evaluator's configuration of one run. The key stays in the environment."""
     harness = header.get("harness", {})
-    params = dict(harness["params"])
-    # Log-probability tasks need a tokenizer, which is the checkpoint's own where the task names none.
-    if harness["endpoint_type"] == "completions":
-        params["extra"] = {"tokenizer": tokenizer, "tokenizer_backend": "huggingface", **params.get("extra", {})}
-    seed = int.from_bytes(hashlib.sha256(f"{header['task']}/{repetition}".encode()).digest()[:4], "big") >> 1
+    params = {**harness["params"], **setting.tuning.get("params", {})}
+    # lm-eval's log-probability tasks need a tokenizer, and fail without; a harness that knows none passes over it.
+    if "tokenizer" in harness or harness["endpoint_type"] in ("completions", "completions_logprob"):
+        given = {"tokenizer": _path(harness.get("tokenizer", setting.tokenizer)), "tokenizer_backend": "huggingface"}
+        params["extra"] = {**given, **params.get("extra", {})}
+    adapter = {
+        # Its cache merges identical requests, which would make samples of one prompt the same sample.
+        "use_caching": False,
+        **harness.get("adapter", {}),
+        **setting.tuning.get("adapter", {}),
+    }
+    if "custom_system_prompt" in adapter:
+        adapter["use_system_prompt"] = True
     return {
         "config": {"type": harness["eval_type"], "output_dir": str(folder.resolve()), "params": params},
         "target": {
@@ -62,31 +106,72 @@ def run_config(header: TaskHeader, repetition: int, endpoint: Endpoint, folder: 
                 "model_id": endpoint.name,
                 "type": harness["endpoint_type"],
                 "api_key_name": KEY_VARIABLE,
-                # Its cache merges identical requests, which would make samples of one prompt the same sample.
-                "adapter_config": {"use_caching": False, "params_to_add": {"seed": seed}},
+                "adapter_config": adapter,
             }
         },
+        # With it, the results name the version that made them, in an image as well.
+        "metadata": {"versioning": {"milepost": __version__}},
     }
 
 
-def environment(endpoint: Endpoint) -> dict[str, str]:
-    """Environment of a run: offline, silent, quick to end, with the key."""
-    python = environment_python("nemo")
-    env = dict(os.environ)
-    env["PATH"] = f"{python.parent}{os.pathsep}{env.get('PATH', os.defpath)}"
-    env[KEY_VARIABLE] = endpoint.key
-    env["ADAPTER_PORT"] = str(free_port())
-    env["NEMO_EVALUATOR_SHUTDOWN_TIMEOUT_SECONDS"] = str(SHUTDOWN_S)
-    env["NEMO_EVALUATOR_TELEMETRY_LEVEL"] = "0"
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        env.setdefault(name, "1")
-    return env
+def variables(endpoint: Endpoint, setting: Setting) -> dict[str, str]:
+    """What a run finds in its environment: the key, caches, a port of its own; no word to anyone outside."""
+    port = free_port()
+    while port in _given_ports:  # a port that was just given to another run may not be taken yet
+        port = free_port()
+    _given_ports.add(port)
+    home = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
+    return {
+        KEY_VARIABLE: endpoint.key,
+        "ADAPTER_PORT": str(port),
+        "NEMO_EVALUATOR_SHUTDOWN_TIMEOUT_SECONDS": str(SHUTDOWN_S),
+        "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HOME": home,
+        **{name: os.environ.get(name, "1" if setting.offline else "0") for name in OFFLINE},
+    }
+
+
+def command_of(
+    harness: Mapping[str, Any], config: Path, env: Mapping[str, str], setting: Setting
+) -> tuple[list[str], dict[str, str]]:
+    """The command of a run and the environment to start it in, by an environment of ours or an image."""
+    words = ["run_eval", "--run_config", str(config.resolve())]
+    image = image_of(harness, setting.image)
+    if image is not None:
+        tokenizer = Path(_path(harness.get("tokenizer", setting.tokenizer)))
+        needed = [Path.cwd(), Path(env["HF_HOME"]), tokenizer]
+        started, around = inside(
+            ["nemo-evaluator", *words], image, env=env, binds=[path for path in needed if path.is_dir()]
+        )
+        return started, {**os.environ, **around}
+    binaries = environment_python(harness.get("environment", ENVIRONMENT)).parent
+    # The harnesses are commands of that environment.
+    path = f"{binaries}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return [str(binaries / "nemo-evaluator"), *words], {**os.environ, **env, "PATH": path}
 
 
 async def run(
-    header: TaskHeader, repetition: int, folder: Path, endpoint: Endpoint, tokenizer: str, log: Path, watchdog: Watchdog
+    header: TaskHeader,
+    repetition: int,
+    folder: Path,
+    endpoint: Endpoint,
+    setting: Setting,
+    log: Path,
+    watchdog: Watchdog,
+    told: Callable[[dict[str, Any]], None] = lambda line: None,
 ) -> None:
     """Run one repetition of a task; a run that was cut short goes on where it was.
+
+    Args:
+        header: The task's.
+        repetition: Number of the run.
+        folder: Its own.
+        endpoint: The model's server.
+        setting: How it is run.
+        log: Where its output goes.
+        watchdog: Looks after its processes.
+        told: Is given a line for each reply of the server.
 
     Raises:
         HarnessError: It failed; with its last lines.
@@ -94,14 +179,21 @@ async def run(
     folder.mkdir(parents=True, exist_ok=True)
     for mark in MARKS:
         (folder / mark).unlink(missing_ok=True)
+    # What a cut run left must not pass for this one's.
+    (folder / "results.yml").unlink(missing_ok=True)
+    record = folder.with_suffix(".requests.jsonl")
     config = folder.with_suffix(".yml")
-    config.write_text(yaml.safe_dump(run_config(header, repetition, endpoint, folder, tokenizer), sort_keys=False))
-    command = [str(environment_python("nemo").with_name("nemo-evaluator")), "run_eval", "--run_config", str(config)]
-    group = await ProcessGroup.start(command, env=environment(endpoint), log=log, watchdog=watchdog)
-    try:
-        code = await group.process.wait()
-    finally:
-        await group.stop(SHUTDOWN_S + 1)
+    async with Relay(endpoint, run_seed(header["task"], repetition), record, told) as relayed:
+        made = run_config(header, relayed, folder, setting)
+        config.write_text(yaml.safe_dump(made, sort_keys=False))
+        env = variables(relayed, setting)
+        command, around = command_of(header["harness"], config, env, setting)
+        group = await ProcessGroup.start(command, env=around, log=log, watchdog=watchdog)
+        try:
+            code = await group.process.wait()
+        finally:
+            await group.stop(SHUTDOWN_S + 1)
+            _given_ports.discard(int(env["ADAPTER_PORT"]))
     # An exit code of 0 after a signal is possible, so it takes all three.
     marks = [mark for mark in MARKS if (folder / mark).exists()]
     if code != 0 or marks or not (folder / "results.yml").is_file():
@@ -110,9 +202,14 @@ async def run(
             f"NeMo Evaluator {how} on task {header['task']!r}"
             f"{', and left ' + marks[0] if marks else ''}. The last lines of {log}:\n{last_lines(log)}"
         )
-    write_record(
-        folder / DONE, {"task": header["task"], "run": repetition, "eval_type": header["harness"]["eval_type"]}
-    )
+    done = {
+        "task": header["task"],
+        "run": repetition,
+        "eval_type": header["harness"]["eval_type"],
+        "requests": answered(record),
+        "versions": {} if image_of(header["harness"], setting.image) else versions(header["harness"]),
+    }
+    write_record(folder / DONE, done)
 
 
 def collect(folders: list[Path], to: Path) -> None:
@@ -128,129 +225,17 @@ def collect(folders: list[Path], to: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-def newest_samples(folder: Path) -> list[Path]:
-    """lm-eval's files of samples, the newest for each of its tasks: each rerun in a folder adds one."""
-    newest: dict[str, Path] = {}
-    for path in sorted(folder.rglob("samples_*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, path.name)):
-        newest[sample_task(path)] = path
-    return sorted(newest.values())
-
-
-def sample_task(path: Path) -> str:
-    """The lm-eval task that a file of samples belongs to.
-
-    >>> sample_task(Path("samples_colours_2026-11-21T09-00-00.123456.jsonl"))
-    'colours'
-    """
-    return path.stem.removeprefix("samples_").rpartition("_")[0]
-
-
-def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:
-    """All numbers of a run: `{metric.score: {"value", "stderr"}}`; those of a group win over those of a task.
-
-    With several tasks in a run and no group, names are `TASK/METRIC.SCORE`. A score that is named like its metric is
-    found under the metric's name alone as well.
-
-    Raises:
-        HarnessError: There is no results.yml, or nothing in it.
-    """
-    path = folder / "results.yml"
-    numbers: dict[str, dict[str, Any]] = {}
-    try:
-        results = yaml.safe_load(path.read_text())["results"]
-        for source in (results.get("tasks") or {}, results.get("groups") or {}):
-            for task, metric, score, entry in _entries(source):
-                number = {"value": entry.get("value"), "stderr": (entry.get("stats") or {}).get("stderr")}
-                name = metric if score == metric else f"{metric}.{score}"
-                if len(source) == 1:
-                    numbers[name] = number
-                numbers[f"{task}/{name}"] = number
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise HarnessError(
-            f"{path} cannot be read as results of NeMo Evaluator ({type(error).__name__}: {error})."
-        ) from None
-    if not numbers:
-        raise HarnessError(f"{path} holds no number: the harness scored nothing.")
-    return numbers
-
-
-def _entries(source: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """Every number of the tasks or groups: their name, its metric and score, and its entry."""
-    for task, content in source.items():
-        for metric, scores in (content.get("metrics") or {}).items():
-            for score, entry in (scores.get("scores") or {}).items():
-                yield task, metric, score, entry
-
-
-def find_metric(numbers: dict[str, dict[str, Any]], metric: str, where: str) -> str:
-    """The name under which a task's headline metric stands.
-
-    Raises:
-        HarnessError: It is not there; the message names what is.
-    """
-    if metric in numbers:
-        return metric
-    # lm-eval appends the filter of a metric: exact_match__strict-match.
-    candidates = [name for name in numbers if name.partition("__")[0] == metric and "/" not in name]
-    if len(candidates) == 1:
-        return candidates[0]
-    raise HarnessError(
-        f"The results of {where} hold no metric {metric!r}. They hold: {', '.join(sorted(numbers))}."
-        f"{did_you_mean(metric, numbers)} Correct 'metric' in the task's file; nothing is asked again for it."
-    )
-
-
-def read_samples(folder: Path, run: int, metric: str) -> Iterator[tuple[Score, Answer]]:
-    """Score and answer of every item of one run, where lm-eval wrote them; nothing where it did not.
-
-    Args:
-        folder: A collected run.
-        run: Its number: the sample's.
-        metric: As `find_metric` found it, with its filter.
-    """
-    name, _, wanted = metric.partition("__")
-    paths = newest_samples(folder)
-    for path in paths:
-        for record in read_records(path):
-            if name not in record or (wanted and record.get("filter") != wanted):
-                continue
-            ident = f"{sample_task(path)}/{record['doc_id']}" if len(paths) > 1 else str(record["doc_id"])
-            value = record[name]
-            score = float(value) if isinstance(value, int | float) else None
-            said = record.get("resps", [[None]])
-            while isinstance(said, list) and said:
-                said = said[0]
-            answer = Answer(id=ident, sample=run)
-            # A log-probability task has no text.
-            if isinstance(said, str):
-                answer["content"] = said
-            yield Score(id=ident, sample=run, score=score, metrics={name: score}), answer
-
-
-def token_statistics(folder: Path) -> dict[str, Any]:
-    """Share of truncated answers and mean tokens of an answer, as NeMo's adapter counted them; None where it did not."""
-    path = folder / "eval_factory_metrics.json"
-    try:
-        stats = read_record_loosely(path)["response_stats"]
-        reasons = stats.get("finish_reason") or {}
-        total = sum(reasons.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {"truncated": None, "mean_tokens": None}
-    return {
-        "truncated": reasons.get("length", 0) / total if total else None,
-        "mean_tokens": stats.get("avg_completion_tokens"),
-    }
-
-
-def read_record_loosely(path: Path) -> dict[str, Any]:
-    """A JSON file that spans lines."""
-    return dict(json.loads(path.read_bytes()))
-
-
-def versions() -> dict[str, str]:
-    """Versions of NeMo Evaluator and its harness, from their packages."""
+def versions(harness: Mapping[str, Any]) -> dict[str, str]:
+    """Versions of NeMo Evaluator and its harnesses in a task's environment, from their packages."""
     found = {}
-    for package in ("nemo_evaluator", "nvidia_lm_eval"):
-        for info in environment_python("nemo").parent.parent.glob(f"lib/python*/site-packages/{package}-*.dist-info"):
-            found[package.replace("_", "-")] = info.name.removesuffix(".dist-info").rpartition("-")[2]
+    packages = environment_python(harness.get("environment", ENVIRONMENT)).parent.parent
+    for info in sorted(packages.glob("lib/python*/site-packages/n*.dist-info")):
+        name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
+        if name == "nemo_evaluator" or name.startswith("nvidia_"):
+            found[name.replace("_", "-")] = version
     return found
+
+
+def _path(tokenizer: str) -> str:
+    """A tokenizer's folder from the root; a hub name as it is."""
+    return str(Path(tokenizer).resolve()) if Path(tokenizer).is_dir() else tokenizer

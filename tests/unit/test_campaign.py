@@ -165,7 +165,7 @@ def test_an_unknown_task(name, hint):
         ({**TASK, "scorer": {"name": "exact_match", "strip": "no"}}, ConfigError, ["strip is wrong", "It means: Leave out"]),
         ({**NEMO, "param": {}}, UnknownKeyError, ["unknown key 'param'", "Did you mean 'params'?"]),
         ({**NEMO, "params": {"limit": 3}}, UnknownKeyError, ["unknown key 'limit' under 'params'", "limit_samples"]),
-        ({**NEMO, "endpoint_type": "completions_logprob"}, ConfigError, ["endpoint_type is wrong", "'chat', 'completions'"]),
+        ({**NEMO, "endpoint_type": "vlm"}, ConfigError, ["endpoint_type is wrong", "'chat', 'completions'"]),
         ({**NEMO, "eval_type": "a b"}, ConfigError, ["eval_type is wrong"]),
         ({**NEMO, "harness": "lm_eval"}, UnknownKeyError, ["unknown key"]),
         ("version: [", ConfigError, ["config/tasks/t.yaml is not YAML"]),

@@ -3,11 +3,10 @@ import os
 from pathlib import Path
 
 import pytest
-import yaml
 
-from milepost import environments, nemo
+from milepost import __version__, environments, nemo
 from milepost.endpoints import Endpoint
-from milepost.errors import HarnessError
+from milepost.nemo_results import read_samples
 
 ENDPOINT = Endpoint(url="http://127.0.0.1:9/v1", key="very-secret", model="c-0123", name="c")
 
@@ -19,13 +18,14 @@ def header(samples=1, generation=1, endpoint_type="chat", **params):
     }  # fmt: skip
 
 
-def config(repetition=0, folder=Path("/store/run-0"), **options):
-    return nemo.run_config(header(**options), repetition, ENDPOINT, folder, "/models/m")
+def config(folder=Path("/store/run-0"), tuning=None, harness=None, **options):
+    made = header(**options)
+    made["harness"] |= harness or {}
+    return nemo.run_config(made, ENDPOINT, folder, nemo.Setting(tokenizer="/models/m", tuning=tuning or {}))
 
 
 def test_the_configuration_of_a_run():
-    made = config(temperature=0.7, parallelism=4)
-    seed = made["target"]["api_endpoint"]["adapter_config"]["params_to_add"]["seed"]
+    made = config(temperature=0.7, tuning={"params": {"parallelism": 4}})
     assert made == {
         "config": {
             "type": "lm-evaluation-harness.colours",
@@ -38,35 +38,56 @@ def test_the_configuration_of_a_run():
                 "model_id": "c",
                 "type": "chat",
                 "api_key_name": "MILEPOST_ENDPOINT_KEY",
-                "adapter_config": {"use_caching": False, "params_to_add": {"seed": seed}},
+                "adapter_config": {"use_caching": False},
             }
         },
+        "metadata": {"versioning": {"milepost": __version__}},
     }
     assert "very-secret" not in json.dumps(made)
 
 
-def test_every_repetition_has_a_seed_of_its_own_which_is_always_the_same():
-    seeds = [
-        config(number)["target"]["api_endpoint"]["adapter_config"]["params_to_add"]["seed"] for number in range(50)
-    ]
+@pytest.mark.parametrize(("kind", "path"), [("chat", "chat/completions"), ("completions", "completions"), ("embedding", "embeddings")])
+def test_the_address_of_each_type(kind, path):
+    made = config(endpoint_type=kind)["target"]["api_endpoint"]
+    assert (made["url"], made["type"]) == (f"http://127.0.0.1:9/v1/{path}", kind)
+
+
+def test_the_adapters_settings():
+    given = {"custom_system_prompt": "Be brief.", "process_reasoning_traces": True, "use_caching": True}
+    made = config(harness={"adapter": given}, tuning={"adapter": {"save_requests": True}})
+    assert made["target"]["api_endpoint"]["adapter_config"] == {
+        **given, "use_system_prompt": True, "save_requests": True,
+    }  # fmt: skip
+
+
+def test_every_run_has_a_seed_of_its_own_which_is_always_the_same():
+    seeds = [nemo.run_seed("colours", number) for number in range(50)]
     assert len(set(seeds)) == 50
     assert all(0 <= seed < 2**31 for seed in seeds)
-    assert seeds[0] == config(0)["target"]["api_endpoint"]["adapter_config"]["params_to_add"]["seed"]
+    assert seeds == [nemo.run_seed("colours", number) for number in range(50)]
+    assert nemo.run_seed("sums", 0) != seeds[0]
 
 
 @pytest.mark.parametrize(
-    ("extra", "expected"),
+    ("extra", "harness", "expected"),
     [
-        ({}, {"tokenizer": "/models/m", "tokenizer_backend": "huggingface"}),
-        ({"args": "--x"}, {"tokenizer": "/models/m", "tokenizer_backend": "huggingface", "args": "--x"}),
-        ({"tokenizer": "/own"}, {"tokenizer": "/own", "tokenizer_backend": "huggingface"}),
+        ({}, {}, {"tokenizer": "/models/m", "tokenizer_backend": "huggingface"}),
+        ({"args": "--x"}, {}, {"tokenizer": "/models/m", "tokenizer_backend": "huggingface", "args": "--x"}),
+        ({"tokenizer": "/own"}, {}, {"tokenizer": "/own", "tokenizer_backend": "huggingface"}),
+        ({}, {"tokenizer": "org/name"}, {"tokenizer": "org/name", "tokenizer_backend": "huggingface"}),
     ],
 )
-def test_log_probability_tasks_get_the_checkpoints_tokenizer(extra, expected):
-    made = config(endpoint_type="completions", **({"extra": extra} if extra else {}))
+def test_log_probability_tasks_get_a_tokenizer_the_checkpoints_by_default(extra, harness, expected):
+    made = config(endpoint_type="completions", harness=harness, **({"extra": extra} if extra else {}))
     assert made["config"]["params"]["extra"] == expected
-    assert made["target"]["api_endpoint"]["url"].endswith("/v1/completions")
-    assert made["target"]["api_endpoint"]["type"] == "completions"
+    assert "extra" not in config()["config"]["params"]
+
+
+def test_a_tokenizers_folder_is_named_from_the_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tok").mkdir()
+    made = config(harness={"tokenizer": "tok"}, endpoint_type="completions")
+    assert made["config"]["params"]["extra"]["tokenizer"] == str(tmp_path / "tok")
 
 
 def folders(digest="d", **options):
@@ -82,114 +103,62 @@ def test_a_folder_belongs_to_one_model_one_configuration_and_one_repetition():
     assert len({runs[0].parent, *(other[0].parent for other in others)}) == 5
 
 
-def test_the_environment_of_a_run(tmp_path, monkeypatch):
+@pytest.fixture
+def binaries(tmp_path, monkeypatch):
+    """An environment that looks installed."""
     monkeypatch.setattr(environments, "_ENVS", tmp_path)
     monkeypatch.chdir(tmp_path)
+    for name in ("nemo", "other"):
+        python = tmp_path / name / ".venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(("offline", "flags"), [(True, ("1", "0")), (False, ("0", "0"))])
+def test_the_environment_of_a_run(binaries, monkeypatch, offline, flags):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "0")
-    python = tmp_path / "nemo" / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.touch()
-    env = nemo.environment(ENDPOINT)
-    assert env["PATH"].split(os.pathsep)[0] == str(python.parent)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_HOME", "/caches/hf")
+    env = nemo.variables(ENDPOINT, nemo.Setting(offline=offline))
     assert env["MILEPOST_ENDPOINT_KEY"] == "very-secret"
     assert "MILEPOST_ENDPOINT_KEY" not in os.environ
     assert int(env["NEMO_EVALUATOR_SHUTDOWN_TIMEOUT_SECONDS"]) + 1 < 8
     assert env["NEMO_EVALUATOR_TELEMETRY_LEVEL"] == "0"
-    assert (env["HF_HUB_OFFLINE"], env["HF_DATASETS_OFFLINE"]) == ("1", "0"), "what the user says wins"
-    assert env["ADAPTER_PORT"] != nemo.environment(ENDPOINT)["ADAPTER_PORT"]
+    assert (env["HF_HUB_OFFLINE"], env["HF_DATASETS_OFFLINE"]) == flags, "what the user says wins"
+    assert env["HF_HOME"] == "/caches/hf"
+    assert env["ADAPTER_PORT"] != nemo.variables(ENDPOINT, nemo.Setting())["ADAPTER_PORT"]
+    monkeypatch.delenv("HF_HOME")
+    assert nemo.variables(ENDPOINT, nemo.Setting())["HF_HOME"].endswith("/.cache/huggingface")
 
 
-def entry(value, stderr=None):
-    return {"value": value, "stats": {"stderr": stderr} if stderr is not None else None}
-
-
-def results(tmp_path, tasks=None, groups=None):
-    """A results.yml with tasks and groups as {name: {metric: {score: entry}}}."""
-
-    def spread(source):
-        return {
-            name: {"metrics": {metric: {"scores": scores} for metric, scores in metrics.items()}}
-            for name, metrics in source.items()
-        }
-
-    content = {"results": {"tasks": spread(tasks or {}), "groups": spread(groups or {})}}
-    (tmp_path / "results.yml").write_text(yaml.safe_dump(content))
-    return nemo.read_metrics(tmp_path)
-
-
-ACC = {"acc": {"acc": entry(0.5, 0.1)}}
+@pytest.mark.parametrize("name", ["nemo", "other"])
+def test_the_command_is_that_of_the_tasks_environment(binaries, name):
+    harness = {} if name == "nemo" else {"environment": name}
+    command, env = nemo.command_of(harness, Path("run-0.yml"), {"A": "b"}, nemo.Setting())
+    assert command == [str(binaries / name / ".venv/bin/nemo-evaluator"), "run_eval", "--run_config", str(binaries / "run-0.yml")]
+    assert env["PATH"].split(os.pathsep)[0] == str(binaries / name / ".venv/bin")
+    assert env["A"] == "b"
 
 
 @pytest.mark.parametrize(
-    ("tasks", "groups", "numbers"),
+    ("harness", "default", "image"),
     [
-        ({"a": ACC}, {}, {"acc": (0.5, 0.1), "a/acc": (0.5, 0.1)}),
-        # lm-eval puts a single task under the groups, too.
-        ({"a": ACC}, {"a": ACC}, {"acc": (0.5, 0.1), "a/acc": (0.5, 0.1)}),
-        (
-            {"a": {"acc": {"acc": entry(0.2)}}, "b": ACC},
-            {"g": {"acc": {"acc": entry(0.4, 0.05)}}},
-            {"acc": (0.4, 0.05), "a/acc": (0.2, None), "b/acc": (0.5, 0.1), "g/acc": (0.4, 0.05)},
-        ),
-        ({"a": ACC, "b": ACC}, {}, {"a/acc": (0.5, 0.1), "b/acc": (0.5, 0.1)}),
-        ({"a": {"ifeval": {"strict": entry(1), "loose": entry(2, 0)}}}, {}, {"ifeval.strict": (1, None), "ifeval.loose": (2, 0), "a/ifeval.strict": (1, None), "a/ifeval.loose": (2, 0)}),
-        ({"a": {"acc": {"acc": entry(0.5, "N/A")}}}, {}, {"acc": (0.5, "N/A"), "a/acc": (0.5, "N/A")}),
-        ({}, {"g": ACC}, {"acc": (0.5, 0.1), "g/acc": (0.5, 0.1)}),
-    ],
-)  # fmt: skip
-def test_numbers_of_a_run(tmp_path, tasks, groups, numbers):
-    found = results(tmp_path, tasks, groups)
-    assert {name: (number["value"], number["stderr"]) for name, number in found.items()} == numbers
-
-
-@pytest.mark.parametrize(
-    "content",
-    [None, "", "results:", "results: []", "results: {tasks: [a]}", "results: {tasks: {a: null}}", "results: {tasks: {a: {metrics: {m: 1}}}}",
-     "results: {tasks: {a: {metrics: {m: {scores: {m: 1}}}}}}", "a: [", "other: {}", b"\xff\xfe\x00"],
-)  # fmt: skip
-def test_results_that_cannot_be_read(tmp_path, content):
-    if content is not None:
-        (tmp_path / "results.yml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(HarnessError, match=r"results.yml cannot be read as results of NeMo Evaluator"):
-        nemo.read_metrics(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "content", ["results: {}", "results: {tasks: {}, groups: null}", "results: {tasks: {a: {metrics: {}}}}"]
-)
-def test_results_without_a_number(tmp_path, content):
-    (tmp_path / "results.yml").write_text(content)
-    with pytest.raises(HarnessError, match="holds no number: the harness scored nothing"):
-        nemo.read_metrics(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("names", "metric", "found"),
-    [
-        (["exact_match", "a/exact_match"], "exact_match", "exact_match"),
-        (["exact_match__strict", "a/exact_match__strict"], "exact_match", "exact_match__strict"),
-        (["exact_match__strict", "exact_match__flexible"], "exact_match__flexible", "exact_match__flexible"),
-        (["a/acc", "b/acc"], "b/acc", "b/acc"),
-        (["ifeval.strict"], "ifeval.strict", "ifeval.strict"),
+        ({}, None, None),
+        ({}, "d.sif", "d.sif"),
+        ({"container": "t.sif"}, "d.sif", "t.sif"),
+        ({"environment": "other"}, "d.sif", None),
     ],
 )
-def test_the_headline_metric_is_found_with_or_without_its_filter(names, metric, found):
-    assert nemo.find_metric({name: {} for name in names}, metric, "here") == found
-
-
-@pytest.mark.parametrize(
-    ("names", "metric", "words"),
-    [
-        (["acc", "acc_norm"], "acc_nrm", "The results of here hold no metric 'acc_nrm'. They hold: acc, acc_norm. Did you mean 'acc_norm'?"),
-        (["em__strict", "em__flexible"], "em", "They hold: em__flexible, em__strict."),
-        (["a/acc", "b/acc"], "acc", "They hold: a/acc, b/acc."),
-    ],
-)  # fmt: skip
-def test_a_missing_metric_says_what_there_is(names, metric, words):
-    with pytest.raises(HarnessError) as caught:
-        nemo.find_metric({name: {} for name in names}, metric, "here")
-    assert words in str(caught.value)
-    assert "Correct 'metric' in the task's file; nothing is asked again for it." in str(caught.value)
+def test_an_image_in_place_of_an_environment(binaries, harness, default, image):
+    env = {"MILEPOST_ENDPOINT_KEY": "very-secret", "HF_HOME": str(binaries)}
+    command, around = nemo.command_of(harness, Path("run-0.yml"), env, nemo.Setting(image=default))
+    assert (image in command) == (image is not None)
+    assert "very-secret" not in " ".join(command)
+    if image:
+        assert command[-4:] == ["nemo-evaluator", "run_eval", "--run_config", str(binaries / "run-0.yml")]
+        assert "--cleanenv" in command
+        assert around["APPTAINERENV_MILEPOST_ENDPOINT_KEY"] == "very-secret"
 
 
 def write_samples(folder, name, records, when=1.0):
@@ -202,67 +171,6 @@ def write_samples(folder, name, records, when=1.0):
 
 def sample(number, value, said="text", **fields):
     return {"doc_id": number, "resps": [[said]], "filter": "none", "exact_match": value, **fields}
-
-
-def test_the_newest_samples_of_each_task_count(tmp_path):
-    write_samples(tmp_path, "samples_a_2026-01-02T00-00-00.000001.jsonl", [], when=5)
-    newest = write_samples(tmp_path, "samples_a_2026-01-01T00-00-00.000001.jsonl", [], when=9)
-    other = write_samples(tmp_path, "samples_a_b_2026-01-01T00-00-00.000001.jsonl", [], when=1)
-    assert nemo.newest_samples(tmp_path) == sorted([newest, other])
-    assert nemo.sample_task(other) == "a_b"
-    assert nemo.newest_samples(tmp_path / "nowhere") == []
-
-
-def test_samples_become_scores_and_answers(tmp_path):
-    records = [
-        sample(0, 1.0, "said"),
-        sample(1, False),
-        sample(2, [1, 2]),
-        sample(3, 0.5, [-3.2, True]),
-        {"doc_id": 4, "resps": []},
-        {"doc_id": 5, "exact_match": 1},
-    ]
-    write_samples(tmp_path, "samples_colours_2026-01-01T00-00-00.000001.jsonl", records)
-    pairs = list(nemo.read_samples(tmp_path, 3, "exact_match"))
-    assert [(score["id"], score["sample"], score["score"]) for score, _ in pairs] == [
-        ("0", 3, 1.0), ("1", 3, 0.0), ("2", 3, None), ("3", 3, 0.5), ("5", 3, 1.0),
-    ]  # fmt: skip
-    assert [answer.get("content") for _, answer in pairs] == ["said", "text", "text", None, None]
-    assert pairs[0][0]["metrics"] == {"exact_match": 1.0}
-
-
-def test_only_the_metrics_own_filter_counts(tmp_path):
-    records = [sample(0, value, filter=name) for name, value in (("strict", 0.0), ("flexible", 1.0))]
-    write_samples(tmp_path, "samples_a_2026-01-01T00-00-00.000001.jsonl", records)
-    assert [score["score"] for score, _ in nemo.read_samples(tmp_path, 0, "exact_match__flexible")] == [1.0]
-    assert list(nemo.read_samples(tmp_path, 0, "exact_match__none")) == []
-    assert list(nemo.read_samples(tmp_path, 0, "acc")) == []
-
-
-def test_items_of_several_tasks_are_told_apart(tmp_path):
-    for name in ("a", "b"):
-        write_samples(tmp_path, f"samples_{name}_2026-01-01T00-00-00.000001.jsonl", [sample(0, 1.0)])
-    assert [score["id"] for score, _ in nemo.read_samples(tmp_path, 0, "exact_match")] == ["a/0", "b/0"]
-
-
-@pytest.mark.parametrize(
-    ("content", "truncated", "tokens"),
-    [
-        ({"response_stats": {"finish_reason": {"stop": 3, "length": 1}, "avg_completion_tokens": 7.5}}, 0.25, 7.5),
-        ({"response_stats": {"finish_reason": {"stop": 3}}}, 0.0, None),
-        ({"response_stats": {"finish_reason": {}}}, None, None),
-        ({"response_stats": {"finish_reason": []}}, None, None),
-        ({"response_stats": None}, None, None),
-        ({}, None, None),
-        ("{", None, None),
-        (None, None, None),
-    ],
-)
-def test_what_the_adapter_counted(tmp_path, content, truncated, tokens):
-    if content is not None:
-        text = content if isinstance(content, str) else json.dumps(content, indent=1)
-        (tmp_path / "eval_factory_metrics.json").write_text(text)
-    assert nemo.token_statistics(tmp_path) == {"truncated": truncated, "mean_tokens": tokens}
 
 
 def test_collecting_copies_results_and_samples_and_nothing_else(tmp_path):
@@ -281,7 +189,7 @@ def test_collecting_copies_results_and_samples_and_nothing_else(tmp_path):
         for number in range(2)
         for name in ("done.json", "results.yml", "samples_a_2026-01-02T00-00-00.000001.jsonl")
     ]
-    assert [score["score"] for score, _ in nemo.read_samples(target / "run-1", 1, "exact_match")] == [1.0]
+    assert [score["score"] for score, _ in read_samples(target / "run-1", 1, "exact_match")] == [1.0]
     assert all((run / "cache.db").exists() for run in store)
 
 
@@ -296,4 +204,4 @@ def test_versions_are_read_from_the_packages(tmp_path, monkeypatch):
         (site / name).mkdir(parents=True)
     (tmp_path / "nemo/.venv/bin").mkdir()
     (tmp_path / "nemo/.venv/bin/python").touch()
-    assert nemo.versions() == {"nemo-evaluator": "0.2.8", "nvidia-lm-eval": "26.3"}
+    assert nemo.versions({}) == {"nemo-evaluator": "0.2.8", "nvidia-lm-eval": "26.3"}

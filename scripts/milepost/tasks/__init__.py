@@ -6,6 +6,8 @@ import hashlib
 from typing import Any
 
 from milepost.campaign import Task
+from milepost.identity import CACHE, DigestCache
+from milepost.nemo_files import files_digest
 from milepost.records import Message, Partial, Prompt, PromptSet, TaskHeader
 from milepost.tasks.jsonl import read_items
 
@@ -45,17 +47,24 @@ def build_prompts(task: Task, limit: int | None = None) -> PromptSet:
         sampling={},
     )
     if task.kind == "nemo":
-        params = dict(task.spec.get("params", {}))
+        asked = task.questions()
+        params = dict(asked.get("params", {}))
         limits += [params["limit_samples"]] if "limit_samples" in params else []
         if limits:
             params["limit_samples"] = min(limits)
             # How many items there are, only the harness knows.
             header["partial"] = Partial(limit=min(limits), of="?")
+        cache = DigestCache(CACHE)
         header["harness"] = {
-            "eval_type": task.spec["eval_type"],
-            "endpoint_type": task.spec.get("endpoint_type", "chat"),
+            "eval_type": asked["eval_type"],
+            "endpoint_type": asked.get("endpoint_type", "chat"),
             "params": params,
+            **{key: asked[key] for key in ("tokenizer", "adapter", "environment", "container") if asked.get(key)},
         }
+        files = files_digest(task.spec, cache)
+        cache.save()
+        if files is not None:
+            header["harness"]["files"] = files
         return PromptSet(header, [])
     header["sampling"] = {**DEFAULT_SAMPLING, **task.spec.get("sampling", {})}
     items = load_items(task)

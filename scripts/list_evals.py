@@ -1,0 +1,41 @@
+"""Print what NeMo Evaluator can run here: benchmarks by environment and harness, with their endpoint types."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from milepost.errors import MilepostError, run_step
+from milepost.listing import Place, not_found, places, render
+from milepost.nemo_catalogue import Catalogue, read_catalogue
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--find", default="", help="only names with this in them, tasks of the harnesses' own among them"
+    )
+    parser.add_argument("--harness", help="only this harness")
+    parser.add_argument("--environment", help="only this folder of envs/")
+    parser.add_argument("--container", help="an Apptainer image in place of the environments")
+    parser.add_argument("--all", action="store_true", help="list all tasks of the harnesses' own that fit: thousands")
+    args = parser.parse_args(argv)
+    wanted = [Place(None, args.container)] if args.container else places(args.environment)
+    printed: list[str] = []
+    harnesses: set[str] = set()
+    for place in wanted:
+        catalogue: Catalogue | str
+        try:
+            catalogue = read_catalogue(place.environment or "", place.image)
+            harnesses |= catalogue.benchmarks.keys()
+        except MilepostError as error:
+            # One that is missing or broken leaves the others to be listed.
+            catalogue = str(error)
+        printed += render(place, catalogue, find=args.find, harness=args.harness, complete=args.all)
+    if printed:
+        printed.append("A name goes into a task's file as its eval_type: docs/nemo.md shows how.")
+    print("\n".join(printed or not_found(wanted, harnesses, args.find, args.harness)))
+
+
+if __name__ == "__main__":
+    run_step(main)

@@ -1,0 +1,81 @@
+"""Ask an environment or an image what NeMo Evaluator can run there; it runs with that one's Python and imports nothing of ours.
+
+Arguments: none for everything that is installed, or folders of lm-eval tasks (`--include_path`) to read those alone.
+Output, after whatever the imports print: a line of MARK and JSON, `{"harnesses": {...}, "tasks": {harness: {...}}}`.
+It is read from standard input, in the root folder: beside it lie modules whose names would hide others (`evaluate`).
+"""
+
+import json
+import re
+import sys
+from typing import Any
+
+MARK = "MILEPOST-CATALOGUE "
+LM_EVAL = "lm-evaluation-harness"
+
+
+def ask_harnesses() -> dict[str, Any]:
+    """Every harness: its benchmarks with their endpoint types and parameters, and what holds for tasks it does not list."""
+    from nemo_evaluator.core import input as nemo
+    from nemo_evaluator.core.utils import extract_params_from_command
+
+    def describe(evaluation: Any) -> dict[str, Any]:
+        standard, extra = extract_params_from_command(evaluation.command)
+        params = evaluation.config.params.model_dump(exclude_none=True) if evaluation.config.params else {}
+        return {
+            "endpoint_types": [
+                getattr(kind, "value", kind) for kind in evaluation.config.supported_endpoint_types or []
+            ],
+            "capabilities": list(evaluation.config.required_capabilities or []),
+            "params": params,
+            "known_params": sorted(standard - {"task"}),
+            "known_extra": sorted(extra),
+            # A command line that tells types apart knows no others, whatever it is given.
+            "told_apart": sorted(set(re.findall(r"api_endpoint\.type\s*==\s*[\"'](\w+)", evaluation.command))),
+        }
+
+    listed, defaults, _ = nemo.get_available_evaluations()
+    return {
+        harness: {
+            "benchmarks": {name: describe(evaluation) for name, evaluation in benchmarks.items()},
+            "defaults": describe(nemo.Evaluation(**defaults[harness])),
+        }
+        for harness, benchmarks in listed.items()
+    }
+
+
+def ask_lm_eval(folders: list[str]) -> dict[str, dict[str, Any]]:
+    """The tasks, groups and tags that lm-eval knows itself, or that these folders add, with what each asks a model for."""
+    from lm_eval.tasks import TaskManager
+    from lm_eval.utils import load_yaml_config
+
+    manager = TaskManager(include_path=folders or None, include_defaults=not folders)
+    found: dict[str, dict[str, Any]] = {}
+    for name, entry in manager.task_index.items():
+        config = load_yaml_config(entry["yaml_path"], mode="simple") if entry["yaml_path"] != -1 else {}
+        members = entry["task"] if isinstance(entry.get("task"), list) else config.get("task")
+        if entry["type"] in ("task", "python_task"):
+            asks = config.get("output_type", "generate_until") if entry["type"] == "task" else None
+            found[name] = {"kind": "task", "asks": asks}
+        else:
+            named = [one if isinstance(one, str) else one.get("task", one.get("group")) for one in members or []]
+            found[name] = {"kind": entry["type"], "members": [one for one in named if isinstance(one, str)]}
+    return found
+
+
+def main() -> None:
+    """Ask, and print."""
+    folders = sys.argv[1:]
+    answer: dict[str, Any] = {"harnesses": {}, "tasks": {}}
+    if not folders:
+        answer["harnesses"] = ask_harnesses()
+    try:
+        answer["tasks"][LM_EVAL] = ask_lm_eval(folders)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "lm_eval":
+            raise
+    print("\n" + MARK + json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What the tests on real parts share: the demo's model, a campaign around it, and a server that runs beside the tests."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+from milepost.campaign import Checkpoint, Serving
+from milepost.endpoints.vllm import VllmServer
+from milepost.processes import Watchdog
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DEMO = REPOSITORY / "demo"
+PROFILE = yaml.safe_load((DEMO / "config" / "config.yaml").read_text())["model_profiles"]["tiny"]
+STEPS = (100, 400)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """The demo's checkpoints, {step: folder}: those of an earlier `make demo`, or trained now."""
+    folder = DEMO / "model"
+    if not all((folder / f"step-{step}" / "model.safetensors").exists() for step in STEPS):
+        folder = tmp_path_factory.mktemp("model")
+        python = REPOSITORY / "envs" / "train" / ".venv" / "bin" / "python"
+        steps = ",".join(map(str, STEPS))
+        subprocess.run([python, DEMO / "train.py", "--out", folder, "--steps", steps], check=True, cwd=folder)
+    return {step: folder / f"step-{step}" for step in STEPS}
+
+
+@pytest.fixture(scope="session")
+def campaign(tmp_path_factory):
+    """A campaign's folder with lm-eval tasks and their data; `config` and `model` come with the tests."""
+    folder = tmp_path_factory.mktemp("campaign")
+    shutil.copytree(Path(__file__).with_name("lm_eval"), folder / "harness")
+    (folder / "data").mkdir()
+    for name, most in (("colours", 50), ("sums", 30), ("where", 40)):
+        lines = [json.loads(line) for line in (DEMO / "data" / f"{name}.jsonl").read_text().splitlines()[:most]]
+        items = [
+            {
+                "question": line.get("question") or line["messages"][0]["content"],
+                "target": line["target"],
+                **({"choices": line["choices"], "person": line["meta"]["person"]} if name == "where" else {}),
+            }
+            for line in lines
+        ]
+        (folder / "data" / f"{name}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    return folder
+
+
+def write(path, data):
+    """A YAML file and its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+
+
+def snakemake(folder, *options):
+    """Run a campaign as a user would; what it said."""
+    command = [Path(sys.executable).with_name("snakemake"), "--snakefile", REPOSITORY / "Snakefile", *options]
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    # Servers start twice as fast from compiled files.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    ran = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=900, check=False)
+    return ran.returncode, ran.stdout + ran.stderr
+
+
+@pytest.fixture(scope="session")
+def served(models, tmp_path_factory):
+    """The endpoint of a server of the last checkpoint, up as long as the tests need it."""
+    ckpt = Checkpoint("last", str(models[STEPS[-1]]), None, None, None, 1, Serving(**PROFILE))
+    log = tmp_path_factory.mktemp("served") / "server.log"
+    loop, watchdog = asyncio.new_event_loop(), Watchdog()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    server = VllmServer(ckpt, log, watchdog)
+    try:
+        asyncio.run_coroutine_threadsafe(server.start(), loop).result(600)
+        yield server.endpoint
+    finally:
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(60)
+        watchdog.close()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)

@@ -1,0 +1,260 @@
+"""NeMo Evaluator's lm-eval on the demo's model, served by vLLM: through a campaign, and by hand beside it."""
+
+import asyncio
+import json
+import math
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import PROFILE, REPOSITORY, STEPS, snakemake, write
+
+from milepost import nemo
+from milepost.errors import HarnessError
+from milepost.processes import Watchdog
+from milepost.records import read_record, read_records, read_scores, read_summary
+from milepost.relay import answered
+
+HARNESS = "lm-evaluation-harness"
+COLD = {"temperature": 0.0, "parallelism": 1, "request_timeout": 60, "max_retries": 2}
+ARGS = "--include_path harness"
+
+
+def task(name, endpoint_type="chat", metric="exact_match", args=ARGS, **changes):
+    params = {**COLD, "extra": {"args": args}, **changes.pop("params", {})}
+    return {
+        "version": 1, "harness": "nemo", "eval_type": f"{HARNESS}.{name}", "endpoint_type": endpoint_type,
+        "params": params, "metric": metric, **changes,
+    }  # fmt: skip
+
+
+GENERATE, CHOOSE, GROUP = task("t_colours"), task("t_where", "completions", "acc"), task("t_both")
+TASKS = {
+    "generate": GENERATE,
+    "choose": CHOOSE,
+    "group": GROUP,
+    "evenly": task("t_evenly"),
+    "warm": task("t_colours", samples=2, params={"temperature": 1.0, "parallelism": 8}),
+    "broken": task("t_sums", args=f"{ARGS} --no-such-option"),
+}
+
+
+def prepare(folder, model, tasks):
+    """A campaign of one checkpoint, always under the same name and in the same folder."""
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    shutil.copytree(model, folder / "model")
+    for name in tasks:
+        write(folder / f"config/tasks/{name}.yaml", TASKS[name])
+    write(
+        folder / "config/config.yaml", {"tasks": list(tasks), "nemo_parallel": 2, "model_profiles": {"default": PROFILE}}
+    )
+    (folder / "config/checkpoints.tsv").write_text("name\tmodel\nc\tmodel\n")
+
+
+def result(folder, name):
+    return read_summary(folder / f"results/summaries/c/{name}.json")
+
+
+def texts(folder):
+    """Every answer of a run's folder by its item."""
+    return {
+        f"{path.name.split('_2')[0]}/{line['doc_id']}": line["resps"][0][0]
+        for path in nemo.newest_samples(folder)
+        for line in read_records(path)
+    }
+
+
+@pytest.fixture(scope="module")
+def evaluated(campaign, models):
+    """The campaign after an early checkpoint on one task, and the last one, in its place, on all."""
+    prepare(campaign, models[STEPS[0]], ["generate"])
+    code, said = snakemake(campaign)
+    assert code == 0, said
+    early = result(campaign, "generate")
+    shutil.copytree(campaign / "results/harness/c/generate/run-0", campaign / "early")
+    prepare(campaign, models[STEPS[-1]], TASKS)
+    code, said = snakemake(campaign, "--keep-going")
+    return early, code, said
+
+
+@pytest.fixture(scope="module")
+def by_hand(campaign, served):
+    """The results of `nemo-evaluator run_eval` on the same model, with nothing of ours between."""
+    tokenizer = {"tokenizer": str(campaign / "model"), "tokenizer_backend": "huggingface"}
+    runs = {}
+    for number, (name, spec) in enumerate({"generate": GENERATE, "choose": CHOOSE, "group": GROUP}.items()):
+        path = {"chat": "chat/completions", "completions": "completions"}[spec["endpoint_type"]]
+        extra = {"args": f"--include_path {campaign}/harness", **(tokenizer if path == "completions" else {})}
+        config = {
+            "config": {"type": spec["eval_type"], "output_dir": str(campaign / "hand" / name), "params": {**COLD, "extra": extra}},
+            "target": {"api_endpoint": {"url": f"{served.url}/{path}", "model_id": served.name, "type": spec["endpoint_type"], "api_key_name": "HAND_KEY"}},
+        }  # fmt: skip
+        write(campaign / "hand" / f"{name}.yml", config)
+        binaries = REPOSITORY / "envs/nemo/.venv/bin"
+        env = {
+            **os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "HAND_KEY": served.key, "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0",
+            "ADAPTER_PORT": str(42100 + 7 * number + os.getpid() % 5000),
+        }  # fmt: skip
+        command = [binaries / "nemo-evaluator", "run_eval", "--run_config", campaign / "hand" / f"{name}.yml"]
+        log = (campaign / "hand" / f"{name}.log").open("w")
+        runs[name] = subprocess.Popen(command, cwd=campaign, env=env, stdout=log, stderr=subprocess.STDOUT)
+    for name, run in runs.items():
+        assert run.wait(600) == 0, (campaign / "hand" / f"{name}.log").read_text()[-3000:]
+    return {name: yaml.safe_load((campaign / "hand" / name / "results.yml").read_text())["results"] for name in runs}
+
+
+@pytest.mark.parametrize("name", ["generate", "choose", "group"])
+def test_scores_equal_those_by_hand_to_the_last_digit(campaign, evaluated, by_hand, name):
+    (group,) = by_hand[name]["groups"].values()
+    summary = result(campaign, name)
+    assert "harness" not in summary
+    for metric, scores in group["metrics"].items():
+        assert summary["metrics"][metric]["value"] == scores["scores"][metric]["value"]
+    headline = TASKS[name]["metric"]
+    assert summary["value"] == group["metrics"][headline]["scores"][headline]["value"]
+    # The error is lm-eval's own, too, where items are one task's: both have n - 1 in the denominator.
+    if name != "group":
+        assert summary["stderr"] == pytest.approx(group["metrics"][headline]["scores"][headline]["stats"]["stderr"], rel=1e-9)
+
+
+def test_every_item_has_its_score(campaign, evaluated):
+    scores = {name: read_scores(campaign / f"results/scores/c/{name}.jsonl") for name in ("generate", "choose", "group")}
+    assert [len(found) for found in scores.values()] == [50, 40, 80]
+    ids = [score["id"] for score in scores["group"]]
+    assert len(set(ids)) == 80
+    assert {ident.partition("/")[0] for ident in ids} == {"t_colours", "t_sums"}
+    assert set(scores["choose"][0]["metrics"]) == {"acc", "acc_norm"}
+    # What a group asks of its tasks is what they are asked alone.
+    alone = {score["id"]: score["score"] for score in scores["generate"]}
+    assert {f"t_colours/{ident}": score for ident, score in alone.items()}.items() <= {
+        score["id"]: score["score"] for score in scores["group"]
+    }.items()
+    group = result(campaign, "group")
+    assert (group["n_items"], group["n_samples"]) == (80, 80)
+    assert group["metrics"]["t_sums/exact_match"]["value"] is not None
+    assert result(campaign, "choose")["rates"]["truncated"] is None
+
+
+def test_a_group_that_weighs_its_tasks_equally_keeps_the_harness_number(campaign, evaluated):
+    evenly, group = result(campaign, "evenly"), result(campaign, "group")
+    assert evenly["harness"] is True
+    parts = [group["metrics"][f"{part}/exact_match"]["value"] for part in ("t_colours", "t_sums")]
+    assert evenly["value"] == pytest.approx(sum(parts) / 2, abs=1e-12)
+    assert evenly["value"] != group["value"]
+    assert read_scores(campaign / "results/scores/c/evenly.jsonl") == []
+
+
+def test_a_task_that_fails_hurts_no_other(campaign, evaluated):
+    _, code, said = evaluated
+    assert code != 0
+    note = read_record(campaign / "logs/../results/evaluated/c.json") if (campaign / "results/evaluated/c.json").exists() else None
+    assert note is None or note["tasks"]["broken"]["missing"] == 1
+    assert "no-such-option" in said
+    assert not (campaign / "results/summaries/c/broken.json").exists()
+    for name in TASKS:
+        assert name == "broken" or (campaign / f"results/summaries/c/{name}.json").exists()
+
+
+def test_two_runs_at_a_temperature_give_different_answers(campaign, evaluated):
+    runs = [texts(campaign / f"results/harness/c/warm/run-{number}") for number in range(2)]
+    assert runs[0].keys() == runs[1].keys()
+    assert sum(runs[0][item] != runs[1][item] for item in runs[0]) >= 5
+    warm = result(campaign, "warm")
+    assert (warm["n_items"], warm["n_samples"]) == (50, 100)
+    assert warm["variance"]["decoding"] > 0
+    repeats = warm["provenance"]["repeats"]
+    assert repeats["compared"] == 50 and repeats["same"] < 46 and "note" not in repeats
+    (folder,) = (campaign / "results/store/c/warm").iterdir()
+    seeds = [line["seed"] for number in range(2) for line in read_records(folder / f"run-{number}.requests.jsonl")]
+    assert len(seeds) == len(set(seeds)) == 100, "every request has a seed of its own"
+
+
+def test_a_second_checkpoint_never_gets_the_first_ones_answers(campaign, evaluated):
+    early, *_ = evaluated
+    assert early["provenance"]["model"] != result(campaign, "generate")["provenance"]["model"]
+    assert len([path for path in (campaign / "results/store/c/generate").iterdir() if path.is_dir()]) == 2
+    first, last = texts(campaign / "early"), texts(campaign / "results/harness/c/generate/run-0")
+    assert first.keys() == last.keys()
+    assert first != last
+    assert early["value"] != result(campaign, "generate")["value"]
+
+
+def test_tuning_asks_nothing_again_and_an_edited_task_file_does(campaign, evaluated):
+    changed = {**GENERATE, "params": {**GENERATE["params"], "parallelism": 4, "request_timeout": 90, "max_retries": 7}}
+    write(campaign / "config/tasks/generate.yaml", changed)
+    targets = [f"results/summaries/c/{name}.json" for name in ("generate", "choose", "group")]
+    _, said = snakemake(campaign, "--dry-run", "--quiet", "rules", *targets)
+    assert "Nothing to be done" in said
+    path = campaign / "harness/t_colours.yaml"
+    before = path.read_text()
+    try:
+        path.write_text(before + 'description: "Answer with a colour. "\n')
+        _, said = snakemake(campaign, "--dry-run", *targets)
+        prepared = {name for name in ("generate", "choose", "group") if f"output: results/prompts/{name}.jsonl" in said}
+        assert prepared == {"generate", "group"}, "the neighbour in the same folder is not asked again"
+    finally:
+        path.write_text(before)
+        write(campaign / "config/tasks/generate.yaml", GENERATE)
+
+
+def test_a_run_that_was_cut_goes_on_where_it_was(campaign, served, evaluated, tmp_path, monkeypatch):
+    monkeypatch.chdir(campaign)
+    header = read_record_of(campaign / "results/prompts/generate.jsonl")
+    folder, record = tmp_path / "run-0", tmp_path / "run-0.requests.jsonl"
+
+    async def run(cut_at=None):
+        watchdog = Watchdog()
+        try:
+            going = asyncio.create_task(
+                nemo.run(header, 0, folder, served, nemo.Setting(tuning=PARALLEL), tmp_path / "log", watchdog)
+            )
+            while cut_at and answered(record) < cut_at and not going.done():
+                await asyncio.sleep(0.01)
+            if cut_at:
+                going.cancel()
+            await going
+        finally:
+            watchdog.close()
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(run(cut_at=10))
+    first = answered(record)
+    assert 10 <= first < 50
+    assert not nemo.is_done(folder)
+    asyncio.run(run())
+    assert nemo.is_done(folder)
+    # One under way at the cut may be asked twice.
+    assert answered(record) <= 50 + 2
+    assert texts(folder) == texts(campaign / "results/harness/c/generate/run-0")
+
+
+PARALLEL = {"params": {"parallelism": 1}}
+
+
+def read_record_of(path):
+    return next(iter(read_records(path)))
+
+
+def test_a_task_that_lm_eval_cannot_run_says_why(campaign, served, evaluated, tmp_path, monkeypatch):
+    monkeypatch.chdir(campaign)
+    header = read_record_of(campaign / "results/prompts/broken.jsonl")
+
+    async def run():
+        watchdog = Watchdog()
+        try:
+            await nemo.run(header, 0, tmp_path / "run-0", served, nemo.Setting(), tmp_path / "log", watchdog)
+        finally:
+            watchdog.close()
+
+    with pytest.raises(HarnessError, match="(?s)task 'broken'.*no-such-option"):
+        asyncio.run(run())
+
+
+def test_no_key_is_written_down(campaign, served, evaluated):
+    written = subprocess.run(["grep", "-rlF", served.key, campaign], capture_output=True, text=True, check=False)
+    assert written.stdout.split() == []
+    assert math.isfinite(result(campaign, "generate")["value"]) and json.loads("1") == 1 and Path(campaign).is_dir()

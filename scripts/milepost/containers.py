@@ -1,0 +1,114 @@
+"""Programs inside an Apptainer image: what goes in, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from milepost.errors import ContainerError
+
+# What of the surroundings goes into an image: what is said about the job, its GPUs, the way out and the hub.
+PASSED = re.compile(
+    "LANG|LC_[A-Z]+|TZ|TMPDIR|CUDA_VISIBLE_DEVICES|(CUDA|NCCL|NVIDIA|GLOO|UCX|SLURM|HF|VLLM|OMP|MKL|TORCH|TORCHINDUCTOR"
+    "|TRITON|NEMO_EVALUATOR)_[A-Z0-9_]+|DO_NOT_TRACK|TORCHDYNAMO_DISABLE|(https?|no|all)_proxy|(HTTPS?|NO|ALL)_PROXY"
+)
+
+
+def inside(
+    command: Sequence[str],
+    image: str | None,
+    *,
+    env: Mapping[str, str],
+    binds: Iterable[Path] = (),
+    nv: bool = False,
+) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment that start a program within an Apptainer image.
+
+    Inside, there is the image, the current folder, the binds, and the site's own mounts. Variables go in by way of the
+    environment, so that no key stands on a command line.
+
+    Args:
+        command: The program with its arguments.
+        image: An image's file, or None: the program is started bare.
+        env: The program's own variables. All of them go in, as they are, and of the surroundings only those that
+            `PASSED` names; so do not hand over the whole of `os.environ`. Folders that PATH has in front of the
+            surroundings' own are put in front of the image's PATH. Bare, they stand on top of `os.environ`.
+        binds: Folders and files that are to be found inside under the names that they have outside.
+        nv: Whether to bring in NVIDIA's driver; harmless without a GPU.
+
+    Raises:
+        ContainerError: No Apptainer here, or a path that cannot be bound.
+    """
+    if image is None:
+        return list(command), {**os.environ, **env}
+    executable, prefix = find_apptainer()
+    words = [
+        executable, "exec",
+        "--cleanenv",
+        # Otherwise a shell inside replaces $NAME and runs `commands` in the values.
+        "--no-eval",
+        *(["--nv"] if nv else []),
+        "--pwd", os.getcwd(),
+        *(word for path in bind_points([Path.cwd(), *binds]) for word in ("--mount", mount(path))),
+        image, *command,
+    ]  # fmt: skip
+    given = {name: value for name, value in os.environ.items() if PASSED.fullmatch(name)}
+    # Packages in the user's home are not the image's; without this, Python would prefer them.
+    given |= {"PYTHONNOUSERSITE": "1", **env}
+    ahead = given.pop("PATH", "").removesuffix(os.environ.get("PATH", os.defpath)).strip(os.pathsep)
+    if ahead:
+        given["PREPEND_PATH"] = ahead
+    return words, {**os.environ, **{f"{prefix}_{name}": value for name, value in given.items()}}
+
+
+def find_apptainer() -> tuple[str, str]:
+    """Apptainer's executable and the beginning of the names of variables that it hands in.
+
+    Raises:
+        ContainerError: There is neither Apptainer nor Singularity on PATH.
+    """
+    for name, prefix in (("apptainer", "APPTAINERENV"), ("singularity", "SINGULARITYENV")):
+        executable = shutil.which(name)
+        if executable:
+            return executable, prefix
+    raise ContainerError(
+        "The config names a container image, but there is neither apptainer nor singularity on PATH on this host. Load your"
+        " site's module for it, or take 'containers' out of the config to run from envs/."
+    )
+
+
+def bind_points(paths: Iterable[Path]) -> list[str]:
+    """The absolute names under which paths have to be bound, parents first, each once.
+
+    A path that leads over a link is bound under its own name and where the link points to.
+
+    Raises:
+        ContainerError: A path does not exist.
+    """
+    points: list[str] = []
+    for path in paths:
+        if not path.exists():
+            raise ContainerError(f"{path} does not exist, so it cannot be bound into a container image.")
+        points += [os.path.realpath(path), os.path.abspath(path)]
+    real = set(points[::2])
+    found: list[str] = []
+    for point in sorted(set(points), key=lambda point: (len(Path(point).parts), point)):
+        covered = point in real and any(Path(point).is_relative_to(parent) for parent in found if parent in real)
+        if not covered:
+            found.append(point)
+    return found
+
+
+def mount(path: str) -> str:
+    """A bind mount of a path on itself, as a value of --mount: a record of CSV.
+
+    >>> mount("/data/a, b")
+    'type=bind,"src=/data/a, b","dst=/data/a, b"'
+    """
+    if not path.isprintable():
+        raise ContainerError(f"{path!r} cannot be bound into a container image: its name holds control characters.")
+    quoted = path.replace('"', '""')
+    return f'type=bind,"src={quoted}","dst={quoted}"'

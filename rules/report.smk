@@ -3,6 +3,9 @@
 
 localrules:
     tabulate,
+    plot,
+    report,
+    preview_prompts,
 
 
 rule tabulate:

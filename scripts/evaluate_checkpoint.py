@@ -12,6 +12,7 @@ from milepost.errors import run_step
 from milepost.evaluate import Job, evaluate
 from milepost.processes import end_with_snakemake
 from milepost.records import read_prompts, read_record, write_record
+from milepost.walltime import MARGIN_S
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         gpus=args.gpus,
         nemo_parallel=campaign.config.get("nemo_parallel", 2),
         logs=args.log.parent,
+        walltime_margin_s=campaign.config.get("walltime_margin_s", MARGIN_S),
     )
     write_record(args.out, evaluate(job))
 

@@ -39,7 +39,9 @@ class Elf:
         self.data = bytearray(path.read_bytes())
         (headers,) = struct.unpack_from("<Q", self.data, 0x28)
         size, count, _ = struct.unpack_from("<HHH", self.data, 0x3A)
-        self.sections = [Section(*struct.unpack_from("<IIQQQQIIQQ", self.data, headers + i * size)) for i in range(count)]
+        self.sections = [
+            Section(*struct.unpack_from("<IIQQQQIIQQ", self.data, headers + i * size)) for i in range(count)
+        ]
         self.symbols = self.section(DYNSYM)
         self.strings = self.sections[self.symbols.link].offset
 

@@ -5,16 +5,14 @@ up.sh brings the cluster up; `Cluster` runs commands on its hosts and says what 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLUSTER = Path(os.environ.get("CLUSTER_DIR", "/tmp/milepost-cluster"))
@@ -65,7 +63,9 @@ class Cluster:
     def processes(self, host: str) -> list[Process]:
         """The living processes of a host; the remains of ended ones do not count."""
         found = []
-        for pid in subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True, check=True).stdout.split():
+        for pid in subprocess.run(
+            ["ip", "netns", "pids", host], capture_output=True, text=True, check=True
+        ).stdout.split():
             entry = Path("/proc", pid)
             with suppress(OSError):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
@@ -79,12 +79,24 @@ class Cluster:
         return [
             process
             for process in self.processes(host)
-            if process.user == USER_ID and not Path(process.command.split(" ")[0].rstrip(":")).name.startswith(SLURMS_OWN)
+            if process.user == USER_ID
+            and not Path(process.command.split(" ")[0].rstrip(":")).name.startswith(SLURMS_OWN)
         ]
 
     def jobs(self, since: float = 0.0) -> list[SlurmJob]:
         """All jobs that SLURM has accounted for since a moment, oldest first; sacct lags by a second or so."""
-        fields = ("JobID", "Comment", "State", "NodeList", "AllocTRES", "ReqTRES", "TimelimitRaw", "Submit", "Start", "End")
+        fields = (
+            "JobID",
+            "Comment",
+            "State",
+            "NodeList",
+            "AllocTRES",
+            "ReqTRES",
+            "TimelimitRaw",
+            "Submit",
+            "Start",
+            "End",
+        )
         said = self.run(
             "login", "sacct", "--allocations", "--parsable2", "--noheader", "--starttime=now-1days",
             f"--format={','.join(fields)}", env={"SLURM_TIME_FORMAT": "%s"},

@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from milepost.errors import ContainerError
 
@@ -15,6 +17,77 @@ PASSED = re.compile(
     "LANG|LC_[A-Z]+|TZ|TMPDIR|CUDA_VISIBLE_DEVICES|(CUDA|NCCL|NVIDIA|GLOO|UCX|SLURM|HF|VLLM|OMP|MKL|TORCH|TORCHINDUCTOR"
     "|TRITON|NEMO_EVALUATOR)_[A-Z0-9_]+|DO_NOT_TRACK|TORCHDYNAMO_DISABLE|(https?|no|all)_proxy|(HTTPS?|NO|ALL)_PROXY"
 )
+
+ADDRESS = re.compile("[a-z]+://(?P<name>.+)")
+
+
+@dataclass(frozen=True)
+class Containers:
+    """The key `containers` of the configuration.
+
+    Attributes:
+        vllm: Image file that vLLM runs in, or None: it runs from envs/vllm.
+        nemo: Likewise for NeMo Evaluator.
+        nv: Whether NVIDIA's driver goes in.
+        binds: Further folders that go in.
+        caches: Folder of what vLLM and its compilers keep.
+        bind_environments: Whether the environments of envs/ go in: the images bring none.
+    """
+
+    vllm: Path | None = None
+    nemo: Path | None = None
+    nv: bool = True
+    binds: tuple[Path, ...] = ()
+    caches: Path = Path("results/caches")
+    bind_environments: bool = False
+
+
+def read_containers(config: Mapping[str, Any]) -> Containers:
+    """What a campaign's configuration says about containers. That the images exist is not checked."""
+    spec = config.get("containers", {})
+    folder = Path(spec.get("folder", "results/images"))
+    return Containers(
+        vllm=image_file(spec["vllm"], folder) if "vllm" in spec else None,
+        nemo=image_file(spec["nemo"], folder) if "nemo" in spec else None,
+        nv=spec.get("nv", True),
+        binds=tuple(map(Path, spec.get("binds", []))),
+        caches=Path(spec.get("caches", "results/caches")),
+        bind_environments=spec.get("bind_environments", False),
+    )
+
+
+def image_file(name: str, folder: Path) -> Path:
+    """The file of an image that the configuration names by file, address or definition.
+
+    >>> image_file("vllm.sif", Path("/apps")), image_file("/data/own.sif", Path("/apps"))
+    (PosixPath('/apps/vllm.sif'), PosixPath('/data/own.sif'))
+    >>> image_file("docker://vllm/vllm-openai:v0.32.0", Path("/apps"))
+    PosixPath('/apps/vllm_vllm-openai_v0.32.0.sif')
+    >>> image_file("vllm-cpu.def", Path("/apps"))
+    PosixPath('/apps/vllm-cpu.sif')
+    """
+    address = ADDRESS.fullmatch(name)
+    if address:
+        return folder / (re.sub("[^A-Za-z0-9.-]+", "_", address["name"]) + ".sif")
+    if name.endswith(".def"):
+        return folder / (Path(name).stem + ".sif")
+    return folder / name
+
+
+def require_image(image: Path) -> Path:
+    """An image that exists.
+
+    Raises:
+        ContainerError: It does not; the message names its neighbours.
+    """
+    if image.exists():
+        return image
+    there = sorted(path.name for path in image.parent.glob("*.sif"))
+    raise ContainerError(
+        f"The container image {image} does not exist (from {Path.cwd()}). Images in {image.parent}: {', '.join(there) or 'none'}."
+        " Correct 'vllm', 'nemo' or 'folder' under 'containers' in the config, or run `snakemake prepare_images` on a host"
+        " with a way out: it pulls and builds what the config names by address or definition."
+    )
 
 
 def inside(

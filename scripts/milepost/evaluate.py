@@ -21,6 +21,7 @@ from milepost import __version__, nemo
 from milepost.campaign import Checkpoint, find_model
 from milepost.client import Client, RequestError, read_reply
 from milepost.endpoints import Endpoint
+from milepost.endpoints.gpus import check_visible
 from milepost.endpoints.vllm import VllmServer, engine_version
 from milepost.environments import environment_python
 from milepost.errors import MilepostError, ModelError, ServerError
@@ -137,6 +138,7 @@ class Supervisor:
                 f"Answers of {self.job.ckpt.name!r} are missing, and its server needs {wanted} GPU(s), but this job was"
                 f" given {self.job.gpus}: the store had looked complete. Run again: the next job asks for them."
             )
+        check_visible(self.job.ckpt)
 
     def check_identity(self) -> None:
         """What is served now must be what the answers are filed under: a job may have waited for days."""

@@ -348,7 +348,8 @@ def test_the_key_is_nowhere(campaign):
     assert [path for path in files if key in path.read_bytes()] == []
 
 
-def test_a_server_without_its_gpus_is_not_started(campaign):
+def test_a_server_without_its_gpus_is_not_started(campaign, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     campaign.profile(gpus=1)
     with pytest.raises(
         ServerError,
@@ -359,6 +360,16 @@ def test_a_server_without_its_gpus_is_not_started(campaign):
     evaluate(job(campaign, gpus=1))
     evaluate(job(campaign, gpus=0))
     assert ledger()[0]["gpus"] == 1
+
+
+def test_why_a_job_failed_stands_in_its_log(campaign):
+    campaign.profile(gpus=1)
+    process = start(campaign)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    paragraph = "ServerError: Answers of 'c1' are missing, and its server needs 1 GPU(s), but this job was given 0"
+    assert paragraph in said
+    assert paragraph in Path("logs/c1.log").read_text()
 
 
 def test_a_model_that_changed_since_the_job_was_planned_is_not_asked(campaign):

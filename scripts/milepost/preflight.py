@@ -75,13 +75,12 @@ def check_models(campaign: Campaign) -> Iterator[Check]:
             absent.append(ckpt)
         else:
             problems += [(ckpt.name, problem) for problem in inspect_model(folder, ckpt)]
-    for name, problem in problems:
-        yield Check(
-            f"model of {name}",
-            "failed",
-            problem,
-            "copy the file again, ask its owner for the right to read it, or take the row out",
-        )
+    advice = "copy it again, ask its owner for the right to read it, or take the row out"
+    for name, problem in problems[:SHOWN]:
+        yield Check(f"model of {name}", "failed", problem, advice)
+    if len(problems) > SHOWN:
+        rest = list(dict.fromkeys(name for name, _ in problems[SHOWN:]))
+        yield Check("more models", "failed", f"{len(problems) - SHOWN} more like these, in {join(rest)}", advice)
     for ckpt in absent:
         offline = "HF_HUB_OFFLINE" in os.environ or "HF_HUB_OFFLINE" in ckpt.serving.env
         python = "envs/vllm/.venv/bin/hf"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,9 @@ def check_slurm(submission: Submission) -> list[Check]:
     requests = submission.requests
     checks = guarded("account", lambda: check_accounts(requests))
     checks += guarded("partition, GPUs, walltime", lambda: check_places(requests))
+    if not any(check.state == "failed" for check in checks):
+        # Where something failed above, SLURM would only say it again, in fewer words.
+        checks += [check_trial(request) for request in requests]
     checks.append(check_logs(submission))
     return checks
 
@@ -239,6 +243,29 @@ def own_limits(request: Request) -> list[Association]:
         and one.account.lower() in [account.lower() for account in request.accounts or [one.account]]
         and one.partition in ("", request.partition or default_partition())
     ]
+
+
+def check_trial(request: Request) -> Check:
+    """SLURM's own word on a job like this one: limits and priorities that stand in no list are in it."""
+    kind, gpus = gpus_of(request)
+    asked = {
+        "-A": request.accounts[0] if request.accounts else None,
+        "-p": request.partition,
+        "-C": request.constraint,
+        "-t": f"{request.runtimes[0]:.0f}" if request.runtimes else None,
+        "--gpus": f"{kind}:{gpus}".lstrip(":") if gpus else None,
+        "--mem": str(request.mem_mb) if request.mem_mb else None,
+    }
+    options = [word for option, value in asked.items() if value for word in (option, value)]
+    what = f"trial of {request.rule}"
+    try:
+        start = slurm_site.try_submission([*options, "-N", "1"])
+    except SiteUnknownError as error:
+        if "allocation failure" not in str(error):
+            return Check(what, "skipped", str(error))
+        shown = shlex.join(["sbatch", "--test-only", *options, "-N", "1", "--wrap", "true"])
+        return Check(what, "failed", f"SLURM would not take the job: {error}", f"To see more: {shown}")
+    return Check(what, "ok", f"SLURM would take the job now, and start it at {start}")
 
 
 def check_logs(submission: Submission) -> Check:

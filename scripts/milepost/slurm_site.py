@@ -52,8 +52,8 @@ class Association:
     limit_min: float | None
 
 
-def ask(*command: str) -> str:
-    """Standard output of a command of SLURM.
+def ask(*command: str, words: bool = False) -> str:
+    """Standard output of a command of SLURM; with `words`, what it says beside it as well.
 
     Raises:
         SiteUnknownError: It is not here, failed, or took longer than TIMEOUT_S.
@@ -71,7 +71,7 @@ def ask(*command: str) -> str:
         raise SiteUnknownError(f"{command[0]} failed and said: {said[:200]}") from None
     except OSError as error:
         raise SiteUnknownError(f"{command[0]} cannot be run: {error.strerror}") from None
-    return asked.stdout
+    return asked.stdout + asked.stderr * words
 
 
 @cache
@@ -158,6 +158,16 @@ def partition_options(name: str) -> dict[str, str]:
     """What scontrol says of a partition: AllowAccounts, DenyAccounts, State, MaxTime, ..."""
     words = ask("scontrol", "--oneliner", "show", "partition", name).split()
     return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def try_submission(options: list[str]) -> str:
+    """Ask SLURM whether it would take a job, without submitting it; when it would start.
+
+    Raises:
+        SiteUnknownError: It would not take it, or cannot be asked; with its own words.
+    """
+    said = ask("sbatch", "--test-only", *options, "--wrap", "true", words=True)
+    return next((found[1] for found in re.finditer(r"to start at (\S+)", said)), "a time that it does not tell")
 
 
 def fits_constraint(constraint: str, features: frozenset[str]) -> bool:

@@ -27,3 +27,4 @@ rule all:
 onerror:
     # Earlier, it would take waiting jobs with it; the next run goes on with these checkpoints.
     remove_withdrawn_notes()
+    explain_refused_jobs(log)

@@ -2,6 +2,8 @@
 from snakemake.iocontainers import Wildcards
 from snakemake.logging import logger
 
+from milepost.submission import explain_refusals
+
 LOOKS = {"preflight", "plan", "preview_prompts"}
 # What SLURM is asked for.
 SUBMITTED = {"slurm_account", "slurm_partition", "constraint", "gpu", "gpu_model", "gres", "mem_mb", "runtime"}
@@ -27,6 +29,13 @@ class TableOnly:
 for handler in logger.handlers:
     if handler.name == "DefaultStreamHandler":
         handler.addFilter(TableOnly())
+
+
+def explain_refused_jobs(log):
+    """If SLURM took a job not at all, say so in its log and last on the terminal: Snakemake's own words fill a page."""
+    paragraph = explain_refusals(Path(log)) if workflow.executor_plugin.name == "slurm" else None
+    if paragraph:
+        print(f"\n{paragraph}\n", file=sys.stderr)
 
 
 def attempts_of(rule, wildcards):

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from milepost.campaign import load_campaign
+from milepost.checks import render, sentence
 from milepost.errors import run_step
-from milepost.preflight import check_local, render, sentence
+from milepost.preflight import check_local
 from milepost.preflight_slurm import check_slurm
 from milepost.processes import end_with_snakemake
 from milepost.submission import read_submission

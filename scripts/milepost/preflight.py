@@ -4,47 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
-import textwrap
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
-from milepost.campaign import WORKFLOW, Campaign, Checkpoint, find_model, has_chat_template
+from milepost.campaign import WORKFLOW, Campaign, find_model, has_chat_template
+from milepost.checks import Check, join, write_probe
+from milepost.containers import find_apptainer, read_containers
 from milepost.endpoints.vllm import engine_version
 from milepost.environments import environment_python
-from milepost.errors import EnvironmentMissingError, MilepostError
+from milepost.errors import ContainerError, EnvironmentMissingError, MilepostError, did_you_mean
+from milepost.preflight_models import check_models, unreadable
 from milepost.submission import Submission
 from milepost.tasks import asks_chat, load_items
 
-State = Literal["ok", "warning", "failed", "skipped"]
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
-TOKENIZERS = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "tekken.json",
-    "tiktoken.model",
-    "spiece.model",
-)
-# What stands beside weights under the same ending, and is none.
-NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "optimizer.bin")
-HEADER = 100 * 1024 * 1024  # bytes; the largest header that safetensors allows
 LITTLE = 1024**3  # bytes
-SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the table: what was looked at, how it is, what was found, and what to do about it."""
-
-    what: str
-    state: State
-    found: str
-    advice: str = ""
 
 
 def check_local(campaign: Campaign, submission: Submission) -> list[Check]:
@@ -53,108 +26,13 @@ def check_local(campaign: Campaign, submission: Submission) -> list[Check]:
     checks += check_models(campaign)
     checks += check_tasks(campaign)
     checks += check_environments(campaign)
+    checks += check_images(campaign, submission)
     checks += check_caches(campaign, submission)
     checks.append(check_link(WORKFLOW))
     checks.append(write_probe(Path("results"), "results", "run from a folder that you may write to"))
     checks.append(check_room(Path("results")))
     checks.append(check_lock(submission))
     return checks
-
-
-def check_models(campaign: Campaign) -> Iterator[Check]:
-    """Every model's files are there, can be opened, and are whole."""
-    problems: list[tuple[str, str]] = []
-    absent: list[Checkpoint] = []
-    for ckpt in campaign.checkpoints.values():
-        try:
-            folder = find_model(ckpt)
-        except MilepostError as error:
-            problems.append((ckpt.name, str(error)))
-            continue
-        if folder is None:
-            absent.append(ckpt)
-        else:
-            problems += [(ckpt.name, problem) for problem in inspect_model(folder, ckpt)]
-    advice = "copy it again, ask its owner for the right to read it, or take the row out"
-    for name, problem in problems[:SHOWN]:
-        yield Check(f"model of {name}", "failed", problem, advice)
-    if len(problems) > SHOWN:
-        rest = list(dict.fromkeys(name for name, _ in problems[SHOWN:]))
-        yield Check("more models", "failed", f"{len(problems) - SHOWN} more like these, in {join(rest)}", advice)
-    for ckpt in absent:
-        offline = "HF_HUB_OFFLINE" in os.environ or "HF_HUB_OFFLINE" in ckpt.serving.env
-        python = "envs/vllm/.venv/bin/hf"
-        yield Check(
-            f"model of {ckpt.name}", "failed" if offline else "warning",
-            f"{ckpt.model} is not in the hub's cache{', and HF_HUB_OFFLINE is set' if offline else ': its job would fetch it, which takes a node with a way out'}",
-            f"{python} download {ckpt.model} --revision {ckpt.revision}, with HF_HOME on a folder that the nodes see",
-        )  # fmt: skip
-    sound = len(campaign.checkpoints) - len(absent) - len({name for name, _ in problems})
-    if sound:
-        yield Check(
-            "models", "ok", f"{sound} of {len(campaign.checkpoints)}: configuration, tokenizer and weights can be read"
-        )
-
-
-def inspect_model(folder: Path, ckpt: Checkpoint) -> list[str]:
-    """What is wrong with a model's files.
-
-    >>> inspect_model(Path("/no/model"), Checkpoint("c", "/no/model", None, None, None, 1, Serving()))
-    ['/no/model cannot be read: No such file or directory']
-    """
-    try:
-        files = {path.name: path for path in folder.iterdir() if path.is_file() or path.is_symlink()}
-    except OSError as error:
-        return [f"{folder} cannot be read: {error.strerror}"]
-    problems = [problem for path in files.values() if not path.name.startswith(".") and (problem := unreadable(path))]
-    weights = [path for name, path in files.items() if path.suffix in WEIGHTS and name not in NO_WEIGHTS]
-    if not weights:
-        problems.append(f"{folder} holds no weights ({', '.join(WEIGHTS)})")
-    for index in (path for name, path in files.items() if name.endswith(".index.json")):
-        problems += missing_parts(index, files)
-    tokenizer = Path(str(ckpt.serving.vllm_args.get("tokenizer", folder)))
-    if tokenizer == folder or tokenizer.is_dir():
-        beside = {path.name for path in tokenizer.iterdir()}
-        if not beside & {*TOKENIZERS, "tokenizer_config.json"} and not any(path.suffix == ".gguf" for path in weights):
-            problems.append(f"{tokenizer} holds no tokenizer ({', '.join(TOKENIZERS)})")
-    template = str(ckpt.serving.vllm_args.get("chat-template", ""))
-    if template.endswith((".jinja", ".jinja2", ".json", ".txt")) and not Path(template).is_file():
-        problems.append(f"the chat template {template} does not exist (from {Path.cwd()})")
-    return problems
-
-
-def unreadable(path: Path) -> str | None:
-    """Why a file cannot be read to its end, or None. Of weights in safetensors, its header says where that is."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if path.suffix != ".safetensors":
-                file.read(1)
-                return None
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(HEADER, size - 8):
-                return f"{path} is no safetensors file, or cut short"
-            tensors = json.loads(file.read(length))
-            end = max(
-                (entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"), default=0
-            )
-            if size < 8 + length + end:
-                return f"{path} is cut short: {size} bytes, and its header speaks of {8 + length + end}"
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-        return f"{path} is no safetensors file: its header cannot be read"
-    return None
-
-
-def missing_parts(index: Path, files: Iterable[str]) -> list[str]:
-    """Files of weights that a model's index names and that are not there."""
-    try:
-        named = set(json.loads(index.read_bytes())["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return [f"{index} cannot be read as an index of weights"]
-    missing = sorted(named - set(files))
-    return [f"{index.parent} lacks {join(missing)}, of {len(named)} files that {index.name} names"] if missing else []
 
 
 def check_tasks(campaign: Campaign) -> Iterator[Check]:
@@ -192,11 +70,12 @@ def check_tasks(campaign: Campaign) -> Iterator[Check]:
 
 def check_environments(campaign: Campaign) -> Iterator[Check]:
     """The interpreters that this campaign needs are there; vLLM is the build that its GPUs need."""
-    images = campaign.config.get("containers", {})
+    containers = read_containers(campaign.config)
+    bare = containers.bind_environments
     scorers = {task.spec.get("scorer", {}).get("name") for task in campaign.tasks.values()}
     needed = {
-        "vllm": "vllm" not in images,
-        "nemo": bool(campaign.named("nemo")) and "nemo" not in images,
+        "vllm": bare or containers.vllm is None,
+        "nemo": bool(campaign.named("nemo")) and (bare or containers.nemo is None),
         "semantic": "avert" in scorers,
     }
     there = []
@@ -211,6 +90,56 @@ def check_environments(campaign: Campaign) -> Iterator[Check]:
             yield from check_build(campaign, python)
     if there:
         yield Check("environments", "ok", join(there))
+
+
+def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
+    """The images that the config names are there, or will be made, and what starts them is here."""
+    containers = read_containers(campaign.config)
+    images = {"vllm": containers.vllm, "nemo": containers.nemo if campaign.named("nemo") else None}
+    named = {name: path for name, path in images.items() if path is not None}
+    if not named:
+        return
+    for name, path in named.items():
+        source = str(campaign.config["containers"][name])
+        if path.exists():
+            problem = unreadable(path) if path.is_file() else None
+            yield (
+                Check(f"image {name}", "failed", problem, "ask its owner for the right to read it")
+                if problem
+                else Check(f"image {name}", "ok", str(path))
+            )
+        elif source.endswith(".def") or "://" in source:
+            yield Check(
+                f"image {name}",
+                "warning",
+                f"{path} is not there: the run makes it from {source} before any GPU job",
+                "make it now, on a host with a way out: snakemake prepare_images",
+            )
+        else:
+            there = sorted(other.name for other in path.parent.glob("*.sif"))
+            yield Check(
+                f"image {name}",
+                "failed",
+                f"{path} does not exist. Images in {path.parent}: {', '.join(there) or 'none'}.{did_you_mean(path.name, there)}",
+                "correct `containers` in the config",
+            )
+    for folder in containers.binds:
+        if not folder.exists():
+            yield Check(
+                "binds",
+                "failed",
+                f"{folder} does not exist, so it cannot go into an image",
+                "correct `containers: binds` in the config",
+            )
+    try:
+        yield Check("Apptainer", "ok", find_apptainer()[0])
+    except ContainerError as error:
+        yield Check(
+            "Apptainer",
+            "warning" if submission.to_slurm else "failed",
+            str(error),
+            "if only the nodes have it, see that jobs find it: module lines in your shell's start-up files, or in the profile",
+        )
 
 
 def check_build(campaign: Campaign, python: Path) -> Iterator[Check]:
@@ -274,17 +203,6 @@ def check_link(workflow: Path) -> Check:
     )
 
 
-def write_probe(folder: Path, what: str, advice: str) -> Check:
-    """Whether a file can be written to a folder, which is made if it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"x")
-    except OSError as error:
-        return Check(what, "failed", f"{folder} cannot be written: {error.strerror}", advice)
-    return Check(what, "ok", f"{folder} can be written")
-
-
 def check_room(folder: Path) -> Check:
     """Room for answers, and for files: many sites count both."""
     try:
@@ -310,44 +228,3 @@ def check_lock(submission: Submission) -> Check:
         "lock", "warning", "another Snakemake runs in this folder, on this host or another, or was killed here",
         "wait for it; if there is none: snakemake --unlock",
     )  # fmt: skip
-
-
-def join(words: Iterable[str]) -> str:
-    """A list for people; a long one is cut.
-
-    >>> join("abcdefg")
-    'a, b, c, d, e and 2 more'
-    """
-    words = list(words)
-    return ", ".join(words[:SHOWN]) + (f" and {len(words) - SHOWN} more" if len(words) > SHOWN else "")
-
-
-def render(checks: list[Check], width: int | None = None) -> str:
-    """The checks as a table, with what to do below each that is not well."""
-    width = width or max(80, min(160, shutil.get_terminal_size((120, 24)).columns))
-    left = max(len(check.what) for check in checks) + 2
-    lines = []
-    for check in checks:
-        text = (
-            check.found
-            if check.state in ("ok", "skipped")
-            else f"{check.found}\n-> {check.advice}"
-            if check.advice
-            else check.found
-        )
-        head = f"{check.state:<9}{check.what:<{left}}"
-        pieces = [
-            piece
-            for part in text.splitlines()
-            for piece in textwrap.wrap(part, width - len(head), break_long_words=False, break_on_hyphens=False)
-        ]
-        lines += [f"{head}{pieces[0] if pieces else ''}".rstrip(), *(" " * len(head) + piece for piece in pieces[1:])]
-    return "\n".join(lines)
-
-
-def sentence(checks: list[Check]) -> str:
-    """What the table comes to."""
-    failed, warned = (sum(check.state == state for check in checks) for state in ("failed", "warning"))
-    if failed:
-        return f"{failed} of {len(checks)} checks failed: do what stands behind the arrows, and look again."
-    return f"Ready, with {warned} warning(s)." if warned else "Ready."

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from milepost import slurm_site
+from milepost.checks import Check, join, write_probe
 from milepost.errors import did_you_mean
-from milepost.preflight import Check, join, write_probe
 from milepost.slurm_site import Association, Nodes, SiteUnknownError
 from milepost.submission import Request, Submission
 

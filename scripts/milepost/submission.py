@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 SERVING_RULE = "evaluate_checkpoint"
@@ -73,6 +74,48 @@ def read_submission(text: str | None) -> Submission:
     told = json.loads(text)
     requests = [_request(job) for job in told["jobs"]]
     return Submission(told["executor"], told["attempts"], told["logdir"], told["locked"], requests)
+
+
+def explain_refusals(snakemake_log: Path) -> str | None:
+    """Say in one paragraph why SLURM did not take jobs, here and in their logs; None if it took all.
+
+    Args:
+        snakemake_log: Snakemake's own log of the run that failed.
+    """
+    refused = refusals(snakemake_log.read_text(errors="replace"))
+    paragraphs = {}
+    for rule, log, words in refused:
+        paragraphs[words] = (
+            f"SubmissionError: SLURM did not take the job of {rule}: {words} Nothing was asked, and no GPU was used."
+            " `snakemake preflight` with the same --profile says what this cluster offers;"
+            " `sacctmgr show associations user=$USER format=account,partition` shows your accounts, `sinfo -o '%P %l %G %f'` the"
+            " partitions with their longest walltime, GPUs and features. Correct slurm_account, slurm_partition, gpu_model,"
+            " constraint or runtime in the profile, and run again."
+        )
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(paragraphs[words] + "\n")
+    return "\n\n".join(paragraphs.values()) or None
+
+
+def refusals(text: str) -> list[tuple[str, Path | None, str]]:
+    """Jobs that SLURM refused, in Snakemake's words: rule, log, and what was said; each once."""
+    found = []
+    for block in re.split(r"^Error in rule ", text, flags=re.MULTILINE)[1:]:
+        said = re.search(
+            r"sbatch failed\. The error message was '(?P<sbatch>.*?)'\.$"
+            r"|Job submission failed with exception: (?P<plugin>.*?)(?:For further error details|\n    \S|\Z)",
+            block,
+            re.DOTALL | re.MULTILINE,
+        )
+        if said is None:
+            continue
+        words = " ".join((said["sbatch"] or said["plugin"]).replace("sbatch: error:", "").split())
+        log = re.search(r"^    log: (.*?)(?: \(check log|$)", block, re.MULTILINE)
+        entry = (block.partition(":")[0], Path(log[1]) if log else None, words if words.endswith(".") else f"{words}.")
+        if entry not in found:
+            found.append(entry)
+    return found
 
 
 def _request(job: Mapping[str, Any]) -> Request:

@@ -31,11 +31,11 @@ for handler in logger.handlers:
         handler.addFilter(TableOnly())
 
 
-def explain_refused_jobs(log):
-    """If SLURM took a job not at all, say so in its log and last on the terminal: Snakemake's own words fill a page."""
-    paragraph = explain_refusals(Path(log)) if workflow.executor_plugin.name == "slurm" else None
-    if paragraph:
-        print(f"\n{paragraph}\n", file=sys.stderr)
+def explain_refused_jobs(logs):
+    """If SLURM did not take a job at all, say so in its log, and last on the terminal: Snakemake's words fill a page."""
+    if workflow.executor_plugin.name == "slurm":
+        for paragraph in explain_refusals(logs):
+            print(f"\n{paragraph}\n", file=sys.stderr)
 
 
 def attempts_of(rule, wildcards):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,26 +76,28 @@ def read_submission(text: str | None) -> Submission:
     return Submission(told["executor"], told["attempts"], told["logdir"], told["locked"], requests)
 
 
-def explain_refusals(snakemake_log: Path) -> str | None:
-    """Say in one paragraph why SLURM did not take jobs, here and in their logs; None if it took all.
+def explain_refusals(snakemake_logs: Iterable[str]) -> list[str]:
+    """Say in a paragraph why SLURM did not take jobs, and write it into their logs; nothing if it took all.
 
     Args:
-        snakemake_log: Snakemake's own log of the run that failed.
+        snakemake_logs: Snakemake's own logs of the run that failed.
     """
-    refused = refusals(snakemake_log.read_text(errors="replace"))
-    paragraphs = {}
+    refused = refusals("".join(Path(log).read_text(errors="replace") for log in snakemake_logs))
+    paragraphs: dict[str, None] = {}
     for rule, log, words in refused:
-        paragraphs[words] = (
+        paragraph = (
             f"SubmissionError: SLURM did not take the job of {rule}: {words} Nothing was asked, and no GPU was used."
             " `snakemake preflight` with the same --profile says what this cluster offers;"
             " `sacctmgr show associations user=$USER format=account,partition` shows your accounts, `sinfo -o '%P %l %G %f'` the"
             " partitions with their longest walltime, GPUs and features. Correct slurm_account, slurm_partition, gpu_model,"
             " constraint or runtime in the profile, and run again."
         )
+        paragraphs[paragraph] = None
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(paragraphs[words] + "\n")
-    return "\n\n".join(paragraphs.values()) or None
+            with log.open("a") as file:
+                file.write(f"{paragraph}\n")
+    return list(paragraphs)
 
 
 def refusals(text: str) -> list[tuple[str, Path | None, str]]:

@@ -231,7 +231,8 @@ def summary(plan: Plan) -> list[str]:
     if not needed:
         return [f"Nothing is missing: all {total} checkpoints are complete. No server would be started."]
     on_gpus = [job for job in needed if job.gpus]
-    kind = "GPU jobs" if len(on_gpus) == len(needed) else f"jobs, {len(on_gpus)} of them on GPUs"
+    jobs = "job" if len(needed) == 1 else "jobs"
+    kind = f"GPU {jobs}" if len(on_gpus) == len(needed) else f"{jobs}, {len(on_gpus)} of them on GPUs"
     lines = [f"{len(needed)} {kind}, for {total} checkpoints of which {total - len(needed)} are complete."]
     timed = [job for job in needed if job.expected_s is not None]
     if timed:
@@ -247,7 +248,7 @@ def summary(plan: Plan) -> list[str]:
         bounded = [job for job in untimed if job.walltimes_s]
         hours = sum(job.gpus * job.walltimes_s[0] / 3600 for job in bounded)
         bound = f": at most {hours:.2f} GPU hours in their first attempts, by their walltime" if bounded else ""
-        lines.append(f"For {len(untimed)} of them no earlier job tells what to expect{bound}.")
+        lines.append(f"For {len(untimed)} no earlier job tells what to expect{bound}.")
     if any(job.runs for job in needed):
         lines.append("The ledger does not time runs of NeMo Evaluator by themselves: add what they take.")
     lines += warnings(needed)

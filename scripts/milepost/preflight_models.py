@@ -47,7 +47,8 @@ def check_models(campaign: Campaign) -> Iterator[Check]:
         rest = list(dict.fromkeys(name for name, _ in problems[SHOWN:]))
         yield Check("more models", "failed", f"{len(problems) - SHOWN} more like these, in {join(rest)}", advice)
     for ckpt in absent:
-        offline = "HF_HUB_OFFLINE" in os.environ or "HF_HUB_OFFLINE" in ckpt.serving.env
+        switch = {**os.environ, **ckpt.serving.env}.get("HF_HUB_OFFLINE", "0")
+        offline = switch.lower() not in ("", "0", "false", "no", "off")
         python = "envs/vllm/.venv/bin/hf"
         yield Check(
             f"model of {ckpt.name}", "failed" if offline else "warning",
@@ -62,11 +63,7 @@ def check_models(campaign: Campaign) -> Iterator[Check]:
 
 
 def inspect_model(folder: Path, ckpt: Checkpoint) -> list[str]:
-    """What is wrong with a model's files.
-
-    >>> inspect_model(Path("/no/model"), Checkpoint("c", "/no/model", None, None, None, 1, Serving()))
-    ['/no/model cannot be read: No such file or directory']
-    """
+    """What is wrong with a model's files, one sentence each."""
     try:
         files = {path.name: path for path in folder.iterdir() if path.is_file() or path.is_symlink()}
     except OSError as error:

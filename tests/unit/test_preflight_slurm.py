@@ -63,7 +63,7 @@ def change(**options):
 
 
 def test_what_a_site_has_is_well(site):
-    told, calls = site
+    _told, calls = site
     checks = look(GOOD, Request("score_by_meaning", (), 0, ("proj1",), "main", "NOGPU", mem_mb=4000, runtimes=(30, 30)))
     assert {check.state for check in checks.values()} == {"ok"}
     assert checks["nodes for evaluate_checkpoint"].found.startswith("1 of partition main with 1 A40 GPU(s), 1 of them")

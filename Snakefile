@@ -11,6 +11,7 @@ include: "rules/prepare.smk"
 include: "rules/evaluate.smk"
 include: "rules/score.smk"
 include: "rules/report.smk"
+include: "rules/preflight.smk"
 
 
 rule all:
@@ -31,3 +32,4 @@ onerror:
     remove_withdrawn_notes()
     if any(Path("results/summaries").glob("*/*.json")):
         print("`snakemake partial_report` makes tables, figures and a report of what is there.", file=sys.stderr)
+    explain_refused_jobs(log)

@@ -1,4 +1,5 @@
 # What the rules share. No rules here.
+import builtins
 import json
 import os
 import re
@@ -85,6 +86,9 @@ def names(tasks):
 
 
 NATIVE = names(CAMPAIGN.named("native"))
+# Scorers that load a model of their own: work for a node, not for a host on which people log in.
+BY_MEANING = [task for task in CAMPAIGN.named("native") if CAMPAIGN.tasks[task].spec["scorer"]["name"] == "avert"]
+BY_RULE = [task for task in CAMPAIGN.named("native") if task not in BY_MEANING]
 NEMO = names(CAMPAIGN.named("nemo"))
 
 
@@ -145,6 +149,16 @@ def servers(wildcards):
 def gpus(wildcards):
     """GPUs of the checkpoint's server, if one will be started."""
     return servers(wildcards) * CAMPAIGN.checkpoints[wildcards.ckpt].serving.gpus
+
+
+def model_profile(wildcards):
+    """Name of the checkpoint's model profile."""
+    return CAMPAIGN.checkpoints[wildcards.ckpt].model_profile
+
+
+# Snakemake evaluates the resources of a cluster's profile without any names of ours. Which GPUs a site has is said there,
+# and it depends on these two which of them a job gets, and whether it gets any.
+builtins.gpus, builtins.model_profile = gpus, model_profile
 
 
 def answers_of(ckpt, task):

@@ -41,6 +41,7 @@ rule collect_answers:
         "logs/collect_answers/{ckpt}/{task}.log",
     wildcard_constraints:
         task=NATIVE,
+    retries: 0  # a second look would find the same
     shell:
         """
         python {input.script:q} --ckpt {wildcards.ckpt:q} --model {input.model:q} --prompts {input.prompts:q} \
@@ -61,6 +62,7 @@ rule collect_harness:
         "logs/collect_harness/{ckpt}/{task}.log",
     wildcard_constraints:
         task=NEMO,
+    retries: 0  # a second look would find the same
     shell:
         """
         python {input.script:q} --ckpt {wildcards.ckpt:q} --model {input.model:q} --prompts {input.prompts:q} \

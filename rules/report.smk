@@ -5,6 +5,9 @@ localrules:
     compare,
     partial_report,
     tabulate,
+    plot,
+    report,
+    preview_prompts,
 
 
 rule compare:

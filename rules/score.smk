@@ -1,6 +1,11 @@
 # From answers to scores and numbers. Cheap: none of it starts a model under test.
 
 
+localrules:
+    score_answers,
+    score_harness,
+
+
 rule score_answers:
     """Score the answers of one checkpoint to one task. Cheap: rerun it freely."""
     input:
@@ -15,7 +20,7 @@ rule score_answers:
     log:
         "logs/score_answers/{ckpt}/{task}.log",
     wildcard_constraints:
-        task=NATIVE,
+        task=names(BY_RULE),
     params:
         scoring=scoring,
     shell:
@@ -24,6 +29,11 @@ rule score_answers:
             --prompts {input.prompts:q} --answers {input.answers:q} \
             --scores {output.scores:q} --summary {output.summary:q} 2> >(tee {log:q} >&2)
         """
+
+
+use rule score_answers as score_by_meaning with:
+    wildcard_constraints:
+        task=names(BY_MEANING),
 
 
 rule score_harness:

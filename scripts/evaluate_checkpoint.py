@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from milepost.campaign import load_campaign
-from milepost.errors import run_step
+from milepost.errors import MilepostError, run_step
 from milepost.evaluate import Job, evaluate
 from milepost.nemo import Setting
 from milepost.processes import end_with_snakemake
 from milepost.records import read_prompts, read_record, write_record
+from milepost.walltime import MARGIN_S
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,8 +44,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             for name in campaign.named("nemo")
         },
+        walltime_margin_s=campaign.config.get("walltime_margin_s", MARGIN_S),
     )
-    write_record(args.out, evaluate(job))
+    try:
+        note = evaluate(job)
+    except MilepostError as error:
+        # It ends on standard error as well; on a cluster, that is another file.
+        with args.log.open("a") as log:
+            log.write(f"{type(error).__name__}: {error}\n")
+        raise
+    write_record(args.out, note)
 
 
 def log_to(path: Path, ckpt: str) -> None:

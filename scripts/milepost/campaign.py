@@ -66,6 +66,7 @@ class Checkpoint:
     step: float | None
     generation: int
     serving: Serving
+    model_profile: str = "default"
 
 
 @dataclass(frozen=True)
@@ -340,6 +341,7 @@ def parse_checkpoint(cells: Mapping[str, str], sheet: Path, profiles: Mapping[st
         step=None if not step else int(step) if step.isdigit() else float(step),
         generation=int(cells.get("generation", 1)),
         serving=serving,
+        model_profile=name,
     )
 
 

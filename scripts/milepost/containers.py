@@ -1,25 +1,187 @@
-"""Commands inside an Apptainer image."""
+"""Programs inside an Apptainer image: what goes in, and nothing else does."""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from milepost.errors import ContainerError
+
+# What of the surroundings goes into an image: what is said about the job, its GPUs, the way out and the hub.
+PASSED = re.compile(
+    "LANG|LC_[A-Z]+|TZ|TMPDIR|CUDA_VISIBLE_DEVICES|(CUDA|NCCL|NVIDIA|GLOO|UCX|SLURM|HF|VLLM|OMP|MKL|TORCH|TORCHINDUCTOR"
+    "|TRITON|NEMO_EVALUATOR)_[A-Z0-9_]+|DO_NOT_TRACK|TORCHDYNAMO_DISABLE|(https?|no|all)_proxy|(HTTPS?|NO|ALL)_PROXY"
+)
+
+ADDRESS = re.compile("[a-z]+://(?P<name>.+)")
+
+
+@dataclass(frozen=True)
+class Containers:
+    """The key `containers` of the configuration.
+
+    Attributes:
+        vllm: Image file that vLLM runs in, or None: it runs from envs/vllm.
+        nemo: Likewise for NeMo Evaluator.
+        nv: Whether NVIDIA's driver goes in.
+        binds: Further folders that go in.
+        caches: Folder of what vLLM and its compilers keep.
+        bind_environments: Whether the environments of envs/ go in: the images bring none.
+    """
+
+    vllm: Path | None = None
+    nemo: Path | None = None
+    nv: bool = True
+    binds: tuple[Path, ...] = ()
+    caches: Path = Path("results/caches")
+    bind_environments: bool = False
+
+
+def read_containers(config: Mapping[str, Any]) -> Containers:
+    """What a campaign's configuration says about containers. That the images exist is not checked."""
+    spec = config.get("containers", {})
+    folder = Path(spec.get("folder", "results/images"))
+    return Containers(
+        vllm=image_file(spec["vllm"], folder) if "vllm" in spec else None,
+        nemo=image_file(spec["nemo"], folder) if "nemo" in spec else None,
+        nv=spec.get("nv", True),
+        binds=tuple(map(Path, spec.get("binds", []))),
+        caches=Path(spec.get("caches", "results/caches")),
+        bind_environments=spec.get("bind_environments", False),
+    )
+
+
+def image_file(name: str, folder: Path) -> Path:
+    """The file of an image that the configuration names by file, address or definition.
+
+    >>> image_file("vllm.sif", Path("/apps")), image_file("/data/own.sif", Path("/apps"))
+    (PosixPath('/apps/vllm.sif'), PosixPath('/data/own.sif'))
+    >>> image_file("docker://vllm/vllm-openai:v0.32.0", Path("/apps"))
+    PosixPath('/apps/vllm_vllm-openai_v0.32.0.sif')
+    >>> image_file("vllm-cpu.def", Path("/apps"))
+    PosixPath('/apps/vllm-cpu.sif')
+    """
+    address = ADDRESS.fullmatch(name)
+    if address:
+        return folder / (re.sub("[^A-Za-z0-9.-]+", "_", address["name"]) + ".sif")
+    if name.endswith(".def"):
+        return folder / (Path(name).stem + ".sif")
+    return folder / name
+
+
+def require_image(image: Path) -> Path:
+    """An image that exists.
+
+    Raises:
+        ContainerError: It does not; the message names its neighbours.
+    """
+    if image.exists():
+        return image
+    there = sorted(path.name for path in image.parent.glob("*.sif"))
+    raise ContainerError(
+        f"The container image {image} does not exist (from {Path.cwd()}). Images in {image.parent}: {', '.join(there) or 'none'}."
+        " Correct 'vllm', 'nemo' or 'folder' under 'containers' in the config, or run `snakemake prepare_images` on a host"
+        " with a way out: it pulls and builds what the config names by address or definition."
+    )
 
 
 def inside(
-    command: Sequence[str], image: str | None, *, env: Mapping[str, str], binds: Iterable[Path] = (), nv: bool = False
+    command: Sequence[str],
+    image: str | None,
+    *,
+    env: Mapping[str, str],
+    binds: Iterable[Path] = (),
+    nv: bool = False,
 ) -> tuple[list[str], dict[str, str]]:
-    """The command that runs another one inside an image, and the environment to start it in.
+    """The command and the environment that start a program within an Apptainer image.
+
+    Inside, there is the image, the current folder, the binds, and the site's own mounts. Variables go in by way of the
+    environment, so that no key stands on a command line.
 
     Args:
-        command: What to run.
-        image: An image file or folder; None runs the command where we are, unchanged.
-        env: What the command finds in its environment; nothing of it stands on a command line.
-        binds: Folders of this machine that it needs, at the same place.
-        nv: Whether it uses the GPU.
+        command: The program with its arguments.
+        image: An image's file, or None: the program is started bare.
+        env: The program's own variables. All of them go in, as they are, and of the surroundings only those that
+            `PASSED` names; so do not hand over the whole of `os.environ`. Folders that PATH has in front of the
+            surroundings' own are put in front of the image's PATH. Bare, they stand on top of `os.environ`.
+        binds: Folders and files that are to be found inside under the names that they have outside.
+        nv: Whether to bring in NVIDIA's driver; harmless without a GPU.
+
+    Raises:
+        ContainerError: No Apptainer here, or a path that cannot be bound.
     """
     if image is None:
-        return list(command), dict(env)
-    mounts = [option for folder in dict.fromkeys(binds) for option in ("--bind", f"{folder}:{folder}")]
-    words = ["apptainer", "exec", "--cleanenv", *(["--nv"] if nv else []), *mounts, image, *command]
-    return words, {**env, **{f"APPTAINERENV_{name}": value for name, value in env.items()}}
+        return list(command), {**os.environ, **env}
+    executable, prefix = find_apptainer()
+    words = [
+        executable, "exec",
+        "--cleanenv",
+        # Otherwise a shell inside replaces $NAME and runs `commands` in the values.
+        "--no-eval",
+        *(["--nv"] if nv else []),
+        "--pwd", os.getcwd(),
+        *(word for path in bind_points([Path.cwd(), *binds]) for word in ("--mount", mount(path))),
+        image, *command,
+    ]  # fmt: skip
+    given = {name: value for name, value in os.environ.items() if PASSED.fullmatch(name)}
+    # Packages in the user's home are not the image's; without this, Python would prefer them.
+    given |= {"PYTHONNOUSERSITE": "1", **env}
+    ahead = given.pop("PATH", "").removesuffix(os.environ.get("PATH", os.defpath)).strip(os.pathsep)
+    if ahead:
+        given["PREPEND_PATH"] = ahead
+    return words, {**os.environ, **{f"{prefix}_{name}": value for name, value in given.items()}}
+
+
+def find_apptainer() -> tuple[str, str]:
+    """Apptainer's executable and the beginning of the names of variables that it hands in.
+
+    Raises:
+        ContainerError: There is neither Apptainer nor Singularity on PATH.
+    """
+    for name, prefix in (("apptainer", "APPTAINERENV"), ("singularity", "SINGULARITYENV")):
+        executable = shutil.which(name)
+        if executable:
+            return executable, prefix
+    raise ContainerError(
+        "The config names a container image, but there is neither apptainer nor singularity on PATH on this host. Load your"
+        " site's module for it, or take 'containers' out of the config to run from envs/."
+    )
+
+
+def bind_points(paths: Iterable[Path]) -> list[str]:
+    """The absolute names under which paths have to be bound, parents first, each once.
+
+    A path that leads over a link is bound under its own name and where the link points to.
+
+    Raises:
+        ContainerError: A path does not exist.
+    """
+    points: list[str] = []
+    for path in paths:
+        if not path.exists():
+            raise ContainerError(f"{path} does not exist, so it cannot be bound into a container image.")
+        points += [os.path.realpath(path), os.path.abspath(path)]
+    real = set(points[::2])
+    found: list[str] = []
+    for point in sorted(set(points), key=lambda point: (len(Path(point).parts), point)):
+        covered = point in real and any(Path(point).is_relative_to(parent) for parent in found if parent in real)
+        if not covered:
+            found.append(point)
+    return found
+
+
+def mount(path: str) -> str:
+    """A bind mount of a path on itself, as a value of --mount: a record of CSV.
+
+    >>> mount("/data/a, b")
+    'type=bind,"src=/data/a, b","dst=/data/a, b"'
+    """
+    if not path.isprintable():
+        raise ContainerError(f"{path!r} cannot be bound into a container image: its name holds control characters.")
+    quoted = path.replace('"', '""')
+    return f'type=bind,"src={quoted}","dst={quoted}"'

@@ -47,6 +47,10 @@ class EnvironmentMissingError(MilepostError):
     """An environment in envs/ is not installed, or cannot run on this machine."""
 
 
+class ContainerError(MilepostError):
+    """A container image, or the program that runs it, is missing or cannot be used."""
+
+
 class HarnessError(MilepostError):
     """NeMo Evaluator failed, or its results cannot be read."""
 

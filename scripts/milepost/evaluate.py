@@ -1,7 +1,8 @@
 """The supervisor of one checkpoint's job: finds what is missing, serves the model once, asks everything, keeps it.
 
 A task that fails leaves the others running. The death of the server ends the job within seconds, and what was under way
-then was not asked. TERM and INT end it within 8 s, with nothing left behind but what is stored.
+then was not asked. TERM, INT and a walltime that is nearly over end it within 8 s, with nothing left behind but what is
+stored.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import signal
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,7 @@ from milepost import __version__, nemo
 from milepost.campaign import Checkpoint, find_model
 from milepost.client import Client, RequestError, read_reply
 from milepost.endpoints import Endpoint
+from milepost.endpoints.gpus import check_visible
 from milepost.endpoints.vllm import VllmServer, engine_version
 from milepost.environments import environment_python
 from milepost.errors import MilepostError, ModelError, ServerError
@@ -30,6 +32,7 @@ from milepost.processes import Watchdog
 from milepost.provenance import engine_versions
 from milepost.records import Answer, PromptSet, Usage
 from milepost.store import TaskStore, open_stores
+from milepost.walltime import MARGIN_S, near_the_end
 from milepost.work import STORE, Request, missing_runs, remember_complete, requests_of
 
 log = logging.getLogger("milepost")
@@ -54,6 +57,7 @@ class Job:
     nemo_parallel: int
     logs: Path
     nemo: dict[str, nemo.Setting] = field(default_factory=dict)
+    walltime_margin_s: float = MARGIN_S
 
     @property
     def store(self) -> Path:
@@ -70,7 +74,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     Raises:
         ServerError: The server did not start, or died.
         StoreError: Another writer is at work.
-        Stopped: TERM or INT came.
+        Stopped: TERM or INT came, or the walltime was nearly over.
     """
     lease, dead = acquire(job.store / ".lease", log.info)
     try:
@@ -135,6 +139,7 @@ class Supervisor:
                 f"Answers of {self.job.ckpt.name!r} are missing, and its server needs {wanted} GPU(s), but this job was"
                 f" given {self.job.gpus}: the store had looked complete. Run again: the next job asks for them."
             )
+        check_visible(self.job.ckpt)
 
     def check_identity(self) -> None:
         """What is served now must be what the answers are filed under: a job may have waited for days."""
@@ -154,16 +159,17 @@ class Supervisor:
         """Serve and ask, until done, told to stop, or the server is dead."""
         loop = asyncio.get_running_loop()
         task = asyncio.create_task(self.serve(work, runs, stores))
-        told: list[signal.Signals] = []
+        told: dict[str, str] = {}  # by whom, as the ledger names it, and in words
 
-        def stop(number: signal.Signals) -> None:
+        def stop(end: str, words: str) -> None:
             if not told:
-                told.append(number)
+                told[end] = words
                 task.cancel()
 
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop, number)
+            loop.add_signal_handler(number, stop, number.name, f"Told to end by {number.name}")
         keeper = asyncio.create_task(self.keep(stores, task))
+        clock = asyncio.create_task(self.watch_walltime(stop))
         end = "failed"
         try:
             await task
@@ -172,15 +178,22 @@ class Supervisor:
             if not told:
                 keeper.result()  # raises what it met: the lease was lost
                 raise
-            end = told[0].name
+            ((end, words),) = told.items()
             raise Stopped(
-                f"Told to end by {end} after {self.done} of {self.total} answers. What came is stored; the next run goes on there."
+                f"{words} after {self.done} of {self.total} answers. What came is stored; the next run goes on there, and so"
+                " does Snakemake's retry, with the time that the profile gives it."
             ) from None
         finally:
             keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+            clock.cancel()
+            await asyncio.gather(keeper, clock, return_exceptions=True)
             self.ledger.over()
             append_line(self.job.store, self.ledger.line(end))
+
+    async def watch_walltime(self, stop: Callable[[str, str], None]) -> None:
+        """End this attempt while there is time to do it cleanly: SLURM would kill it in the middle."""
+        left = await near_the_end(self.job.walltime_margin_s)
+        stop("walltime", f"Ended by itself, because {max(left, 0):.0f} s of this job's walltime are left,")
 
     async def keep(self, stores: dict[str, TaskStore], task: asyncio.Task[None]) -> None:
         """Sync the stores, show that the lease's holder lives, and tell the user how far it is."""

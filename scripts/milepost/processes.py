@@ -20,6 +20,11 @@ from milepost.errors import ServerError
 
 GRACE_S = 3.0
 MARK = "MILEPOST_WATCHDOG"  # a variable in the environment of every program that a watchdog looks after
+# Apptainer starts what is inside an image with the variables that begin so, and empties its own environment.
+MARKS = (MARK, f"APPTAINERENV_{MARK}", f"SINGULARITYENV_{MARK}")
+
+# Places in /proc/PID/stat after the name.
+GROUP, SESSION = 2, 3
 
 
 class Watchdog:
@@ -82,7 +87,7 @@ class ProcessGroup:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.DEVNULL, stdout=file, stderr=asyncio.subprocess.STDOUT,
-                env={**env, MARK: watchdog.mark}, cwd=cwd, start_new_session=True,
+                env={**env, **dict.fromkeys(MARKS, watchdog.mark)}, cwd=cwd, start_new_session=True,
             )  # fmt: skip
         watchdog.watch(process.pid)
         return cls(process, watchdog, log)
@@ -92,10 +97,14 @@ class ProcessGroup:
         group = self.process.pid
         _signal_group(group, signal.SIGTERM)
         deadline = time.monotonic() + grace_s
-        while time.monotonic() < deadline and _group_lives(group):
+        while time.monotonic() < deadline and _processes(GROUP, group):
             await asyncio.sleep(0.05)
         # Also where the leader has ended: its children may not have.
         _signal_group(group, signal.SIGKILL)
+        # The program that mounts a container image for it is a group of its own, in the same session, and outlives a KILL.
+        for pid in _processes(SESSION, group):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         await self.process.wait()
         self._watchdog.forget(group)
 
@@ -120,17 +129,18 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _group_lives(group: int) -> bool:
-    """Whether a process of the group runs; the remains of ended ones do not count."""
+def _processes(field: int, number: int) -> list[int]:
+    """The processes of a group or a session; the remains of ended ones do not count."""
+    found = []
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             try:
                 fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            if int(fields[2]) == group and fields[0] != "Z":
-                return True
-    return False
+            if int(fields[field]) == number and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
 
 
 def free_port() -> int:

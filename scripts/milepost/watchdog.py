@@ -27,6 +27,7 @@ def main() -> None:
         else:
             groups.discard(group)
     time.sleep(START_S)
+    sessions = set(groups)
     for number, wait_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 0.0)):
         groups |= marked(sys.argv[1].encode())
         for group in list(groups):
@@ -34,8 +35,28 @@ def main() -> None:
                 os.killpg(group, number)
             except ProcessLookupError:
                 groups.discard(group)
+        sessions |= groups
         if groups:
             time.sleep(wait_s)
+    # The program that mounts a container image is a group of its own, in the session of the program that is inside.
+    for pid in members(sessions):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def members(sessions: set[int]) -> list[int]:
+    """The processes of these sessions."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                if os.getsid(int(entry.name)) in sessions:
+                    found.append(int(entry.name))
+            except ProcessLookupError:
+                continue
+    return found
 
 
 def marked(word: bytes) -> set[int]:

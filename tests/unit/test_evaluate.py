@@ -4,6 +4,7 @@ import re
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from milepost import environments
 from milepost import evaluate as evaluate_module
 from milepost.campaign import load_campaign
 from milepost.errors import ModelError, ServerError, StoreError
-from milepost.evaluate import Job, evaluate
+from milepost.evaluate import Job, Stopped, evaluate
 from milepost.lease import started
 from milepost.records import read_prompts, read_record
 from milepost.store import TaskStore
@@ -211,6 +212,26 @@ def test_told_to_end_with_requests_in_flight_it_is_gone_and_the_next_goes_on(cam
     assert len(stored(campaign)) == 12
 
 
+def test_it_ends_by_itself_before_the_walltime(campaign, tmp_path, monkeypatch):
+    campaign.profile(concurrency=2)
+    campaign.faults("m1", "slow 1")
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.parent.mkdir()
+    ends = int(time.time()) + 24
+    squeue.write_text(f"#!/bin/sh\necho 0:$(({ends} - $(date +%s)))\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with pytest.raises(Stopped, match=r"Ended by itself, because 2[01] s of this job's walltime are left"):
+        evaluate(replace(job(campaign), walltime_margin_s=21.5))
+    kept = stored(campaign)
+    assert [line["end"] for line in ledger()] == ["walltime"]
+    assert ledger()[0]["requests"] == len(kept) < 12
+    monkeypatch.delenv("SLURM_JOB_ID")
+    campaign.faults("m1")
+    assert evaluate(job(campaign))["ledger"]["requests"] == 12
+
+
 def test_server_and_harness_that_do_not_end_by_themselves_are_gone_in_time(campaign, tmp_path):
     campaign.write("config/tasks/n.yaml", json.dumps(NEMO))
     campaign.select("t1", "n")
@@ -327,7 +348,8 @@ def test_the_key_is_nowhere(campaign):
     assert [path for path in files if key in path.read_bytes()] == []
 
 
-def test_a_server_without_its_gpus_is_not_started(campaign):
+def test_a_server_without_its_gpus_is_not_started(campaign, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     campaign.profile(gpus=1)
     with pytest.raises(
         ServerError,
@@ -338,6 +360,16 @@ def test_a_server_without_its_gpus_is_not_started(campaign):
     evaluate(job(campaign, gpus=1))
     evaluate(job(campaign, gpus=0))
     assert ledger()[0]["gpus"] == 1
+
+
+def test_why_a_job_failed_stands_in_its_log(campaign):
+    campaign.profile(gpus=1)
+    process = start(campaign)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    paragraph = "ServerError: Answers of 'c1' are missing, and its server needs 1 GPU(s), but this job was given 0"
+    assert paragraph in said
+    assert paragraph in Path("logs/c1.log").read_text()
 
 
 def test_a_model_that_changed_since_the_job_was_planned_is_not_asked(campaign):

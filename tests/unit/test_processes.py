@@ -33,6 +33,13 @@ while [ ! -s "$PIDS" ]; do sleep 0.02; done
 exit 3
 """
 
+# A child in a process group of its own without any mark, as the program is that mounts a container image.
+MOUNTING = """
+bash -c 'set -m; env -i sleep 99 & echo $! >>"$PIDS"'
+echo $$ >>"$PIDS"
+exec sleep 99
+"""
+
 
 def pids_in(path, count, timeout_s=10.0):
     """The process ids that a tree has written down, once it is complete."""
@@ -78,6 +85,22 @@ def test_stop_leaves_nothing_of_a_tree(tmp_path, script, count, quick):
         assert gone_within(tree, 1)
         assert took < 0.6 if quick else 0.6 <= took < 4
         await group.stop(grace_s=0.6)
+        watchdog.close()
+
+    asyncio.run(play())
+
+
+def test_stop_ends_other_groups_of_the_session(tmp_path):
+    pids = tmp_path / "pids"
+
+    async def play():
+        watchdog = Watchdog()
+        env = {**os.environ, "PIDS": str(pids)}
+        group = await ProcessGroup.start(["sh", "-c", MOUNTING], env=env, log=tmp_path / "log", watchdog=watchdog)
+        tree = await asyncio.to_thread(pids_in, pids, 2)
+        assert len({os.getpgid(pid) for pid in tree}) == 2
+        await group.stop()
+        assert gone_within(tree, 1)
         watchdog.close()
 
     asyncio.run(play())
@@ -138,7 +161,12 @@ asyncio.run(main())
 
 @pytest.mark.parametrize(
     ("end", "script", "count", "seconds"),
-    [(signal.SIGKILL, OBEDIENT, 4, 2.5), (signal.SIGTERM, OBEDIENT, 4, 2.5), (signal.SIGKILL, STUBBORN, 6, 8.0)],
+    [
+        (signal.SIGKILL, OBEDIENT, 4, 2.5),
+        (signal.SIGTERM, OBEDIENT, 4, 2.5),
+        (signal.SIGKILL, STUBBORN, 6, 8.0),
+        (signal.SIGKILL, MOUNTING, 4, 5.0),
+    ],
 )
 def test_the_watchdog_ends_all_groups_when_the_supervisor_is_dead(tmp_path, end, script, count, seconds):
     pids = tmp_path / "pids"

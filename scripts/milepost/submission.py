@@ -1,0 +1,147 @@
+"""What a run would submit, as the workflow tells it: where, with what resources, for which checkpoints."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SERVING_RULE = "evaluate_checkpoint"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Jobs that ask for the same.
+
+    Attributes:
+        rule: Their rule.
+        ckpts: Checkpoints, for the rule that serves them.
+        gpus: GPUs of each job; 0 also for a checkpoint whose answers are all stored.
+        accounts: One, or several that take turns; none where the profile sets none.
+        runtimes: Walltime of each attempt in minutes; empty where none is set.
+    """
+
+    rule: str
+    ckpts: tuple[str, ...] = ()
+    gpus: int = 0
+    accounts: tuple[str, ...] = ()
+    partition: str | None = None
+    constraint: str | None = None
+    gpu_model: str | None = None
+    gres: str | None = None
+    mem_mb: int | None = None
+    runtimes: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Everything that a run would submit.
+
+    Attributes:
+        executor: Snakemake's, `slurm` or `local`.
+        attempts: How often a job is tried at most.
+        logdir: Where SLURM's own logs go.
+        locked: Whether Snakemake's lock lay here before this look.
+    """
+
+    executor: str = "local"
+    attempts: int = 1
+    logdir: str | None = None
+    locked: bool = False
+    requests: list[Request] = field(default_factory=list)
+
+    @property
+    def to_slurm(self) -> bool:
+        """Whether jobs go to SLURM."""
+        return self.executor == "slurm"
+
+    def request_of(self, ckpt: str) -> Request:
+        """What the checkpoint's job asks for."""
+        return next((request for request in self.requests if ckpt in request.ckpts), Request(SERVING_RULE))
+
+
+def read_submission(text: str | None) -> Submission:
+    """The submission as the rule hands it over; without it (a step run by hand), a run on this machine.
+
+    Args:
+        text: JSON `{"executor", "attempts", "logdir", "locked", "jobs": [{"rule", "ckpts", "attempts": [resources]}]}`.
+    """
+    if not text:
+        return Submission()
+    told = json.loads(text)
+    requests = [_request(job) for job in told["jobs"]]
+    return Submission(told["executor"], told["attempts"], told["logdir"], told["locked"], requests)
+
+
+def explain_refusals(snakemake_logs: Iterable[str]) -> list[str]:
+    """Say in a paragraph why SLURM did not take jobs, and write it into their logs; nothing if it took all.
+
+    Args:
+        snakemake_logs: Snakemake's own logs of the run that failed.
+    """
+    refused = refusals("".join(Path(log).read_text(errors="replace") for log in snakemake_logs))
+    paragraphs: dict[str, None] = {}
+    for rule, log, words in refused:
+        paragraph = (
+            f"SubmissionError: SLURM did not take the job of {rule}: {words} Nothing was asked, and no GPU was used."
+            " `snakemake preflight` with the same --profile says what this cluster offers;"
+            " `sacctmgr show associations user=$USER format=account,partition` shows your accounts, `sinfo -o '%P %l %G %f'` the"
+            " partitions with their longest walltime, GPUs and features. Correct slurm_account, slurm_partition, gpu_model,"
+            " constraint or runtime in the profile, and run again."
+        )
+        paragraphs[paragraph] = None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a") as file:
+                file.write(f"{paragraph}\n")
+    return list(paragraphs)
+
+
+def refusals(text: str) -> list[tuple[str, Path | None, str]]:
+    """Jobs that SLURM refused, in Snakemake's words: rule, log, and what was said; each once."""
+    found = []
+    for block in re.split(r"^Error in rule ", text, flags=re.MULTILINE)[1:]:
+        said = re.search(
+            r"sbatch failed\. The error message was '(?P<sbatch>.*?)'\.$"
+            r"|Job submission failed with exception: (?P<plugin>.*?)(?:For further error details|\n    \S|\Z)",
+            block,
+            re.DOTALL | re.MULTILINE,
+        )
+        if said is None:
+            continue
+        words = " ".join((said["sbatch"] or said["plugin"]).replace("sbatch: error:", "").split())
+        log = re.search(r"^    log: (.*?)(?: \(check log|$)", block, re.MULTILINE)
+        entry = (block.partition(":")[0], Path(log[1]) if log else None, words if words.endswith(".") else f"{words}.")
+        if entry not in found:
+            found.append(entry)
+    return found
+
+
+def _request(job: Mapping[str, Any]) -> Request:
+    first = job["attempts"][0]
+    runtimes = [attempt.get("runtime") for attempt in job["attempts"]]
+    return Request(
+        rule=job["rule"],
+        ckpts=tuple(job["ckpts"]),
+        gpus=_number(first.get("gpu")) or 0,
+        accounts=tuple(filter(None, re.split(r"[,\s]+", _text(first.get("slurm_account")) or ""))),
+        partition=_text(first.get("slurm_partition")),
+        constraint=_text(first.get("constraint")),
+        gpu_model=_text(first.get("gpu_model")),
+        gres=_text(first.get("gres")),
+        mem_mb=_number(first.get("mem_mb")),
+        runtimes=tuple(float(runtime) for runtime in runtimes if isinstance(runtime, int | float)),
+    )
+
+
+def _number(value: Any) -> int | None:
+    """A resource as a number, or None for what Snakemake could not say yet."""
+    return value if isinstance(value, int) else None
+
+
+def _text(value: Any) -> str | None:
+    """A resource as text. YAML makes a number of an account that has digits only."""
+    return None if value in (None, "") else str(value)

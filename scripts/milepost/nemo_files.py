@@ -115,16 +115,17 @@ def _used(name: str, configs: Mapping[Path, dict[str, Any]]) -> list[Path]:
 
 def _names(config: Mapping[str, Any]) -> list[str]:
     """What a task file may be called by: its task's or group's name, and its tags."""
-    found = [config.get("task"), config.get("group"), config.get("tag")]
-    return [name for one in found for name in (one if isinstance(one, list) else [one]) if isinstance(name, str)]
+    tags = config.get("tag")
+    found = [config.get("task"), config.get("group"), *(tags if isinstance(tags, list) else [tags])]
+    return [name for name in found if isinstance(name, str)]
 
 
 def _members(config: Mapping[str, Any]) -> list[str]:
-    """The names that a group's file lists."""
+    """The names that a group's file lists, groups within it included."""
     listed = config.get("task")
     if not isinstance(listed, list):
         return []
-    return [name for one in listed for name in ([one] if isinstance(one, str) else _names(one))]
+    return [name for one in listed for name in ([one] if isinstance(one, str) else [*_names(one), *_members(one)])]
 
 
 def _included(path: Path, config: Mapping[str, Any]) -> Iterator[Path]:

@@ -49,7 +49,8 @@ def prepare(folder, model, tasks):
     for name in tasks:
         write(folder / f"config/tasks/{name}.yaml", TASKS[name])
     write(
-        folder / "config/config.yaml", {"tasks": list(tasks), "nemo_parallel": 2, "model_profiles": {"default": PROFILE}}
+        folder / "config/config.yaml",
+        {"tasks": list(tasks), "nemo_parallel": 2, "model_profiles": {"default": PROFILE}},
     )
     (folder / "config/checkpoints.tsv").write_text("name\tmodel\nc\tmodel\n")
 
@@ -118,11 +119,15 @@ def test_scores_equal_those_by_hand_to_the_last_digit(campaign, evaluated, by_ha
     assert summary["value"] == group["metrics"][headline]["scores"][headline]["value"]
     # The error is lm-eval's own, too, where items are one task's: both have n - 1 in the denominator.
     if name != "group":
-        assert summary["stderr"] == pytest.approx(group["metrics"][headline]["scores"][headline]["stats"]["stderr"], rel=1e-9)
+        assert summary["stderr"] == pytest.approx(
+            group["metrics"][headline]["scores"][headline]["stats"]["stderr"], rel=1e-9
+        )
 
 
 def test_every_item_has_its_score(campaign, evaluated):
-    scores = {name: read_scores(campaign / f"results/scores/c/{name}.jsonl") for name in ("generate", "choose", "group")}
+    scores = {
+        name: read_scores(campaign / f"results/scores/c/{name}.jsonl") for name in ("generate", "choose", "group")
+    }
     assert [len(found) for found in scores.values()] == [50, 40, 80]
     ids = [score["id"] for score in scores["group"]]
     assert len(set(ids)) == 80
@@ -151,7 +156,11 @@ def test_a_group_that_weighs_its_tasks_equally_keeps_the_harness_number(campaign
 def test_a_task_that_fails_hurts_no_other(campaign, evaluated):
     _, code, said = evaluated
     assert code != 0
-    note = read_record(campaign / "logs/../results/evaluated/c.json") if (campaign / "results/evaluated/c.json").exists() else None
+    note = (
+        read_record(campaign / "logs/../results/evaluated/c.json")
+        if (campaign / "results/evaluated/c.json").exists()
+        else None
+    )
     assert note is None or note["tasks"]["broken"]["missing"] == 1
     assert "no-such-option" in said
     assert not (campaign / "results/summaries/c/broken.json").exists()

@@ -46,7 +46,9 @@ def test_the_configuration_of_a_run():
     assert "very-secret" not in json.dumps(made)
 
 
-@pytest.mark.parametrize(("kind", "path"), [("chat", "chat/completions"), ("completions", "completions"), ("embedding", "embeddings")])
+@pytest.mark.parametrize(
+    ("kind", "path"), [("chat", "chat/completions"), ("completions", "completions"), ("embedding", "embeddings")]
+)
 def test_the_address_of_each_type(kind, path):
     made = config(endpoint_type=kind)["target"]["api_endpoint"]
     assert (made["url"], made["type"]) == (f"http://127.0.0.1:9/v1/{path}", kind)
@@ -136,7 +138,12 @@ def test_the_environment_of_a_run(binaries, monkeypatch, offline, flags):
 def test_the_command_is_that_of_the_tasks_environment(binaries, name):
     harness = {} if name == "nemo" else {"environment": name}
     command, env = nemo.command_of(harness, Path("run-0.yml"), {"A": "b"}, nemo.Setting())
-    assert command == [str(binaries / name / ".venv/bin/nemo-evaluator"), "run_eval", "--run_config", str(binaries / "run-0.yml")]
+    assert command == [
+        str(binaries / name / ".venv/bin/nemo-evaluator"),
+        "run_eval",
+        "--run_config",
+        str(binaries / "run-0.yml"),
+    ]
     assert env["PATH"].split(os.pathsep)[0] == str(binaries / name / ".venv/bin")
     assert env["A"] == "b"
 

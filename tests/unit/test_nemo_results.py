@@ -111,7 +111,14 @@ def write_samples(folder, name, records, when=1.0):
 
 
 def sample(number, value, said="text", **fields):
-    return {"doc_id": number, "resps": [[said]], "filter": "none", "exact_match": value, "metrics": ["exact_match"], **fields}
+    return {
+        "doc_id": number,
+        "resps": [[said]],
+        "filter": "none",
+        "exact_match": value,
+        "metrics": ["exact_match"],
+        **fields,
+    }
 
 
 def test_the_newest_samples_of_each_task_count(tmp_path):

@@ -137,7 +137,7 @@ def test_scores_as_the_original(row):
 def test_scorer_as_the_original():
     prompt = {"id": "a", "prompt": "?", "target": "kitchen", "choices": ["office", "kitchen", "garden"]}
     answer = {"id": "a", "sample": 0, "content": "Mary is in the kitchen."}
-    (score,) = Scorer(embed=stub).score([prompt], [answer])
+    (score,) = Scorer(embed=stub, reading="whole").score([prompt], [answer])
     expected = next(r for r in APPLICABLE if r["case"] == 0)["group_scores"]
     assert score["score"] == 1
     assert score["metrics"]["avert_correct"] == pytest.approx(expected["correct"], abs=1e-9)

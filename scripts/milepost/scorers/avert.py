@@ -2,7 +2,8 @@
 
 Candidates are written for the right and for the wrong answers of an item (avert_candidates.py), each is compared with
 the model's answer (embedding.py), and the highest similarity of each group decides (avert_verdict.py). The embedder
-tells texts on one subject from texts on another; it does not tell a text from its denial.
+tells texts on one subject from texts on another; it does not tell a text from its denial, nor a conclusion from what led
+to it. So an answer's last sentences are read one by one, for what they name and rule out as well (statement.py).
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from milepost.errors import ConfigError, RecordError
@@ -19,11 +21,66 @@ from milepost.scorers.avert_candidates import candidate_groups
 from milepost.scorers.avert_verdict import Verdict, verdict_of
 from milepost.scorers.embedding import CosineSimilarity, Embed, MiniLM
 from milepost.scorers.responses import Response, read_responses, targets_of
+from milepost.scorers.statement import Options, last_sentences
 from milepost.text import normalized
 
 _SEED = 0
 # What the original gives an empty answer, too.
 _EMPTY = Verdict({"correct": 0.0, "wrong": 1.0}, match=False, tie=False)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the answers to one item are held against.
+
+    Attributes:
+        texts: The right and the wrong texts, by group.
+        candidates: For each of the texts, by group, how an answer would say it.
+        options: The same texts in one row: those that the item shows first, in its order.
+    """
+
+    texts: dict[str, list[str]]
+    candidates: dict[str, list[list[str]]]
+    options: Options
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Compares the answer as a whole, as the original does."""
+
+    def queries(self, text: str) -> list[str]:
+        """What of an answer is embedded."""
+        return [text]
+
+    def similarities(self, queries: Sequence[str], key: Key, cosines: CosineSimilarity) -> dict[str, list[float]]:
+        """How similar each text of each group is to the answer."""
+        return {
+            group: [max(cosines(queries[0], said)) for said in members] for group, members in key.candidates.items()
+        }
+
+
+@dataclass(frozen=True)
+class Statement:
+    """Reads what the answer's last sentences state."""
+
+    def queries(self, text: str) -> list[str]:
+        """What of an answer is embedded."""
+        return last_sentences(text)
+
+    def similarities(self, queries: Sequence[str], key: Key, cosines: CosineSimilarity) -> dict[str, list[float]]:
+        """How far the answer states each text of each group."""
+        said = {
+            text: forms
+            for group, members in key.texts.items()
+            for text, forms in zip(members, key.candidates[group], strict=True)
+        }
+        options = key.options.texts
+        stated = key.options.stated(queries, lambda sentence, at: max(cosines(sentence, said[options[at]])))
+        by_text = dict(zip(options, stated, strict=True))
+        return {group: [by_text[text] for text in members] for group, members in key.texts.items()}
+
+
+READINGS: Mapping[str, Whole | Statement] = {"statement": Statement(), "whole": Whole()}
 
 
 class Scorer:
@@ -41,6 +98,8 @@ class Scorer:
     Args:
         wrong: The wrong answers: an item's other choices, or the same list of texts for all items.
         extra_wrong: Wrong answers besides, for all items. A target is never a wrong answer.
+        reading: `statement`: what the answer's last sentences state decides; `whole`: the answer as a whole.
+        letters: Whether the prompts show the choices as A, B, C, … in their order, so that an answer may name a letter.
         enhance: Whether candidates are also written as answers would say them.
         truth: `names_target`: right is an answer that names the target, as a whole word, and no other choice.
         chance: Whether to score each answer with another item's candidates, too.
@@ -55,6 +114,8 @@ class Scorer:
         *,
         wrong: Literal["choices"] | Sequence[str] = "choices",
         extra_wrong: Sequence[str] = (),
+        reading: Literal["statement", "whole"] = "statement",
+        letters: bool = False,
         enhance: bool = True,
         truth: Literal["names_target"] | None = None,
         chance: bool = True,
@@ -62,6 +123,8 @@ class Scorer:
     ) -> None:
         self._wrong = wrong
         self._extra_wrong = extra_wrong
+        self._reading = READINGS[reading]
+        self._letters = letters
         self._enhance = enhance
         self._truth = truth
         self._chance = chance
@@ -81,17 +144,17 @@ class Scorer:
             EnvironmentMissingError: The embedder is not installed.
             ServerError: The embedder failed.
         """
-        groups = {prompt["id"]: self._groups_of(prompt) for prompt in prompts}
+        keys = {prompt["id"]: self._key_of(prompt) for prompt in prompts}
         others = other_items({prompt["id"]: targets_of(prompt) for prompt in prompts}) if self._chance else {}
         responses = list(read_responses(prompts, answers))
-        similarity = self._similarity(responses, groups)
+        cosines = self._cosines(responses, keys)
         for response in responses:
             text = response.text
             if text is None:
                 yield response.unscored(self.metrics)
                 continue
             item = response.prompt["id"]
-            verdict = _verdict(similarity, text, groups[item])
+            verdict = self._verdict(text, keys[item], cosines)
             metrics: dict[str, float | None] = {
                 "avert_match": float(verdict.match),
                 "avert_correct": verdict.shares["correct"],
@@ -106,21 +169,27 @@ class Scorer:
                 metrics["exact_agrees"] = float(metrics["exact_match"] == truth)
             if self._chance:
                 other = others[item]
-                metrics["chance"] = None if other is None else float(_verdict(similarity, text, groups[other]).match)
+                metrics["chance"] = None if other is None else float(self._verdict(text, keys[other], cosines).match)
             yield response.scored(float(verdict.match), metrics)
 
-    def _similarity(self, responses: Sequence[Response], groups: dict[str, dict[str, list[str]]]) -> CosineSimilarity:
-        queries = {response.text for response in responses if response.text}
+    def _cosines(self, responses: Sequence[Response], keys: Mapping[str, Key]) -> CosineSimilarity:
+        queries = {query for response in responses if response.text for query in self._reading.queries(response.text)}
         # Where no answer has a text, none of the candidates is worth starting a model.
-        documents = {text for group in groups.values() for members in group.values() for text in members}
+        documents = {
+            form for key in keys.values() for members in key.candidates.values() for forms in members for form in forms
+        }
         texts = queries | documents if queries else set()
         if self._embed is not None:
             return CosineSimilarity(self._embed, texts)
         with MiniLM() as embed:
             return CosineSimilarity(embed, texts)
 
-    def _groups_of(self, prompt: Prompt) -> dict[str, list[str]]:
-        """The candidates of an item."""
+    def _verdict(self, text: str, key: Key, cosines: CosineSimilarity) -> Verdict:
+        queries = self._reading.queries(text) if text else []
+        return verdict_of(self._reading.similarities(queries, key, cosines)) if queries else _EMPTY
+
+    def _key_of(self, prompt: Prompt) -> Key:
+        """What the answers to an item are held against."""
         targets = targets_of(prompt)
         wrong = self._others_of(prompt)
         if not wrong:
@@ -130,7 +199,20 @@ class Scorer:
                 "{name: avert, wrong: [...]}`; a task that has neither can use the scorer exact_match."
             )
         wrong += _without(self._extra_wrong, [*targets, *wrong])
-        return candidate_groups({"correct": targets, "wrong": wrong}, enhance=self._enhance)
+        texts = {"correct": targets, "wrong": wrong}
+        candidates = {
+            group: [candidate_groups({group: [text]}, enhance=self._enhance)[group] for text in members]
+            for group, members in texts.items()
+        }
+        shown = [choice for choice in prompt.get("choices", []) if choice in targets or choice in wrong]
+        if self._letters and shown != prompt.get("choices"):
+            raise RecordError(
+                f"The choices of item {prompt['id']!r} are not all different, or not all of them are right or wrong "
+                "answers, so a letter does not say which is meant. Correct the task's data, or leave out `letters`."
+            )
+        rest = [text for text in [*targets, *wrong] if text not in shown]
+        options = Options(tuple(dict.fromkeys([*shown, *rest])), lettered=len(shown) if self._letters else 0)
+        return Key(texts, candidates, options)
 
     def _others_of(self, prompt: Prompt) -> list[str]:
         """The wrong answers of an item, without the extra ones."""
@@ -196,12 +278,6 @@ def other_items(targets: dict[str, list[str]]) -> dict[str, str | None]:
         others |= {item: moved[item] for item in block}
         others |= {item: draw.choice(outside) if outside else None for item in back}
     return {item: others[item] for item in targets}
-
-
-def _verdict(similarity: CosineSimilarity, text: str, groups: dict[str, list[str]]) -> Verdict:
-    if not text:
-        return _EMPTY
-    return verdict_of({group: similarity(text, members) for group, members in groups.items()})
 
 
 def _without(texts: Sequence[str], excluded: Sequence[str]) -> list[str]:

@@ -1,0 +1,295 @@
+"""How often each scorer agrees with labels.
+
+python benchmarks/validity.py [--plot docs/images/validity.svg]
+
+Prints Markdown tables for docs/validity.md. Two sets of labelled answers:
+- easy: free answers of three models to 30 questions in ten orders of their options, each labelled right or wrong. They
+  are not part of this project: MILEPOST_SHARED names the folder that holds data/easy_problems. Three views of them: whole,
+  uncued (without the option's letter at the end), prose (letters written out).
+- places: answers about who is where, generated here, right and wrong in nine ways of saying it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from milepost.scorers.avert import Scorer  # noqa: E402 (the package is found from here)
+from milepost.scorers.embedding import CosineSimilarity, MiniLM  # noqa: E402
+from milepost.scorers.exact_match import Scorer as ExactMatch  # noqa: E402
+
+VIEWS = ("whole", "uncued", "prose")
+ROUNDS = 2000
+PLACES = ["kitchen", "garden", "office", "hallway", "bathroom", "bedroom"]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One answer and whether it is right."""
+
+    text: str
+    options: list[str]
+    correct: int
+    label: bool
+    cluster: str
+    group: str
+    """What R² is taken over: model and category."""
+
+
+def read_easy(folder: Path, view: str) -> tuple[list[Labelled], int]:
+    """The labelled answers in one view, and how many have no text in it."""
+    spec = importlib.util.spec_from_file_location("views", folder / "views.py")
+    assert spec is not None
+    assert spec.loader is not None
+    views = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(views)
+    found, blank = [], 0
+    for path in sorted(folder.glob("auto_eval-*.json")):
+        model = path.stem.removeprefix("auto_eval-")
+        for row in views.read(path):
+            if not row[view].strip():
+                blank += 1
+                continue
+            group = f"{model} {row['category']}"
+            found.append(Labelled(row[view], row["options"], row["correct"], row["label"], str(row["question"]), group))
+    return found, blank
+
+
+SAYINGS: dict[str, tuple[str, ...]] = {
+    "word": ("{said}", "{said}."),
+    "sentence": ("{who} is in the {said}.", "You will find {who} in the {said}."),
+    "corrected": ("At first {who} was in the {other}. Then {who} went to the {said}, and is there now.",),
+    "concluded": (
+        "{who} went to the {other}.\n{who} then went to the {said}.\nNobody else went to the {other}.\n\n"
+        "Therefore, the answer is the {said}.",
+    ),
+    "first": ("The {said}. {who} went there last, after leaving the {other}.",),
+    "ruled out": ("{who} is in the {said}, not in the {other}.", "Not in the {other}: {who} is in the {said}."),
+}
+WRONG_SAYINGS: dict[str, tuple[str, ...]] = {
+    "refusal": ("I am sorry, but I cannot say where {who} is.", "It is not possible to know where {who} is."),
+    "either": ("{who} is in the {right} or in the {other}.", "The {other} or the {right}."),
+    "denied": ("{who} is not in the {right}.", "The {right} is not where {who} is."),
+}
+
+
+def make_places(seed: int = 0, items: int = 40) -> Iterator[tuple[str, Labelled]]:
+    """Each way of saying an answer, with its name."""
+    draw = random.Random(seed)  # noqa: S311 (a draw of items, no secret)
+    for item in range(items):
+        right, wrong, other = draw.sample(PLACES, 3)
+        who = draw.choice(["Mary", "John", "Sandra", "Daniel"])
+        options = draw.sample(PLACES, len(PLACES))
+        for label, said in ((True, right), (False, wrong)):
+            for name, forms in SAYINGS.items():
+                text = draw.choice(forms).format(who=who, said=said, other=other)
+                yield name, Labelled(text, options, options.index(right), label, str(item), name)
+        for name, forms in WRONG_SAYINGS.items():
+            text = draw.choice(forms).format(who=who, right=right, other=other)
+            yield name, Labelled(text, options, options.index(right), False, str(item), name)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a method says of each answer: a score, and right or wrong."""
+
+    margins: np.ndarray
+    """Of shape (n_answers,): above 0 for right; the larger, the surer."""
+    right: np.ndarray
+
+
+Method = Callable[[Sequence[Labelled]], Judged]
+
+
+def records(rows: Sequence[Labelled]) -> tuple[list[Any], list[Any]]:
+    """Answers as the scorers take them, each with an item of its own."""
+    prompts = [
+        {"id": str(n), "prompt": "?", "target": row.options[row.correct], "choices": row.options}
+        for n, row in enumerate(rows)
+    ]
+    return prompts, [{"id": str(n), "sample": 0, "content": row.text} for n, row in enumerate(rows)]
+
+
+def exact_match(rows: Sequence[Labelled]) -> Judged:
+    """The whole answer is the target."""
+    found = [
+        score["score"] or 0.0 for score in ExactMatch(ignore_case=True, ignore_punctuation=True).score(*records(rows))
+    ]
+    return Judged(np.array(found) - 0.5, np.array(found) > 0)
+
+
+def semscore(embed: MiniLM) -> Method:
+    """Cosine of the answer with the target; right above a threshold that the other questions' answers choose."""
+
+    def judge(rows: Sequence[Labelled]) -> Judged:
+        targets = [row.options[row.correct] for row in rows]
+        similarity = CosineSimilarity(embed, {*targets, *(row.text for row in rows)})
+        scores = np.array([similarity(row.text, [target])[0] for row, target in zip(rows, targets, strict=True)])
+        labels = np.array([row.label for row in rows])
+        clusters = np.array([row.cluster for row in rows])
+        margins = np.empty(len(rows))
+        for cluster in np.unique(clusters):
+            held_out = clusters == cluster
+            margins[held_out] = scores[held_out] - best_threshold(scores[~held_out], labels[~held_out])
+        return Judged(margins, margins > 0)
+
+    return judge
+
+
+def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The threshold with the best balanced accuracy."""
+    order = np.argsort(scores)
+    ordered = labels[order]
+    # Right is what lies above: all, then without the lowest, and so on.
+    kept = (ordered.sum() - np.concatenate([[0], np.cumsum(ordered)])) / ordered.sum()
+    refused = np.concatenate([[0], np.cumsum(~ordered)]) / (~ordered).sum()
+    at = int(np.argmax(kept + refused))
+    edges = np.concatenate([[scores[order[0]] - 1], scores[order]])
+    return float(edges[at])
+
+
+def avert(embed: MiniLM, **options: Any) -> Method:
+    """Our scorer."""
+
+    def judge(rows: Sequence[Labelled]) -> Judged:
+        scores = list(Scorer(embed=embed, chance=False, **options).score(*records(rows)))
+        margins = [(s["metrics"]["avert_correct"] or 0) - (s["metrics"]["avert_wrong"] or 0) for s in scores]
+        return Judged(np.array(margins), np.array([s["score"] == 1 for s in scores]))
+
+    return judge
+
+
+def agreement(right: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy, balanced accuracy, precision, recall, F1 and Cohen's kappa."""
+    hit, miss = (right & labels).sum(), (~right & labels).sum()
+    alarm, reject = (right & ~labels).sum(), (~right & ~labels).sum()
+    total = len(labels)
+    accuracy = (hit + reject) / total
+    by_chance = ((hit + miss) * (hit + alarm) + (reject + alarm) * (reject + miss)) / total**2
+    return {
+        "accuracy": accuracy,
+        "balanced": (hit / max(hit + miss, 1) + reject / max(reject + alarm, 1)) / 2,
+        "precision": hit / (hit + alarm) if hit + alarm else float("nan"),
+        "recall": hit / max(hit + miss, 1),
+        "F1": 2 * hit / max(2 * hit + miss + alarm, 1),
+        "κ": (accuracy - by_chance) / (1 - by_chance) if by_chance < 1 else float("nan"),
+    }
+
+
+def r_squared(right: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> float:
+    """Squared correlation of score and labelled accuracy over model and category."""
+    names = sorted(set(groups))
+    member = np.array([[group == name for group in groups] for name in names])
+    scores, truth = member @ right / member.sum(1), member @ labels / member.sum(1)
+    return float(np.corrcoef(scores, truth)[0, 1] ** 2) if scores.std() > 0 else float("nan")
+
+
+def interval(right: np.ndarray, labels: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
+    """95 % percentile interval of the balanced accuracy, over questions drawn anew."""
+    draw = np.random.default_rng(0)
+    members = [np.flatnonzero(clusters == cluster) for cluster in np.unique(clusters)]
+    found = []
+    for _ in range(ROUNDS):
+        rows = np.concatenate([members[at] for at in draw.integers(len(members), size=len(members))])
+        found.append(agreement(right[rows], labels[rows])["balanced"])
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def print_table(title: str, rows: Sequence[Labelled], judged: dict[str, Judged], note: str = "") -> None:
+    """One table: a line for each method."""
+    labels = np.array([row.label for row in rows])
+    clusters = np.array([row.cluster for row in rows])
+    print(f"\n{title}: {len(rows)} answers, {labels.mean():.0%} of them right{note}\n")
+    print("| method | balanced accuracy [95 %] | accuracy | precision | recall | F1 | κ | R² |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, judge in judged.items():
+        low, high = interval(judge.right, labels, clusters)
+        numbers = agreement(judge.right, labels)
+        cells = [f"{numbers['balanced']:.3f} [{low:.2f}, {high:.2f}]"]
+        cells += [f"{numbers[key]:.3f}" for key in ("accuracy", "precision", "recall", "F1", "κ")]
+        cells += [f"{r_squared(judge.right, labels, [row.group for row in rows]):.2f}"]
+        print(f"| {name} | {' | '.join(cells)} |".replace("nan", "-"))
+
+
+def print_by_saying(rows: Sequence[Labelled], judged: dict[str, Judged]) -> None:
+    """Where each method fails: its accuracy by the way of saying."""
+    names = list(dict.fromkeys(row.group for row in rows))
+    labels = np.array([row.label for row in rows])
+    print(f"\nAccuracy by the way of saying it\n\n| method | {' | '.join(names)} |\n|---{'|---' * len(names)}|")
+    for name, judge in judged.items():
+        agree = judge.right == labels
+        cells = [f"{agree[[row.group == saying for row in rows]].mean():.2f}" for saying in names]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def plot(path: Path, rows: Sequence[Labelled], judged: dict[str, Judged]) -> None:
+    """Calibration: the share of right answers over the margin, in ten parts of equal size."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    sns.set_theme(style="whitegrid", palette="colorblind")
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    labels = np.array([row.label for row in rows])
+    for name, judge in judged.items():
+        parts = np.array_split(np.argsort(judge.margins, kind="stable"), 10)
+        axes.plot([judge.margins[p].mean() for p in parts], [labels[p].mean() for p in parts], "o-", label=name)
+    axes.axvline(0, color="0.5", linestyle=":")
+    axes.set(
+        title="Answers labelled right, over the margin of the score",
+        xlabel="margin: share of the right group minus share of the wrong one",
+        ylabel="share labelled right",
+        ylim=(-0.02, 1.02),
+    )
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    print(f"\nCalibration, view uncued: {path}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Judge, and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--plot", type=Path, help="where to draw the calibration of the margin (SVG or PNG)")
+    args = parser.parse_args(argv)
+    with MiniLM() as embed:
+        methods: dict[str, Method] = {
+            "exact match": exact_match,
+            "SemScore": semscore(embed),
+            "A-VERT, whole answer": avert(embed, reading="whole"),
+            "A-VERT, statement": avert(embed, letters=True),
+        }
+        shared = os.environ.get("MILEPOST_SHARED")
+        if shared is None:
+            print("easy: SKIPPED, MILEPOST_SHARED does not say where data/easy_problems lies.", file=sys.stderr)
+        for view in VIEWS if shared else ():
+            rows, blank = read_easy(Path(str(shared)) / "data" / "easy_problems", view)
+            judged = {name: method(rows) for name, method in methods.items()}
+            print_table(f"easy, view {view}", rows, judged, f"; {blank} without text left out")
+            if view == "uncued":
+                for model in sorted({row.group.split()[0] for row in rows}):
+                    own = [n for n, row in enumerate(rows) if row.group.split()[0] == model]
+                    part = {name: Judged(j.margins[own], j.right[own]) for name, j in judged.items()}
+                    print_table(f"easy, view uncued, {model}", [rows[n] for n in own], part)
+                if args.plot:
+                    plot(args.plot, rows, {name: j for name, j in judged.items() if name.startswith("A-VERT")})
+        places = [row for _, row in make_places()]
+        judged = {name: method(places) for name, method in methods.items()}
+        print_table("places", places, judged)
+        print_by_saying(places, judged)
+
+
+if __name__ == "__main__":
+    main()

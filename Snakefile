@@ -6,12 +6,12 @@ configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/submission.smk"
 include: "rules/preflight.smk"
 include: "rules/prepare.smk"
 include: "rules/evaluate.smk"
 include: "rules/score.smk"
 include: "rules/report.smk"
-include: "rules/preflight.smk"
 
 
 rule all:

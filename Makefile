@@ -53,6 +53,10 @@ check: setup ## Format, lint, types, unit tests and the examples in docstrings; 
 	$(bin)/mypy --strict scripts
 	$(bin)/pytest -n 2 tests/unit scripts
 
+.PHONY: test-serving
+test-serving: setup-serving setup ## NeMo Evaluator's harnesses on the demo's model, served by vLLM (minutes).
+	$(bin)/pytest tests/serving
+
 .PHONY: test-kills
 test-kills: setup-serving setup ## Kill running campaigns at KILLS random moments, and see that nothing is lost.
 	$(bin)/pytest tests/kills

@@ -163,10 +163,15 @@ def _value(value: Any) -> float | None:
 
 
 def _said(record: dict[str, Any]) -> str | None:
-    """What the model wrote: the first answer where the harness asked several times; None for log-probabilities."""
-    said: Any = record.get("resps")
-    while isinstance(said, list) and said:
-        said = said[0]
+    """What the model wrote: the first answer where the harness asked several times; None for log-probabilities.
+
+    `resps` holds a list for each request, with a text for each time it was asked, or a log-probability and whether it is
+    the largest.
+    """
+    try:
+        said = record["resps"][0][0]
+    except (KeyError, IndexError, TypeError):
+        return None
     return said if isinstance(said, str) else None
 
 

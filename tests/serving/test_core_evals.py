@@ -53,7 +53,7 @@ def server(tmp_path_factory):
         process.wait()
 
 
-def run_eval(folder, url, config, key=KEY):
+def run_eval(folder, url, config, key=KEY, model="tiny"):
     """What `nemo-evaluator run_eval` leaves: the finished process and results.yml, if there is one."""
     (folder / "run.yml").write_text(
         yaml.safe_dump(
@@ -62,7 +62,7 @@ def run_eval(folder, url, config, key=KEY):
                 "target": {
                     "api_endpoint": {
                         "url": f"{url}/chat/completions",
-                        "model_id": "tiny",
+                        "model_id": model,
                         "type": "chat",
                         "api_key_name": "SOME_KEY",
                     }
@@ -184,3 +184,32 @@ def test_nemo_lists_our_tasks_beside_its_own():
     ours = listed.split("milepost: \n")[1].split(":")[0]
     assert ours.split()[:8] == ["*", "jsonl", "*", "exact_match", "*", "constraints", "*", "avert"]
     assert "lm-evaluation-harness: " in listed
+
+
+def test_a_real_model_gets_the_numbers_that_a_campaign_gives_the_same_answers(served, tmp_path):
+    params = {
+        "parallelism": 16,
+        "temperature": 0.7,
+        "max_new_tokens": 16,
+        "extra": {"data": str(ROOT / "demo" / "data" / "sums.jsonl"), "samples": 4},
+    }
+    config = {"type": "milepost.exact_match", "params": params}
+    done, results = run_eval(tmp_path, served.url, config, served.key, served.model)
+    assert done.returncode == 0, done.stdout
+    score = results["tasks"]["exact_match"]["metrics"]["exact_match"]["scores"]["exact_match"]
+    # The campaign's own step, on the answers that the harness kept.
+    tasks = tmp_path / "config" / "tasks"
+    tasks.mkdir(parents=True)
+    spec = {"version": 1, "data": params["extra"]["data"], "samples": 4, "scorer": {"name": "exact_match"}}
+    (tasks / "sums.yaml").write_text(yaml.safe_dump(spec))
+    (tmp_path / "model.json").write_text('{"digest": "any"}\n')
+    kept = tmp_path / "out" / "milepost"
+    command = [sys.executable, ROOT / "scripts" / "score_answers.py", "--ckpt", "c", "--task", "sums"]
+    options = {"model": "model.json", "prompts": kept / "prompts.jsonl", "answers": kept / "answers.jsonl"}
+    options |= {"scores": "scores.jsonl", "summary": "summary.json"}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    subprocess.run([*command, *words], cwd=tmp_path, check=True)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert 0.5 < summary["value"] < 1  # the model knows its sums, and not all of them
+    assert (score["value"], score["stats"]["stderr"]) == (summary["value"], summary["stderr"])
+    assert score["stats"]["count"] == summary["n_items"]

@@ -1,12 +1,9 @@
 """NeMo Evaluator's lm-eval on the demo's model, served by vLLM: through a campaign, and by hand beside it."""
 
 import asyncio
-import json
-import math
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
@@ -15,7 +12,7 @@ from conftest import PROFILE, REPOSITORY, STEPS, snakemake, write
 from milepost import nemo
 from milepost.errors import HarnessError
 from milepost.processes import Watchdog
-from milepost.records import read_record, read_records, read_scores, read_summary
+from milepost.records import read_records, read_scores, read_summary
 from milepost.relay import answered
 
 HARNESS = "lm-evaluation-harness"
@@ -156,12 +153,6 @@ def test_a_group_that_weighs_its_tasks_equally_keeps_the_harness_number(campaign
 def test_a_task_that_fails_hurts_no_other(campaign, evaluated):
     _, code, said = evaluated
     assert code != 0
-    note = (
-        read_record(campaign / "logs/../results/evaluated/c.json")
-        if (campaign / "results/evaluated/c.json").exists()
-        else None
-    )
-    assert note is None or note["tasks"]["broken"]["missing"] == 1
     assert "no-such-option" in said
     assert not (campaign / "results/summaries/c/broken.json").exists()
     for name in TASKS:
@@ -176,7 +167,9 @@ def test_two_runs_at_a_temperature_give_different_answers(campaign, evaluated):
     assert (warm["n_items"], warm["n_samples"]) == (50, 100)
     assert warm["variance"]["decoding"] > 0
     repeats = warm["provenance"]["repeats"]
-    assert repeats["compared"] == 50 and repeats["same"] < 46 and "note" not in repeats
+    assert repeats["compared"] == 50
+    assert repeats["same"] < 46
+    assert "note" not in repeats
     (folder,) = (campaign / "results/store/c/warm").iterdir()
     seeds = [line["seed"] for number in range(2) for line in read_records(folder / f"run-{number}.requests.jsonl")]
     assert len(seeds) == len(set(seeds)) == 100, "every request has a seed of its own"
@@ -219,7 +212,15 @@ def test_a_run_that_was_cut_goes_on_where_it_was(campaign, served, evaluated, tm
         watchdog = Watchdog()
         try:
             going = asyncio.create_task(
-                nemo.run(header, 0, folder, served, nemo.Setting(tuning=PARALLEL), tmp_path / "log", watchdog)
+                nemo.run(
+                    header,
+                    0,
+                    folder,
+                    served,
+                    nemo.Setting(tuning={"params": {"parallelism": 1}}),
+                    tmp_path / "log",
+                    watchdog,
+                )
             )
             while cut_at and answered(record) < cut_at and not going.done():
                 await asyncio.sleep(0.01)
@@ -239,9 +240,6 @@ def test_a_run_that_was_cut_goes_on_where_it_was(campaign, served, evaluated, tm
     # One under way at the cut may be asked twice.
     assert answered(record) <= 50 + 2
     assert texts(folder) == texts(campaign / "results/harness/c/generate/run-0")
-
-
-PARALLEL = {"params": {"parallelism": 1}}
 
 
 def read_record_of(path):
@@ -266,4 +264,3 @@ def test_a_task_that_lm_eval_cannot_run_says_why(campaign, served, evaluated, tm
 def test_no_key_is_written_down(campaign, served, evaluated):
     written = subprocess.run(["grep", "-rlF", served.key, campaign], capture_output=True, text=True, check=False)
     assert written.stdout.split() == []
-    assert math.isfinite(result(campaign, "generate")["value"]) and json.loads("1") == 1 and Path(campaign).is_dir()

@@ -124,9 +124,9 @@ def test_a_server_that_is_gone_is_a_bad_gateway(tmp_path):
         async with (
             Relay(server, 1, tmp_path / "r.jsonl", lambda line: None) as endpoint,
             aiohttp.ClientSession() as session,
+            post(session, endpoint, {"a": 1}) as reply,
         ):
-            async with post(session, endpoint, {"a": 1}) as reply:
-                return reply.status, await reply.text()
+            return reply.status, await reply.text()
 
     status, said = asyncio.run(run())
     assert status == 502

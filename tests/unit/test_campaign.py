@@ -68,7 +68,7 @@ def test_a_campaign():
     campaign = write(sheet="name\tmodel\trevision\trun\tstep\tgpus\tmodel_profile\tvllm_args\tgeneration\n"
                            "c\tmodel\t\trun-1\t2.5\t\ttiny\t--max_model_len 512 --seed=1\t2\n")  # fmt: skip
     serving = Serving(gpus=0, vllm_args={"dtype": "float32", "max-model-len": "512", "seed": "1"})
-    assert campaign.checkpoints == {"c": Checkpoint("c", "model", None, "run-1", 2.5, 2, serving)}
+    assert campaign.checkpoints == {"c": Checkpoint("c", "model", None, "run-1", 2.5, 2, serving, "tiny")}
     assert campaign.tasks["t"].kind == "native"
     assert campaign.named("native") == ["t"]
     assert campaign.named("nemo") == []

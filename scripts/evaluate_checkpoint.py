@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from milepost.campaign import load_campaign
+from milepost.containers import read_containers
 from milepost.errors import MilepostError, run_step
 from milepost.evaluate import Job, evaluate
 from milepost.processes import end_with_snakemake
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         gpus=args.gpus,
         nemo_parallel=campaign.config.get("nemo_parallel", 2),
         logs=args.log.parent,
+        containers=read_containers(campaign.config),
         walltime_margin_s=campaign.config.get("walltime_margin_s", MARGIN_S),
     )
     try:

@@ -13,13 +13,14 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from milepost import __version__, nemo
 from milepost.campaign import Checkpoint, find_model
 from milepost.client import Client, RequestError, read_reply
+from milepost.containers import Containers
 from milepost.endpoints import Endpoint
 from milepost.endpoints.gpus import check_visible
 from milepost.endpoints.vllm import VllmServer, engine_version
@@ -57,6 +58,7 @@ class Job:
     nemo_parallel: int
     logs: Path
     walltime_margin_s: float = MARGIN_S
+    containers: Containers = field(default_factory=Containers)
 
     @property
     def store(self) -> Path:
@@ -150,7 +152,10 @@ class Supervisor:
 
     def versions(self) -> dict[str, str]:
         """Versions of what is going to answer."""
-        versions = {"milepost": __version__, "engine": engine_version(environment_python("vllm"))}
+        # What is inside an image, only the server can say.
+        bare = self.job.containers.vllm is None
+        engine = engine_version(environment_python("vllm")) if bare else "unknown"
+        versions = {"milepost": __version__, "engine": engine}
         if any(prompts.header["kind"] == "nemo" for prompts in self.job.prompts.values()):
             versions |= nemo.versions()
         return versions
@@ -224,13 +229,16 @@ class Supervisor:
     ) -> None:
         """Start the server, run everything beside each other, end the server."""
         watchdog = Watchdog()
-        server = VllmServer(self.job.ckpt, self.job.logs / f"{self.job.ckpt.name}.server.log", watchdog)
+        output = self.job.logs / f"{self.job.ckpt.name}.server.log"
+        server = VllmServer(self.job.ckpt, output, watchdog, containers=self.job.containers)
         try:
             self.ledger.starting()
             log.info("%d answers and %d NeMo runs are missing; starting the server", len(work), len(runs))
             begun = time.monotonic()
             await server.start()
             self.ledger.ready()
+            if self.job.containers.vllm is not None:
+                self.ledger.versions["engine"] = await server.version()
             log.info("the server answers after %.0f s", time.monotonic() - begun)
             death = asyncio.create_task(server.died())
             native = asyncio.create_task(self.ask(iter(work), stores, server.endpoint))

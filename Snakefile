@@ -10,6 +10,7 @@ include: "rules/prepare.smk"
 include: "rules/evaluate.smk"
 include: "rules/score.smk"
 include: "rules/report.smk"
+include: "rules/submission.smk"
 include: "rules/preflight.smk"
 
 

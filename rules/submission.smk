@@ -1,0 +1,76 @@
+# What a run would submit, and what SLURM refused. No rules here.
+from snakemake.iocontainers import Wildcards
+from snakemake.logging import logger
+
+from milepost.submission import explain_refusals
+
+LOOKS = {"preflight", "plan", "preview_prompts"}
+# What SLURM is asked for.
+SUBMITTED = {"slurm_account", "slurm_partition", "constraint", "gpu", "gpu_model", "gres", "mem_mb", "runtime"}
+# Before this look takes the lock itself.
+LOCKED = IS_MAIN and any(Path(".snakemake/locks").glob("*"))
+
+
+class TableOnly:
+    """Lets nothing but a failure before the table through to the terminal, if there are only looks to take."""
+
+    def __init__(self):
+        self.begun = False
+
+    def filter(self, record):
+        looks = workflow.dag_settings is not None and set(workflow.dag_settings.targets) <= LOOKS
+        if looks and workflow.dag_settings.targets and not workflow.dryrun:
+            # The step's own words say what is wrong; Snakemake would add three times that the step failed.
+            self.begun |= str(getattr(record, "event", "")) == "job_started"
+            return record.levelname in ("ERROR", "CRITICAL") and not self.begun
+        return True
+
+
+for handler in logger.handlers:
+    if handler.name == "DefaultStreamHandler":
+        handler.addFilter(TableOnly())
+
+
+def explain_refused_jobs(logs):
+    """If SLURM did not take a job at all, say so in its log, and last on the terminal: Snakemake's words fill a page."""
+    if workflow.executor_plugin.name == "slurm":
+        for paragraph in explain_refusals(logs):
+            print(f"\n{paragraph}\n", file=sys.stderr)
+
+
+def attempts_of(step, wildcards):
+    """What the jobs of a rule ask for, attempt by attempt."""
+    skipped = set(step.resources) - SUBMITTED - {"_cores"}
+    asked = []
+    for attempt in range(1, workflow.execution_settings.retries + 2):
+        found = dict(step.expand_resources(Wildcards(fromdict=wildcards), [], attempt, skip_evaluation=skipped).items())
+        asked.append({name: getattr(found[name], "value", found[name]) for name in sorted(SUBMITTED & set(found))})
+    return asked
+
+
+def submission(wildcards):
+    """What a run with this profile would submit, for the script: jobs that ask for the same stand together."""
+    settings = workflow.executor_settings
+    # No job is submitted here, so no first status check is waited for.
+    if hasattr(settings, "init_seconds_before_status_checks"):
+        settings.init_seconds_before_status_checks = 1
+    jobs = {}
+    for step in workflow.rules:
+        if workflow.is_local(step) or step.name == "all":
+            continue
+        fits = re.compile(step.wildcard_constraints.get("task", ".*")).fullmatch
+        each = [{"ckpt": ckpt, "task": task} for ckpt in CHECKPOINTS for task in list(filter(fits, TASKS))[:1]]
+        for wildcards in each if step.name == "evaluate_checkpoint" else each[:1]:
+            asked = attempts_of(step, {name: wildcards[name] for name in step.wildcard_names})
+            job = {"rule": step.name, "ckpts": [], "attempts": asked}
+            same = jobs.setdefault(json.dumps(job, sort_keys=True, default=str), job)
+            if step.name == "evaluate_checkpoint":
+                same["ckpts"].append(wildcards["ckpt"])
+    told = {
+        "executor": workflow.executor_plugin.name,
+        "attempts": workflow.execution_settings.retries + 1,
+        "logdir": str(getattr(settings, "logdir", None) or ""),
+        "locked": LOCKED,
+        "jobs": list(jobs.values()),
+    }
+    return json.dumps(told, default=str)

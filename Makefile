@@ -61,6 +61,10 @@ test-serving: setup-serving setup ## NeMo Evaluator's harnesses on the demo's mo
 test-kills: setup-serving setup ## Kill running campaigns at KILLS random moments, and see that nothing is lost.
 	$(bin)/pytest tests/kills
 
+.PHONY: test-cluster
+test-cluster: setup-serving ## As root on Debian 12: bring up a real SLURM cluster here, and play a campaign's faults on it.
+	@tests/cluster/run.sh
+
 .PHONY: docs
 docs: setup ## Write config/README.md anew from the schemas.
 	$(bin)/python scripts/document_config.py

@@ -1,10 +1,10 @@
-# What the looks before a run share: how they print, and what a run with this profile would submit. No rules here.
+# What a run would submit, and what SLURM refused. No rules here.
 from snakemake.iocontainers import Wildcards
 from snakemake.logging import logger
 
 from milepost.submission import explain_refusals
 
-LOOKS = {"preflight", "plan", "preview_prompts"}
+LOOKS = {"preflight", "plan", "preview_prompts", "list_evals", "prefetch"}
 # What SLURM is asked for.
 SUBMITTED = {"slurm_account", "slurm_partition", "constraint", "gpu", "gpu_model", "gres", "mem_mb", "runtime"}
 # Before this look takes the lock itself.
@@ -38,12 +38,12 @@ def explain_refused_jobs(logs):
             print(f"\n{paragraph}\n", file=sys.stderr)
 
 
-def attempts_of(rule, wildcards):
+def attempts_of(step, wildcards):
     """What the jobs of a rule ask for, attempt by attempt."""
-    skipped = set(rule.resources) - SUBMITTED - {"_cores"}
+    skipped = set(step.resources) - SUBMITTED - {"_cores"}
     asked = []
     for attempt in range(1, workflow.execution_settings.retries + 2):
-        found = dict(rule.expand_resources(Wildcards(fromdict=wildcards), [], attempt, skip_evaluation=skipped).items())
+        found = dict(step.expand_resources(Wildcards(fromdict=wildcards), [], attempt, skip_evaluation=skipped).items())
         asked.append({name: getattr(found[name], "value", found[name]) for name in sorted(SUBMITTED & set(found))})
     return asked
 
@@ -55,16 +55,16 @@ def submission(wildcards):
     if hasattr(settings, "init_seconds_before_status_checks"):
         settings.init_seconds_before_status_checks = 1
     jobs = {}
-    for rule in workflow.rules:
-        if workflow.is_local(rule) or rule.name == "all":
+    for step in workflow.rules:
+        if workflow.is_local(step) or step.name == "all":
             continue
-        fits = re.compile(rule.wildcard_constraints.get("task", ".*")).fullmatch
+        fits = re.compile(step.wildcard_constraints.get("task", ".*")).fullmatch
         each = [{"ckpt": ckpt, "task": task} for ckpt in CHECKPOINTS for task in list(filter(fits, TASKS))[:1]]
-        for wildcards in each if rule.name == "evaluate_checkpoint" else each[:1]:
-            asked = attempts_of(rule, {name: wildcards[name] for name in rule.wildcard_names})
-            job = {"rule": rule.name, "ckpts": [], "attempts": asked}
+        for wildcards in each if step.name == "evaluate_checkpoint" else each[:1]:
+            asked = attempts_of(step, {name: wildcards[name] for name in step.wildcard_names})
+            job = {"rule": step.name, "ckpts": [], "attempts": asked}
             same = jobs.setdefault(json.dumps(job, sort_keys=True, default=str), job)
-            if rule.name == "evaluate_checkpoint":
+            if step.name == "evaluate_checkpoint":
                 same["ckpts"].append(wildcards["ckpt"])
     told = {
         "executor": workflow.executor_plugin.name,

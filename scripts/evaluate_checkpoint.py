@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from milepost.campaign import load_campaign
+from milepost.containers import read_containers
 from milepost.errors import MilepostError, run_step
 from milepost.evaluate import Job, evaluate
 from milepost.nemo import Setting
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     log_to(args.log, args.ckpt)
     campaign = load_campaign()
     sets = [read_prompts(path) for path in args.prompts]
+    containers = read_containers(campaign.config)
     job = Job(
         ckpt=campaign.checkpoints[args.ckpt],
         digest=read_record(args.model)["digest"],
@@ -39,11 +41,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         nemo={
             name: Setting(
                 tuning=campaign.tasks[name].tuning(),
-                image=campaign.config.get("containers", {}).get("nemo"),
+                image=str(containers.nemo) if containers.nemo else None,
                 offline=campaign.config.get("offline", True),
             )
             for name in campaign.named("nemo")
         },
+        containers=containers,
         walltime_margin_s=campaign.config.get("walltime_margin_s", MARGIN_S),
     )
     try:

@@ -20,6 +20,7 @@ from typing import Any, cast
 from milepost import __version__, nemo
 from milepost.campaign import Checkpoint, find_model
 from milepost.client import Client, RequestError, read_reply
+from milepost.containers import Containers
 from milepost.endpoints import Endpoint
 from milepost.endpoints.gpus import check_visible
 from milepost.endpoints.vllm import VllmServer, engine_version
@@ -58,6 +59,7 @@ class Job:
     logs: Path
     nemo: dict[str, nemo.Setting] = field(default_factory=dict)
     walltime_margin_s: float = MARGIN_S
+    containers: Containers = field(default_factory=Containers)
 
     @property
     def store(self) -> Path:
@@ -151,7 +153,9 @@ class Supervisor:
 
     def versions(self) -> dict[str, str]:
         """Versions of what is going to answer."""
-        return {"milepost": __version__, "engine": engine_version(environment_python("vllm"))}
+        # What is inside an image, only the server can say.
+        bare = self.job.containers.vllm is None
+        return {"milepost": __version__, "engine": engine_version(environment_python("vllm")) if bare else "unknown"}
 
     async def attend(
         self, work: list[Request], runs: list[tuple[PromptSet, int, Path]], stores: dict[str, TaskStore]
@@ -222,13 +226,16 @@ class Supervisor:
     ) -> None:
         """Start the server, run everything beside each other, end the server."""
         watchdog = Watchdog()
-        server = VllmServer(self.job.ckpt, self.job.logs / f"{self.job.ckpt.name}.server.log", watchdog)
+        output = self.job.logs / f"{self.job.ckpt.name}.server.log"
+        server = VllmServer(self.job.ckpt, output, watchdog, containers=self.job.containers)
         try:
             self.ledger.starting()
             log.info("%d answers and %d NeMo runs are missing; starting the server", len(work), len(runs))
             begun = time.monotonic()
             await server.start()
             self.ledger.ready()
+            if self.job.containers.vllm is not None:
+                self.ledger.versions["engine"] = await server.version()
             log.info("the server answers after %.0f s", time.monotonic() - begun)
             death = asyncio.create_task(server.died())
             native = asyncio.create_task(self.ask(iter(work), stores, server.endpoint))

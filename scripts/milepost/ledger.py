@@ -45,6 +45,11 @@ class Ledger:
         self._since = 0.0
         self._under_way = 0
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of what answers."""
+        return self._line["versions"]
+
     def starting(self) -> None:
         """The server is being started."""
         self._enter("start_s")

@@ -1,26 +1,24 @@
-"""The test cluster as Python sees it, and a copy of the project on it that its ordinary user can read and run.
+"""The test cluster as Python sees it: commands on its hosts, what runs there, what SLURM accounted for.
 
-up.sh brings the cluster up; `Cluster` runs commands on its hosts and says what runs there and what SLURM accounted for.
+up.sh brings it up.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 CLUSTER = Path(os.environ.get("CLUSTER_DIR", "/tmp/milepost-cluster"))
-HOSTS = ("login", "gpu01", "cpu01", "cpu02")
+GPU_HOSTS = ("gpu01", "gpu02")
+HOSTS = ("login", *GPU_HOSTS, "cpu01")
 USER_ID = 5001
-CODE = ("Snakefile", "rules", "scripts", "profiles", "report", "slurm", "envs", "containers", "config/schemas")
-# SLURM's own on a host, and what stands between it and a job.
-SLURMS_OWN = ("slurmd", "slurmstepd", "slurmctld", "slurmdbd", "srun", "sshd", "mariadbd", "munged")
+# Programs of SLURM and its helpers that run as the job's user.
+SLURMS_OWN = ("slurmstepd", "srun", "sshd")
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,18 @@ class Process:
     """A living process of a host."""
 
     pid: int
-    user: int
-    command: str
+    started: str  # in clock ticks since boot: tells it from another that has its number later
+    command: str = field(compare=False)  # a program may write another over it
+
+    def runs(self, program: str) -> bool:
+        """Whether this is Python with a script or a module of this name."""
+        words = self.command.split(" ")
+        return Path(words[0]).name.startswith("python") and any(word.endswith(program) for word in words[1:4])
 
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """A job as SLURM's accounting has it."""
+    """A job as SLURM's accounting has it. Times are seconds since the epoch."""
 
     id: str
     rule: str
@@ -44,114 +47,98 @@ class SlurmJob:
     gpus: int
     limit_min: int
     submitted: float
-    started: float
+    started: float | None
     ended: float | None
 
 
 class Cluster:
     """The hosts, and SLURM."""
 
-    def run(
-        self, host: str, *command: str | Path, user: str = "as", check: bool = True, env: Mapping[str, str] = {}
-    ) -> str:
-        """Run a command on a host as alice (`as`) or as root (`on`); what it printed."""
-        call = [CLUSTER / "bin" / user, host, *command]
-        done = subprocess.run(call, capture_output=True, text=True, check=False, env={**os.environ, **env})
-        assert not check or done.returncode == 0, f"{command} on {host}: {done.stdout}{done.stderr}"
-        return done.stdout
+    def call(self, host: str, *command: str | Path, env: Mapping[str, str] | None = None) -> str:
+        """What a command printed that alice ran on a host."""
+        return _call("as", host, *command, env=env)
+
+    def call_as_root(self, host: str, *command: str | Path) -> str:
+        """What a command printed that root ran on a host."""
+        return _call("on", host, *command)
 
     def processes(self, host: str) -> list[Process]:
-        """The living processes of a host; the remains of ended ones do not count."""
+        """Living processes of alice on a host, SLURM's own aside; the remains of ended ones do not count."""
         found = []
-        for pid in subprocess.run(
-            ["ip", "netns", "pids", host], capture_output=True, text=True, check=True
-        ).stdout.split():
+        pids = subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True, check=True).stdout
+        for pid in pids.split():
             entry = Path("/proc", pid)
             with suppress(OSError):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                if fields[0] != "Z":
-                    found.append(Process(int(pid), entry.stat().st_uid, command))
+                program = Path(command.split(" ")[0].rstrip(":")).name
+                if fields[0] != "Z" and entry.stat().st_uid == USER_ID and not program.startswith(SLURMS_OWN):
+                    found.append(Process(int(pid), fields[19], command))
         return found
 
-    def ours(self, host: str) -> list[Process]:
-        """Processes of alice on a host, SLURM's own aside."""
-        return [
-            process
-            for process in self.processes(host)
-            if process.user == USER_ID
-            and not Path(process.command.split(" ")[0].rstrip(":")).name.startswith(SLURMS_OWN)
-        ]
-
     def jobs(self, since: float = 0.0) -> list[SlurmJob]:
-        """All jobs that SLURM has accounted for since a moment, oldest first; sacct lags by a second or so."""
-        fields = (
-            "JobID",
-            "Comment",
-            "State",
-            "NodeList",
-            "AllocTRES",
-            "ReqTRES",
-            "TimelimitRaw",
-            "Submit",
-            "Start",
-            "End",
-        )
-        said = self.run(
+        """All jobs that were submitted since a moment, oldest first."""
+        fields = ("JobID", "Comment", "State", "NodeList", "AllocTRES", "TimelimitRaw", "Submit", "Start", "End")
+        said = self.call(
             "login", "sacct", "--allocations", "--parsable2", "--noheader", "--starttime=now-1days",
-            f"--format={','.join(fields)}", env={"SLURM_TIME_FORMAT": "%s"},
+            f"--format={','.join(fields)}",
         )  # fmt: skip
         found = []
         for line in said.splitlines():
             row = dict(zip(fields, line.split("|"), strict=True))
             rule, _, wildcards = row["Comment"].removeprefix("rule_").partition("_wildcards_")
-            tres = dict(part.split("=") for part in (row["AllocTRES"] or row["ReqTRES"]).split(",") if part)
+            given = dict(part.split("=") for part in row["AllocTRES"].split(",") if part)
             job = SlurmJob(
-                row["JobID"], rule, wildcards, row["State"].split(" ")[0], row["NodeList"], int(tres.get("gres/gpu", 0)),
-                int(row["TimelimitRaw"] or 0), seconds(row["Submit"]) or 0.0, seconds(row["Start"]) or 0.0, seconds(row["End"]),
-            )  # fmt: skip
+                id=row["JobID"],
+                rule=rule,
+                wildcards=wildcards,
+                state=row["State"].split(" ")[0],
+                node=row["NodeList"],
+                gpus=int(given.get("gres/gpu", 0)),
+                limit_min=int(row["TimelimitRaw"] or 0),
+                submitted=moment(row["Submit"]) or 0.0,
+                started=moment(row["Start"]),
+                ended=moment(row["End"]),
+            )
             if job.submitted >= since:
                 found.append(job)
-        return sorted(found, key=lambda job: job.submitted)
+        return sorted(found, key=lambda job: int(job.id))
+
+    def queue(self) -> list[tuple[str, str, str]]:
+        """Jobs that wait or run: id, comment (what Snakemake calls it) and host, empty while it waits."""
+        lines = self.call("login", "squeue", "--noheader", "--format=%i|%k|%N").splitlines()
+        return [(ident, comment, host) for ident, comment, host in (line.split("|") for line in lines)]
+
+    def job_of(self, ckpt: str) -> tuple[str, str]:
+        """Id and host of the job that evaluates a checkpoint just now."""
+        return next(
+            (ident, host)
+            for ident, comment, host in self.queue()
+            if comment == f"rule_evaluate_checkpoint_wildcards_{ckpt}" and host
+        )
 
 
-def seconds(text: str) -> float | None:
-    """A moment of sacct; None for one that has not come."""
-    with suppress(ValueError):
-        return float(text)
-    if "T" in text:
+def _call(user: str, host: str, *command: str | Path, env: Mapping[str, str] | None = None) -> str:
+    call = [CLUSTER / "bin" / user, host, *command]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})})
+    assert done.returncode == 0, f"{command} on {host} failed:\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def moment(text: str) -> float | None:
+    """A time of sacct; None for one that has not come.
+
+    >>> moment("Unknown")
+    """
+    try:
         return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
-    return None
+    except ValueError:
+        return None
 
 
-def copy_project(target: Path) -> None:
-    """Copy what runs to where alice can read it, environments included, without an environment's weight of gigabytes."""
-    target.mkdir(parents=True)
-    for name in CODE:
-        source = REPOSITORY / name
-        if source.is_symlink():
-            (target / name).symlink_to(os.readlink(source))
-        elif source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__", ".venv*", "*.sif"))
-        elif source.exists():
-            shutil.copy2(source, target / name)
-    for venv in REPOSITORY.glob("envs/*/.venv"):
-        copy_environment(venv, target / "envs" / venv.parent.name / ".venv")
-
-
-def copy_environment(source: Path, target: Path) -> None:
-    """Copy a Python environment by hard links, or in full where the file system has none, and tell it its new place."""
-    if subprocess.run(["cp", "-al", source, target], capture_output=True, check=False).returncode != 0:
-        shutil.rmtree(target, ignore_errors=True)
-        subprocess.run(["cp", "-a", source, target], check=True)
-    # The first lines of its programs, and the stamp of envs/setup.sh.
-    for file in [*target.glob("bin/*"), *target.glob(".milepost-stamp*")]:
-        if file.is_symlink() or not file.is_file():
-            continue
-        content = file.read_bytes()
-        moved = content.replace(os.fsencode(source), os.fsencode(target))
-        if moved != content:
-            draft = file.with_name(f"{file.name}.moved")
-            draft.write_bytes(moved)
-            shutil.copymode(file, draft)
-            draft.replace(file)
+def wait_until(what: str, holds: Callable[[], object], within_s: float, every_s: float = 0.5) -> None:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what}"
+        time.sleep(every_s)

@@ -3,8 +3,8 @@
 #
 # Its four hosts are network namespaces on one bridge, each with an sshd of its own:
 #   login  10.77.0.1    slurmctld, and slurmdbd with MariaDB behind it
-#   gpu01  10.77.0.11   two stand-in A40, which SLURM counts and no program can use
-#   cpu01  10.77.0.21   and cpu02 10.77.0.22, with the feature NOGPU
+#   gpu01  10.77.0.11   and gpu02 10.77.0.12, each with a stand-in A40, which SLURM counts and no program can use
+#   cpu01  10.77.0.21   with the feature NOGPU
 # The ordinary user alice has the accounts proj1 and proj2. Everything lies in $CLUSTER_DIR; /etc is not touched, because
 # every host sees files of its own there. An up.sh that finds a cluster running leaves it alone. Then:
 #   $CLUSTER_DIR/bin/on HOST COMMAND...   runs a command on a host as root
@@ -15,7 +15,7 @@
 set -euo pipefail
 
 cluster=${CLUSTER_DIR:-/tmp/milepost-cluster}
-hosts=(login:10.77.0.1 gpu01:10.77.0.11 cpu01:10.77.0.21 cpu02:10.77.0.22)
+hosts=(login:10.77.0.1 gpu01:10.77.0.11 gpu02:10.77.0.12 cpu01:10.77.0.21)
 user=alice
 user_id=5001
 home=$cluster/home/$user
@@ -117,10 +117,7 @@ END
 }
 
 write_devices() {
-    local number
-    for number in 0 1; do
-        [[ -e $cluster/dev/nvidia$number ]] || mknod -m 666 "$cluster/dev/nvidia$number" c 1 3
-    done
+    [[ -e $cluster/dev/nvidia0 ]] || mknod -m 666 "$cluster/dev/nvidia0" c 1 3
     # Ordinary users mount Apptainer's images through it; on some machines it is root's alone.
     [[ -e $cluster/dev/fuse ]] || mknod -m 666 "$cluster/dev/fuse" c 10 229
 }
@@ -145,7 +142,7 @@ ReturnToService=2
 SlurmctldTimeout=30
 SlurmdTimeout=60
 KillWait=10
-MinJobAge=60
+MinJobAge=300
 SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=5,sched_min_interval=500000
 SelectType=select/cons_tres
@@ -156,16 +153,17 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=10.77.0.1
 AccountingStorageEnforce=associations,limits
 AccountingStorageTRES=gres/gpu
+AccountingStoreFlags=job_comment
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=5
 SlurmdParameters=config_overrides
-NodeName=gpu01 NodeAddr=10.77.0.11 CPUs=64 RealMemory=256000 Gres=gpu:A40:2 Feature=A40,GPU State=UNKNOWN
-NodeName=cpu01 NodeAddr=10.77.0.21 CPUs=16 RealMemory=64000 Feature=NOGPU State=UNKNOWN
-NodeName=cpu02 NodeAddr=10.77.0.22 CPUs=16 RealMemory=64000 Feature=NOGPU State=UNKNOWN
-PartitionName=main Nodes=gpu01,cpu01,cpu02 Default=YES MaxTime=1-0 DefaultTime=30 State=UP
+NodeName=gpu01 NodeAddr=10.77.0.11 CPUs=16 RealMemory=128000 Gres=gpu:A40:1 Feature=A40,GPU State=UNKNOWN
+NodeName=gpu02 NodeAddr=10.77.0.12 CPUs=16 RealMemory=128000 Gres=gpu:A40:1 Feature=A40,GPU State=UNKNOWN
+NodeName=cpu01 NodeAddr=10.77.0.21 CPUs=16 RealMemory=128000 Feature=NOGPU State=UNKNOWN
+PartitionName=main Nodes=gpu01,gpu02,cpu01 Default=YES MaxTime=1-0 DefaultTime=30 State=UP
 END
     echo "CgroupPlugin=cgroup/v1" >"$cluster/slurm/cgroup.conf"
-    echo "NodeName=gpu01 Name=gpu Type=A40 File=$cluster/dev/nvidia[0-1]" >"$cluster/slurm/gres.conf"
+    echo "NodeName=gpu0[1-2] Name=gpu Type=A40 File=$cluster/dev/nvidia0" >"$cluster/slurm/gres.conf"
     cat >"$cluster/slurm/slurmdbd.conf" <<END
 AuthType=auth/munge
 DbdHost=login
@@ -252,7 +250,7 @@ manage() { "$cluster/bin/on" login sacctmgr --immediate --quiet "$@" >/dev/null 
 start_slurm() {
     local host
     start slurmctld login setpriv --reuid slurm --regid slurm --clear-groups slurmctld -D
-    for host in gpu01 cpu01 cpu02; do
+    for host in gpu01 gpu02 cpu01; do
         mkdir -p "$cluster/spool/$host"
         start "slurmd-$host" "$host" slurmd -D -N "$host"
     done

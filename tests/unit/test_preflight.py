@@ -143,6 +143,27 @@ def test_the_cpu_build_is_not_sent_to_gpus(campaign, tmp_path):
     assert "the CPU build, and c1, c2 ask for GPUs" in wrong(look())["environment vllm"].found
 
 
+def test_images_and_what_goes_into_them(campaign, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "envs/vllm/.venv/bin/python").unlink()
+    campaign.select("t1", containers={"vllm": "vlm.sif", "folder": str(tmp_path / "images"), "binds": ["/no/folder"]})
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/vllm.sif").touch()
+    failed = wrong(look())
+    assert set(failed) == {"image vllm", "binds", "Apptainer"}, "vLLM's environment is not needed beside its image"
+    assert "Images in" in failed["image vllm"].found
+    assert "Did you mean 'vllm.sif'?" in failed["image vllm"].found
+    assert failed["Apptainer"].state == "failed"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/apptainer").touch(0o755)
+    campaign.select("t1", containers={"vllm": "vllm.sif", "folder": str(tmp_path / "images")})
+    assert wrong(look()) == {}
+    campaign.select("t1", containers={"vllm": "docker://vllm/vllm-openai:v0.32.0"})
+    check = wrong(look())["image vllm"]
+    assert check.state == "warning"
+    assert "snakemake prepare_images" in check.advice
+
+
 def test_data_sets_of_a_harness_are_looked_for_where_it_runs_offline(campaign, tmp_path):
     (tmp_path / "envs/nemo/.venv/bin").mkdir(parents=True)
     (tmp_path / "envs/nemo/.venv/bin/python").touch()

@@ -7,15 +7,18 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from milepost.campaign import WORKFLOW, Checkpoint, find_model
+from milepost.containers import Containers, inside, require_image
 from milepost.endpoints import Endpoint
 from milepost.environments import environment_python
 from milepost.errors import ServerError
+from milepost.identity import FILE_OPTIONS
 from milepost.processes import ProcessGroup, Watchdog, free_port, last_lines
 
 POLL_S = 0.25
@@ -30,14 +33,39 @@ CAUSES = (
     (("address already in use",), "Its port was taken by another program in that very moment: run again."),
 )  # fmt: skip
 
+# Where vLLM and its compilers keep what they made, in a folder that checkpoints share.
+CACHES = {
+    "VLLM_CACHE_ROOT": "vllm",
+    "TRITON_CACHE_DIR": "triton",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "FLASHINFER_WORKSPACE_BASE": "flashinfer",
+}
+
 
 class VllmServer:
     """One vLLM server. `start` returns when it answers as the one that was started."""
 
-    def __init__(self, ckpt: Checkpoint, log: Path, watchdog: Watchdog) -> None:
-        """Choose its port, key and name; nothing is started yet."""
+    def __init__(
+        self,
+        ckpt: Checkpoint,
+        log: Path,
+        watchdog: Watchdog,
+        *,
+        containers: Containers | None = None,
+        model: Path | None = None,
+    ) -> None:
+        """Choose its port, key and name; nothing is started yet.
+
+        Args:
+            ckpt: What to serve.
+            log: Where its output goes.
+            watchdog: Ends it, should this process die.
+            containers: Whether it runs in an image, and what goes in.
+            model: A copy of the model's folder to serve from, instead of where it lies.
+        """
         self.ckpt = ckpt
         self.log = log
+        self._containers = containers or Containers()
         self._watchdog = watchdog
         self._group: ProcessGroup | None = None
         port = free_port()
@@ -48,11 +76,11 @@ class VllmServer:
             model=f"{ckpt.name}-{secrets.token_hex(8)}",
             name=ckpt.name,
         )
-        folder = find_model(ckpt)
-        model = str(folder) if folder is not None else ckpt.model
+        self._folder = folder = model or find_model(ckpt)
+        brought = self._containers.vllm is not None and not self._containers.bind_environments
         self._command = [
-            str(environment_python("vllm")), "-m", "vllm.entrypoints.openai.api_server",
-            "--model", model,
+            "python3" if brought else str(environment_python("vllm")), "-m", "vllm.entrypoints.openai.api_server",
+            "--model", str(folder or ckpt.model),
             "--served-model-name", self.endpoint.model, ckpt.name,
             "--host", "127.0.0.1", "--port", str(port),
             "--middleware", "milepost.endpoints.guard.Guard",
@@ -60,19 +88,53 @@ class VllmServer:
             *(["--revision", ckpt.revision] if folder is None and ckpt.revision else []),
             *command_line(ckpt.serving.vllm_args),
         ]  # fmt: skip
-        self._offline = folder is not None
 
     def _environment(self) -> dict[str, str]:
-        env = {**os.environ, **self.ckpt.serving.env}
-        env["VLLM_API_KEY"] = self.endpoint.key
-        env["PYTHONPATH"] = str(WORKFLOW / "scripts")
+        """The variables of its own, on top of the surroundings'."""
         # The engine's own connections stay on loopback, too.
-        env.setdefault("VLLM_HOST_IP", "127.0.0.1")
-        env.setdefault("VLLM_NO_USAGE_STATS", "1")
-        env.setdefault("DO_NOT_TRACK", "1")
-        if self._offline:
-            env.setdefault("HF_HUB_OFFLINE", "1")
-        return env
+        defaults = {"VLLM_HOST_IP": "127.0.0.1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        if self._folder is not None:
+            defaults["HF_HUB_OFFLINE"] = "1"
+        if self._containers.vllm is not None:
+            caches = self._containers.caches.absolute()
+            defaults |= {name: str(caches / folder) for name, folder in CACHES.items()}
+            # Said, because an image's own home of the hub is elsewhere.
+            defaults["HF_HOME"] = str(hub_home(self.ckpt))
+        return {
+            **{name: value for name, value in defaults.items() if name not in os.environ},
+            **self.ckpt.serving.env,
+            "VLLM_API_KEY": self.endpoint.key,
+            "PYTHONPATH": str(WORKFLOW / "scripts"),
+        }
+
+    def _inside(self) -> tuple[list[str], dict[str, str]]:
+        """The command and the environment, in an image if there is one."""
+        containers = self._containers
+        env = self._environment()
+        if containers.vllm is None:
+            return inside(self._command, None, env=env)
+        for name in CACHES:
+            Path(env.get(name) or os.environ[name]).mkdir(parents=True, exist_ok=True)
+        hub_home(self.ckpt).mkdir(parents=True, exist_ok=True)
+        image = str(require_image(containers.vllm).absolute())
+        return inside(self._command, image, env=env, binds=self._binds(env), nv=containers.nv)
+
+    def _binds(self, env: dict[str, str]) -> Iterator[Path]:
+        """What of this host the server needs inside an image."""
+        yield WORKFLOW / "scripts"
+        if self._containers.bind_environments:
+            yield WORKFLOW / "envs"
+        for name in CACHES:
+            yield Path(env.get(name) or os.environ[name])
+        yield hub_home(self.ckpt)
+        if os.environ.get("TMPDIR"):
+            yield Path(os.environ["TMPDIR"])
+        options = [Path(str(self.ckpt.serving.vllm_args.get(name, ""))) for name in FILE_OPTIONS]
+        for path in (self._folder, *options):
+            # A template may stand in the option itself, longer than any name of a file.
+            if path is not None and path != Path() and os.path.exists(path):
+                yield from reached_from(path)
+        yield from self._containers.binds
 
     async def start(self) -> None:
         """Start the server and wait until it proves who it is.
@@ -82,9 +144,8 @@ class VllmServer:
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.write_bytes(b"")
-        self._group = await ProcessGroup.start(
-            self._command, env=self._environment(), log=self.log, watchdog=self._watchdog
-        )
+        command, env = self._inside()
+        self._group = await ProcessGroup.start(command, env=env, log=self.log, watchdog=self._watchdog)
         deadline = time.monotonic() + self.ckpt.serving.start_timeout_s
         async with self._session() as session:
             while not await self._proves_itself(session):
@@ -119,6 +180,15 @@ class VllmServer:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError):
             return False
         return True
+
+    async def version(self) -> str:
+        """What the server says its version is."""
+        key = {"Authorization": f"Bearer {self.endpoint.key}"}
+        try:
+            async with self._session() as session, session.get(f"{self._origin}/version", headers=key) as response:
+                return f"vllm-{(await response.json())['version']}"
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError):
+            return "unknown"
 
     async def died(self) -> ServerError:
         """Return, with its last lines, when the server has died; within two seconds of its death."""
@@ -185,6 +255,21 @@ def command_line(options: dict[str, Any]) -> list[str]:
         else:
             words += [f"--{name}", str(value)]
     return words
+
+
+def hub_home(ckpt: Checkpoint) -> Path:
+    """Folder of the Hugging Face hub's cache, as the checkpoint's server sees it."""
+    named = ckpt.serving.env.get("HF_HOME") or os.environ.get("HF_HOME")
+    return Path(named).absolute() if named else Path.home() / ".cache" / "huggingface"
+
+
+def reached_from(path: Path) -> Iterator[Path]:
+    """A file or folder, and the folders that links in it lead to; a hub's cache keeps its files behind such ones."""
+    yield path
+    for file in path.iterdir() if path.is_dir() else [path]:
+        if file.is_symlink() and file.exists():
+            yield Path(os.path.normpath(file.parent.absolute() / file.readlink())).parent
+            yield file.resolve().parent
 
 
 def engine_version(python: Path) -> str:

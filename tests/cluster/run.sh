@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Brings up the test cluster, runs the tests on it, takes it down: what `make test-cluster` calls.
+# Usage: tests/cluster/run.sh [PYTEST_OPTION...]
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+
+"$here/up.sh" || { code=$?; ((EUID != 0)) || "$here/down.sh"; exit "$code"; }
+trap '"$here/down.sh"' EXIT
+"$here/apptainer.sh"
+"$root/envs/train/.venv/bin/python" "$root/demo/train.py" --out "$root/demo/model" --data-out "$root/demo/data"
+"$root/envs/workflow/.venv/bin/pytest" --durations=0 --durations-min=1 "$here" "$@"

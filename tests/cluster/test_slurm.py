@@ -1,0 +1,245 @@
+"""The demo's campaign on a real SLURM cluster, and what may happen to it there.
+
+One campaign serves most scenarios: while it runs for the first time, one checkpoint's server, one's supervisor and one's
+job are killed, and a task of the fourth cannot be kept. A second one, which meets its walltime, runs beside it. The tests
+follow each other.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from cluster import GPU_HOSTS, HOSTS, Cluster, Process, SlurmJob, wait_until
+from project import NATIVE_ANSWERS, Project, gone
+
+CHECKPOINTS = ("demo-50", "demo-100", "demo-200", "demo-400")
+TASKS = ("sums", "where", "constraints", "colours")
+SUMS = 4000  # answers of the campaign that meets its walltime
+
+
+@dataclass
+class Fault:
+    """Something that happens to a checkpoint's job in the middle of its work, and what was seen of it."""
+
+    ckpt: str
+    state: str  # of the job that it happened to, in SLURM's words
+    end: str  # of the attempt, in the ledger's
+    hit: Callable[[Cluster, str, list[Process]], None]
+    job: str = ""
+    gone_s: float | None = None
+    stored: set[str] = field(default_factory=set)
+
+
+def kill_server(cluster: Cluster, job: str, processes: list[Process]) -> None:
+    kill(processes, "vllm.entrypoints.openai.api_server")
+
+
+def kill_supervisor(cluster: Cluster, job: str, processes: list[Process]) -> None:
+    kill(processes, "scripts/evaluate_checkpoint.py")
+
+
+def cancel(cluster: Cluster, job: str, processes: list[Process]) -> None:
+    cluster.call("login", "scancel", job)
+
+
+def kill(processes: list[Process], program: str) -> None:
+    victims = [process.pid for process in processes if process.runs(program)]
+    assert victims, [process.command for process in processes]
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+
+
+FAULTS = {
+    "kill -9 of the server": Fault("demo-50", "FAILED", "failed", kill_server),
+    "kill -9 of the supervisor": Fault("demo-200", "FAILED", "killed", kill_supervisor),
+    "scancel": Fault("demo-100", "CANCELLED", "SIGTERM", cancel),
+}
+
+
+@pytest.fixture(scope="module")
+def begun() -> float:
+    """When these tests began: the cluster may remember other jobs."""
+    return time.time() - 1
+
+
+@pytest.fixture(scope="module")
+def brief(make_project: Callable[..., Project], begun: float) -> Project:
+    """A campaign of one checkpoint whose first job has too little time; it runs beside the other one."""
+    made = make_project("brief", concurrency=1)
+    made.edit("profiles/slurm/config.yaml", "    runtime: 240 * attempt", "    runtime: 2 * attempt ** 3")
+    made.edit("config/tasks/sums.yaml", "samples: 4", "samples: 40")
+    made.edit(
+        "config/checkpoints.tsv", "demo-{step}\tmodel/step-{step}\tdemo\t{step}", "brief\tmodel/step-400\tdemo\t400"
+    )
+    made.configure(tasks=["sums"], walltime_margin_s=20)
+    made.start()
+    return made
+
+
+@pytest.fixture(scope="module")
+def project(make_project: Callable[..., Project], brief: Project, cluster: Cluster) -> Project:
+    """The demo's campaign after its first run, in which all faults happened."""
+    made = make_project("project", concurrency=4)
+    # A folder that alice cannot write: a task of one checkpoint fails, and nothing else.
+    (made.folder / "results/store/demo-400/colours").mkdir(parents=True)
+    for path in ("results/store", "results/store/demo-400"):
+        cluster.call_as_root("login", "chown", "alice:alice", made.folder / path)
+    made.start()
+    waiting = list(FAULTS.values())
+    while made.runs_now:
+        for fault in [fault for fault in waiting if sum(made.stored(fault.ckpt).values()) >= 100]:
+            waiting.remove(fault)
+            fault.job, host = cluster.job_of(fault.ckpt)
+            processes = cluster.processes(host)
+            fault.hit(cluster, fault.job, processes)
+            fault.gone_s = gone(cluster, host, processes)
+            fault.stored = set(made.stored(fault.ckpt))
+        for host in GPU_HOSTS:
+            scripts = [process for process in cluster.processes(host) if "/scripts/" in process.command]
+            assert all("scripts/evaluate_checkpoint.py" in process.command or "/watchdog.py" in process.command
+                       for process in scripts), scripts  # fmt: skip
+        time.sleep(0.3)
+    return made
+
+
+def evaluations(cluster: Cluster, since: float, ckpt: str) -> list[SlurmJob]:
+    """The jobs that evaluated a checkpoint, oldest first."""
+    return [job for job in cluster.jobs(since) if (job.rule, job.wildcards) == ("evaluate_checkpoint", ckpt)]
+
+
+def check_answers(project: Project, ckpt: str, answers: int) -> None:
+    """Everything was asked, and nothing that was stored was asked again."""
+    keys = project.stored(ckpt)
+    assert len(keys) == answers
+    assert set(keys.values()) == {1}
+
+
+def test_all_that_could_be_scored_was_scored_in_the_run_that_failed(project: Project) -> None:
+    assert project.finish() == 1
+    missing = [
+        (ckpt, task)
+        for ckpt in CHECKPOINTS
+        for task in TASKS
+        if not (project.folder / f"results/summaries/{ckpt}/{task}.json").exists()
+    ]
+    assert missing == [("demo-400", "colours")]
+    assert "Permission denied" in project.said()
+
+
+def test_one_gpu_job_per_checkpoint_and_nothing_else_on_a_gpu_host(
+    project: Project, cluster: Cluster, begun: float, measured: Callable[[str], None]
+) -> None:
+    for ckpt in CHECKPOINTS:
+        jobs = evaluations(cluster, begun, ckpt)
+        faults = [fault for fault in FAULTS.values() if fault.ckpt == ckpt]
+        assert [(job.id, job.state) for job in jobs[:-1]] == [(fault.job, fault.state) for fault in faults]
+        assert jobs[-1].state == "COMPLETED"
+        assert {job.gpus for job in jobs} == {1}
+    others = [job for job in cluster.jobs(begun) if job.rule != "evaluate_checkpoint"]
+    assert {(job.rule, job.node, job.gpus) for job in others} == {("score_by_meaning", "cpu01", 0)}
+    for ckpt in CHECKPOINTS:
+        last, attempt = evaluations(cluster, begun, ckpt)[-1], project.ledger(ckpt)[-1]
+        assert attempt["job"] == last.id
+        assert last.started is not None
+        assert last.ended is not None
+        spent = attempt["start_s"] + attempt["busy_s"] + attempt["idle_s"]
+        measured(
+            f"{ckpt}: waited {last.started - last.submitted:.0f} s, held its GPU for {last.ended - last.started:.0f} s;"
+            f" the server started in {attempt['start_s']:.0f} s, was busy {attempt['busy_s']:.0f} s, idle {attempt['idle_s']:.1f} s;"
+            f" SLURM and Snakemake took {last.ended - last.started - spent:.0f} s"
+        )
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_leaves_nothing_behind_and_the_retry_goes_on(
+    name: str, project: Project, measured: Callable[[str], None]
+) -> None:
+    fault = FAULTS[name]
+    assert fault.gone_s is not None, "it never happened"
+    measured(f"{name}: {len(fault.stored)} answers stored, all processes gone after {fault.gone_s:.1f} s")
+    assert len(fault.stored) >= 100
+    first, last = project.ledger(fault.ckpt)
+    assert (first["job"], first["end"], last["end"]) == (fault.job, fault.end, "done")
+    assert fault.stored <= set(project.stored(fault.ckpt))
+    check_answers(project, fault.ckpt, NATIVE_ANSWERS)
+    # What was under way when it happened may have been asked twice; what was stored was not.
+    assert last["requests"] == NATIVE_ANSWERS - len(fault.stored)
+
+
+def test_walltime_is_met_cleanly_and_the_retry_has_more(
+    brief: Project, cluster: Cluster, begun: float, measured: Callable[[str], None]
+) -> None:
+    assert brief.finish() == 0, brief.said()[-3000:]
+    first, last = evaluations(cluster, begun, "brief")
+    assert (first.state, first.limit_min) == ("FAILED", 2)
+    assert (last.state, last.limit_min) == ("COMPLETED", 16)
+    assert first.started is not None
+    assert first.ended is not None
+    # It was neither killed at its end, nor gave up long before.
+    assert 90 <= first.ended - first.started < 120
+    assert "of this job's walltime are left" in brief.log("brief")
+    attempts = brief.ledger("brief")
+    assert [attempt["end"] for attempt in attempts] == ["walltime", "done"]
+    assert 0 < attempts[0]["requests"] < SUMS
+    assert attempts[0]["requests"] + attempts[1]["requests"] == SUMS
+    check_answers(brief, "brief", SUMS)
+    measured(f"walltime of 2 min: ended by itself after {first.ended - first.started:.0f} s,"
+             f" {attempts[0]['requests']} of {SUMS} answers stored")  # fmt: skip
+
+
+def test_ctrl_c_cancels_its_jobs(project: Project, cluster: Cluster, measured: Callable[[str], None]) -> None:
+    cluster.call_as_root("login", "chown", "-R", "alice:alice", project.folder / "results/store/demo-400")
+    project.start()
+    wait_until("a job", lambda: any(cluster.processes(host) for host in GPU_HOSTS), 60)
+    _, host = cluster.job_of("demo-400")
+    wait_until("the server's start", lambda: any(p.runs("api_server") for p in cluster.processes(host)), 60)
+    processes = cluster.processes(host)
+    project.interrupt()
+    measured(f"Ctrl-C: all processes gone after {gone(cluster, host, processes):.1f} s")
+    assert project.finish(60) != 0
+    wait_until("the end of the job", lambda: not cluster.queue(), 30)
+    assert [cluster.processes(host) for host in HOSTS] == [[]] * len(HOSTS)
+
+
+def test_a_node_goes_down_and_only_the_failed_task_runs_again(
+    project: Project, cluster: Cluster, begun: float, measured: Callable[[str], None]
+) -> None:
+    # A checkpoint that is complete is looked at in the same run.
+    for path in ("results/evaluated/demo-50.json", "results/answers/demo-50"):
+        cluster.call("login", "rm", "-r", project.folder / path)
+    since = time.time() - 1
+    scored = (project.folder / "results/scores/demo-400/sums.jsonl").stat().st_mtime
+    attempts = {ckpt: len(project.ledger(ckpt)) for ckpt in CHECKPOINTS}
+    project.start()
+    wait_until("a job", lambda: any(cluster.processes(host) for host in GPU_HOSTS), 60)
+    _, host = cluster.job_of("demo-400")
+    wait_until("the server's start", lambda: any(p.runs("api_server") for p in cluster.processes(host)), 60)
+    processes = cluster.processes(host)
+    cluster.call_as_root("login", "scontrol", "update", f"nodename={host}", "state=down", "reason=test")
+    try:
+        measured(f"a node set down: all processes gone after {gone(cluster, host, processes):.1f} s")
+        assert project.finish() == 0, project.said()[-3000:]
+    finally:
+        cluster.call_as_root("login", "scontrol", "update", f"nodename={host}", "state=resume")
+    jobs = evaluations(cluster, since, "demo-400")
+    assert [(job.state, job.node == host) for job in jobs] == [("NODE_FAIL", True), ("COMPLETED", False)]
+    assert project.ledger("demo-400")[-1]["requests"] == 0, "only NeMo Evaluator's task was missing"
+    assert (project.folder / "results/scores/demo-400/sums.jsonl").stat().st_mtime == scored
+    check_answers(project, "demo-400", NATIVE_ANSWERS)
+    # The complete one.
+    (complete,) = evaluations(cluster, since, "demo-50")
+    assert (complete.state, complete.gpus, complete.node) == ("COMPLETED", 0, "cpu01")
+    assert {ckpt: len(project.ledger(ckpt)) for ckpt in CHECKPOINTS[:3]} == {
+        ckpt: attempts[ckpt] for ckpt in CHECKPOINTS[:3]
+    }
+    assert (project.folder / "results/report.html").stat().st_mtime > since
+
+
+def test_nothing_is_left_on_any_host(project: Project, brief: Project, cluster: Cluster) -> None:
+    wait_until("the end of all jobs", lambda: not cluster.queue(), 30)
+    wait_until("quiet hosts", lambda: not any(cluster.processes(host) for host in HOSTS), 30)

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from milepost.paired import compare, difference_interval, first_better, holm, rank_letters, regressed_since
+from milepost.paired import compare, difference_interval, first_better, rank_letters, regressed_since
 from milepost.signflip import max_t
 from milepost.stats import mean_estimate, ratio_estimate, t_quantile
 
@@ -117,7 +117,7 @@ def pair_coverage(rounds: int, *, sizes: Sequence[int] = (30, 100, 541)) -> Iter
             "mean": mean,
             "samples": samples,
             "changed": changed,
-            "difference": round(truth, 4),
+            "difference": truth,
             "coverage": share_covering(truth, found),
             "plain t": share_covering(truth, plain_t(d)),
             "width": mean_width(found),
@@ -157,8 +157,8 @@ def false_first(rounds: int, *, designs: Sequence[tuple[int, int, float, int]] |
             run = rng.binomial(samples, chances, size=(steps, n)) / samples
             found, _ = first_better(run, seed=int(rng.integers(2**31)))
             alone = one_sided_t(run[1:] - run[0])
-            corrected = [p for p in holm(alone) if p is not None]
-            hits += [found is not None, min(corrected) <= 0.05, min(alone) <= 0.05]
+            # Holm finds anything exactly if the smallest p passes Bonferroni's level.
+            hits += [found is not None, min(alone) * len(alone) <= 0.05, min(alone) <= 0.05]
         row: Row = {"steps": steps, "items": n, "mean": mean, "samples": samples}
         row |= dict(zip(("max-T", "Holm", "uncorrected"), (hits / rounds).tolist(), strict=True))
         yield row
@@ -277,17 +277,17 @@ def one_sided_t(differences: Array) -> list[float]:
     return [1 - float(stdtr(n - 1, each)) for each in t]
 
 
-# Each table, and the rounds that it takes to know a share near .95 or .05 to about .003.
+# Each table, and how many campaigns it simulates per line: 3,000 tell a share near .95 or .05 to ±.004 (one error).
 TABLES: dict[str, tuple[Callable[[int], Iterator[Row]], int]] = {
-    "means": (mean_coverage, 10_000),
-    "clusters": (cluster_coverage, 4_000),
-    "ratios": (ratio_coverage, 10_000),
-    "pairs": (pair_coverage, 5_000),
+    "means": (mean_coverage, 5_000),
+    "clusters": (cluster_coverage, 2_000),
+    "ratios": (ratio_coverage, 5_000),
+    "pairs": (pair_coverage, 3_000),
     "rare": (rare_gains, 5_000),
-    "first": (false_first, 4_000),
-    "falls": (false_falls, 2_000),
-    "mcnemar": (mcnemar_levels, 2_000),
-    "power": (power, 2_000),
+    "first": (false_first, 3_000),
+    "falls": (false_falls, 1_000),
+    "mcnemar": (mcnemar_levels, 1_000),
+    "power": (power, 1_000),
 }
 
 
@@ -295,14 +295,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables that are asked for, all by default."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", metavar="table", help=f"of: {', '.join(TABLES)}; all by default")
-    parser.add_argument("--rounds", type=int, help="campaigns simulated per line; by default 2,000 to 10,000")
+    parser.add_argument("--rounds", type=int, help="campaigns simulated per line; by default 1,000 to 5,000")
     args = parser.parse_args(argv)
     if unknown := [name for name in args.tables if name not in TABLES]:
         parser.error(f"no table {unknown[0]!r}; tables: {', '.join(TABLES)}")
     for name in args.tables or TABLES:
         table, rounds = TABLES[name]
         rounds = args.rounds or rounds
-        print(f"### {name}\n\n{(table.__doc__ or '').strip()} {rounds:,} rounds per line.\n")
+        print(f"### {name}\n\n{' '.join((table.__doc__ or '').split())} {rounds:,} rounds per line.\n")
         start = time.monotonic()
         for number, row in enumerate(table(rounds)):
             if number == 0:
@@ -314,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def shown(value: str | float) -> str:
     """A cell: counts as they are, shares with three digits."""
-    return f"{value:.3f}" if isinstance(value, float) and value not in (*MEANS, 0.05, 0.3, 0.5, 0.7) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

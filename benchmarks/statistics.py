@@ -101,10 +101,12 @@ def ratio_coverage(rounds: int) -> Iterator[Row]:
         }
 
 
-def pair_coverage(rounds: int, *, sizes: Sequence[int] = (30, 100, 541)) -> Iterator[Row]:
+def pair_coverage(
+    rounds: int, *, sizes: Sequence[int] = (30, 100, 541), means: Sequence[float] = (0.5, 0.9, 0.98)
+) -> Iterator[Row]:
     """Coverage of the interval of a difference, where a share of the items has changed for the better."""
     rng = np.random.default_rng(4)
-    for n, mean, samples, changed in itertools.product(sizes, (0.5, 0.9, 0.98), (1, 8), (0.05, 0.5)):
+    for n, mean, samples, changed in itertools.product(sizes, means, (1, 8), (0.05, 0.5)):
         before = rng.beta(mean, 1 - mean, size=(rounds, n))
         other = rng.beta(mean, 1 - mean, size=(rounds, n))
         after = np.where(rng.uniform(size=(rounds, n)) < changed, np.maximum(before, other), before)
@@ -203,10 +205,12 @@ def mcnemar_levels(rounds: int) -> Iterator[Row]:
         yield row
 
 
-def power(rounds: int, *, sizes: Sequence[int] = (10, 30, 100, 541)) -> Iterator[Row]:
+def power(
+    rounds: int, *, sizes: Sequence[int] = (10, 30, 100, 541), means: Sequence[float] = (0.2, 0.5)
+) -> Iterator[Row]:
     """How often a true difference as large as the smallest detectable one is found; 80 % is promised."""
     rng = np.random.default_rng(9)
-    for n, mean, samples in itertools.product(sizes, (0.2, 0.5), (1, 4)):
+    for n, mean, samples in itertools.product(sizes, means, (1, 4)):
         many = rng.beta(mean, 1 - mean, size=400_000)
         before, solved = rng.binomial(samples, many) / samples, rng.uniform(size=len(many))
         again = rng.binomial(samples, many) / samples

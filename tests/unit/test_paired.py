@@ -1,6 +1,8 @@
+import importlib.util
 import itertools
 import math
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -399,3 +401,36 @@ def test_corrections_are_statsmodels_and_leave_none(correct, method):
     assert correct([]) == []
     with pytest.raises(StatsError, match="between 0 and 1"):
         correct([NAN])
+
+
+# The short version of the simulations; the long one prints the tables of docs/statistics.md.
+
+
+@pytest.fixture(scope="module")
+def simulations():
+    path = Path(__file__).parents[2] / "benchmarks" / "statistics.py"
+    spec = importlib.util.spec_from_file_location("simulations", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_better_step_is_rarely_found_where_there_is_none(simulations):
+    (row,) = simulations.false_first(200, designs=[(10, 60, 0.5, 4)])
+    # 5 %, give or take 2.5 standard errors of 200 rounds; without correction it would be 20 % or more.
+    assert 0.015 <= row["max-T"] <= 0.09
+    assert row["uncorrected"] > 0.15
+
+
+def test_differences_are_covered(simulations):
+    rows = list(simulations.pair_coverage(300, sizes=[30], means=[0.98]))
+    assert len(rows) == 4
+    assert min(row["coverage"] for row in rows) >= 0.93
+    # Near 1 with few items the plain interval does not hold.
+    assert min(row["plain t"] for row in rows) < 0.6
+
+
+def test_the_detectable_difference_is_found_in_four_of_five(simulations):
+    row = next(simulations.power(250, sizes=[100], means=[0.5]))
+    assert 0.7 <= row["found"] <= 0.88
+    assert row["detectable, mean of estimates"] == pytest.approx(row["true difference"], rel=0.05)

@@ -125,8 +125,8 @@ def compare(
         both = np.concatenate([a[common], b[common]])
         unit = bool((both >= 0).all() and (both <= 1).all())
     ci95 = None
+    labels = None if codes is None else np.unique(codes[common], return_inverse=True)[1].tolist()
     if stderr is not None and (unit or spread):
-        labels = None if codes is None else codes[common].tolist()
         ci95 = difference_interval(d.tolist(), clusters=labels, single=single, unit=unit)
     return Comparison(
         n_a=n_a,
@@ -142,7 +142,7 @@ def compare(
         detectable=detectable_difference(error, groups) if spread else None,
         better=int((d > TIE).sum()),
         worse=int((d < -TIE).sum()),
-        note=_note(d, groups, codes is not None),
+        note=_note(d, labels),
     )
 
 
@@ -348,17 +348,20 @@ def _paired_test(
     return float(family.p_adjusted[0]), "sign-flip" if clusters is None else "sign-flip by cluster"
 
 
-def _note(d: Scores, groups: int, clustered: bool) -> str | None:
-    units = "cluster" if clustered else "item"
-    if groups < 2:
-        return f"one {units}"
+def _note(d: Scores, labels: Sequence[int] | None) -> str | None:
+    """Why a number is missing, or why p cannot be small; `labels` are the clusters of the differences."""
+    unit = "item" if labels is None else "cluster"
+    sums = d if labels is None else np.bincount(labels, weights=d)
+    moving = int((np.abs(sums) > TIE).sum())
+    if len(sums) < 2:
+        return f"one {unit}"
     if not (np.abs(d) > TIE).any():
         return "no item differs"
     if np.ptp(d) <= TIE:
         return "every item differs by the same amount"
-    if groups <= 5:
+    if moving <= 5:
         # Of 2^5 equally likely flips, two are as extreme as the most extreme: p = 0.06.
-        return f"{groups} {units}s are too few for p ≤ .05"
+        return f"{moving} of {len(sums)} {unit}s differ, too few for p ≤ .05"
     return None
 
 

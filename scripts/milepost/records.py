@@ -158,6 +158,7 @@ class Summary(TypedDict):
     partial: NotRequired[Partial]
     chance: NotRequired[float | None]
     harness: NotRequired[bool]
+    advice: NotRequired[str]
 
 
 class LedgerLine(TypedDict):

@@ -54,7 +54,7 @@ def findings(trends: Iterable[TrendRow]) -> list[tuple[str, list[str]]]:
     >>> row = TrendRow(run="a", task="t", title="Sums", metric="m", n_steps=3, n_scored=3, reference="a-0",
     ...                better_since="a-9", better_since_step=9.0)
     >>> findings([row])
-    [('a', ['Better than its start on 1 of 1 task: Sums (since step 9).'])]
+    [('a', ['Better than its start on 1 of 1 task: Sums (first at step 9).'])]
     """
     runs: dict[str, list[TrendRow]] = {}
     for row in trends:
@@ -67,7 +67,7 @@ def _findings_of(rows: Sequence[TrendRow]) -> list[str]:
     if not judged:
         return ["Fewer than two steps with scores: nothing to compare."]
     tasks = f"{len(judged)} task{'s' if len(judged) != 1 else ''}"
-    better = [f"{row.title} (since step {step(row.better_since_step)})" for row in judged if row.better_since]
+    better = [f"{row.title} (first at step {step(row.better_since_step)})" for row in judged if row.better_since]
     lost = [f"{row.title} (from step {step(row.lost_since_step)})" for row in judged if row.lost_since]
     fell = [
         f"{row.title} (from step {step(row.regressed_since_step)}, below step {step(row.regressed_below_step)})"

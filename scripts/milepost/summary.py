@@ -11,7 +11,7 @@ from typing import Any
 
 from milepost.errors import RecordError
 from milepost.records import Answer, Estimate, PromptSet, Rates, Runs, Score, Summary
-from milepost.stats import FEW_CLUSTERS, mean_estimate, split_variance
+from milepost.stats import FEW_CLUSTERS, advise, mean_estimate, split_variance
 from milepost.text import strip_reasoning
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,9 @@ def summarize(
         provenance={**provenance, **notes},
         runs=over_runs(means_of_runs(scores, header["samples"])),
     )
+    if headline:
+        advice = advise(summary["variance"], n_items=len(headline), n_samples=n_samples, stderr=summary["stderr"])
+        summary["advice"] = advice.sentence
     if "partial" in header:
         summary["partial"] = header["partial"]
     if CHANCE in estimates:

@@ -38,14 +38,15 @@ class TaskResults:
 
     def why_not(self, ckpt: str, other: str | None = None) -> str | None:
         """Why a checkpoint has nothing to test, by itself or beside another one; None if it has."""
-        for name in filter(None, (ckpt, other)):
-            if name not in self.summaries:
-                return f"{MISSING}: {name}"
+        names = list(filter(None, (other, ckpt)))
+        missing = ", ".join(name for name in names if name not in self.summaries)
+        if missing:
+            return f"{MISSING}: {missing}"
         if other:
             unlike = _unlike(self.summaries[other], self.summaries[ckpt])
             if unlike:
                 return unlike
-        if any(self.summaries[name].get("harness") for name in filter(None, (ckpt, other))):
+        if any(self.summaries[name].get("harness") for name in names):
             return HARNESS
         return None
 

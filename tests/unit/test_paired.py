@@ -1,6 +1,8 @@
+import importlib.util
 import itertools
 import math
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,7 +172,17 @@ SAME = [0.5, 1, 0, 0.25, 1, 0.5, 0.5, 1]
         ([NAN, 1], [1, NAN], None, LESS_THAN_HALF, {"n_common": 0, "n_a": 1}, ["delta", "value_a", "p"]),
         ([NAN, NAN], [1, 0.5], None, "no scores", {"n_a": 0, "n_b": 2}, ["delta", "p"]),
         ([1] * 5, [0, 0, NAN, NAN, NAN], None, LESS_THAN_HALF, {"n_a": 5, "n_b": 2, "better": 0}, ["delta", "p"]),
-        ([1] * 4, [0, 0.5, NAN, NAN], None, "2 items are too few for p ≤ .05", {"delta": -0.75, "p": 0.5}, []),
+        ([1] * 4, [0, 0.5, NAN, NAN], None, "2 of 2 items differ, too few for p ≤ .05", {"delta": -0.75, "p": 0.5}, []),
+        ([1] * 9, [0] * 5 + [1] * 4, None, "5 of 9 items differ, too few for p ≤ .05", {"p": 2 / 32}, []),
+        ([1] * 9, [0] * 6 + [1] * 3, None, None, {"p": 2 / 64}, []),
+        (
+            [1] * 9,
+            [0] * 6 + [1] * 3,
+            list("aabbccddd"),
+            "3 of 4 clusters differ, too few for p ≤ .05",
+            {"p": 2 / 8},
+            [],
+        ),
         ([0.5], [1], None, "one item", {"delta": 0.5, "better": 1}, ["stderr", "ci95", "p", "test", "detectable"]),
         ([0, 1], [1, 1], ["x", "x"], "one cluster", {"delta": 0.5}, ["stderr", "ci95", "p", "detectable"]),
         (SAME, SAME, None, "no item differs", {"delta": 0, "stderr": 0, "p": 1, "better": 0}, ["detectable"]),
@@ -399,3 +411,36 @@ def test_corrections_are_statsmodels_and_leave_none(correct, method):
     assert correct([]) == []
     with pytest.raises(StatsError, match="between 0 and 1"):
         correct([NAN])
+
+
+# The short version of the simulations; the long one prints the tables of docs/statistics.md.
+
+
+@pytest.fixture(scope="module")
+def simulations():
+    path = Path(__file__).parents[2] / "benchmarks" / "statistics.py"
+    spec = importlib.util.spec_from_file_location("simulations", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_better_step_is_rarely_found_where_there_is_none(simulations):
+    (row,) = simulations.false_first(200, designs=[(10, 60, 0.5, 4)])
+    # 5 %, give or take 2.5 standard errors of 200 rounds; without correction it would be 20 % or more.
+    assert 0.015 <= row["max-T"] <= 0.09
+    assert row["uncorrected"] > 0.15
+
+
+def test_differences_are_covered(simulations):
+    rows = list(simulations.pair_coverage(300, sizes=[30], means=[0.98]))
+    assert len(rows) == 4
+    assert min(row["coverage"] for row in rows) >= 0.93
+    # Near 1 with few items the plain interval does not hold.
+    assert min(row["plain t"] for row in rows) < 0.6
+
+
+def test_the_detectable_difference_is_found_in_four_of_five(simulations):
+    row = next(simulations.power(250, sizes=[100], means=[0.5]))
+    assert 0.7 <= row["found"] <= 0.88
+    assert row["detectable, mean of estimates"] == pytest.approx(row["true difference"], rel=0.05)

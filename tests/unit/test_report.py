@@ -202,7 +202,7 @@ def test_findings_are_sentences():
     ]
     assert findings(rows) == [
         ("r", [
-            "Better than its start on 1 of 2 tasks: Sums (since step 2).",
+            "Better than its start on 1 of 2 tasks: Sums (first at step 2).",
             "No longer shown to be better than its start: Sums (from step 4).",
             "Regressed: Words (from step 3, below step 2).",
         ]),

@@ -303,3 +303,16 @@ def test_intervals_cover_the_mean(n, mean, samples):
     intervals = [mean_estimate(row, unit=True)["ci95"] for row in items.tolist()]
     covered = np.mean([low <= mean <= high for low, high in intervals])
     assert covered >= 0.94
+
+
+@pytest.mark.parametrize(("clusters", "size", "mean"), [(30, 5, 0.98), (10, 10, 0.98), (30, 5, 0.5)])
+def test_intervals_over_clusters_cover_the_mean(clusters, size, mean):
+    """Items of a cluster are all alike; the plain cluster t interval covers 0.98 with 10 clusters in 4 of 10 cases."""
+    rng = np.random.default_rng(21)
+    labels = np.repeat(np.arange(clusters), size).tolist()
+    covered = 0
+    for _ in range(1_000):
+        chances = np.repeat(rng.beta(mean, 1 - mean, size=clusters), size)
+        low, high = mean_estimate(rng.binomial(1, chances).tolist(), clusters=labels, unit=True)["ci95"]
+        covered += low <= mean <= high
+    assert covered / 1_000 >= 0.93

@@ -40,6 +40,18 @@ def test_samples_are_averaged_within_their_item_first():
     assert found["variance"]["decoding"] > 0
 
 
+def test_a_summary_says_what_would_narrow_its_interval():
+    keys = [(f"i{item}", sample) for item in range(4) for sample in range(2)]
+    found = run(
+        prompts(4, samples=2),
+        [answer(*key) for key in keys],
+        [score(item, float(item == "i0" or sample), sample) for item, sample in keys],
+    )
+    # Three items of four are answered now so, now so: more than all of the variance is decoding's.
+    assert found["advice"] == ("4 more samples per item would narrow the interval by 42 %, 100 more items by 80 %.")
+    assert "advice" not in run(prompts(1), [failed("i0")], [score("i0", None)])
+
+
 def test_what_cannot_be_scored_is_counted_and_never_zero():
     answers = [answer("i0"), failed("i1"), answer("i2", content="?"), answer("i3", content=" \n")]
     scores = [score("i0", 1.0), score("i1", None), score("i2", None), score("i3", None)]

@@ -36,6 +36,30 @@ class TestReruns:
         assert "second" in table
         assert "first" not in table
 
+    def test_other_comparisons_and_tables_score_nothing(self, campaign: Campaign) -> None:
+        tables = campaign.folder / "results/tables"
+        assert "first_last,c1,c2" in (tables / "comparisons.csv").read_text()
+        campaign.config |= {"comparisons": {"pairs": [["c2", "c1"]]}, "tables": {"formats": ["tex", "xlsx"]}}
+        campaign.select("t1", "t2")
+        run = campaign.run()
+        assert (run.rc, run.starts, run.scores) == (0, {}, 0), run.said
+        assert {"compare", "tabulate"} <= set(run.rules) <= FOR_READERS
+        assert "pairs,c2,c1" in (tables / "comparisons.csv").read_text()
+        assert "first_last" not in (tables / "comparisons.csv").read_text()
+        assert "toprule" in (tables / "scores.tex").read_text()
+        assert (tables / "scores.xlsx").stat().st_size > 1000
+
+        campaign.config["comparisons"] = {"against": "c3"}
+        campaign.select("t1", "t2")
+        run = campaign.run()
+        assert run.rc != 0
+        assert "compares the checkpoint 'c3' under 'comparisons.against'. Checkpoints: c1, c2." in run.said
+        assert not run.rules
+
+        del campaign.config["comparisons"], campaign.config["tables"]
+        campaign.select("t1", "t2")
+        assert campaign.run().rc == 0
+
     def test_an_inert_option_asks_nothing(self, campaign: Campaign) -> None:
         campaign.profile(vllm_args={"gpu-memory-utilization": 0.5}, concurrency=2)
         run = campaign.run()

@@ -191,7 +191,7 @@ def agreement(right: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def r_squared(right: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> float:
     """Squared correlation of score and labelled accuracy over model and category."""
     names = sorted(set(groups))
-    member = np.array([[group == name for group in groups] for name in names])
+    member = np.array([[float(group == name) for group in groups] for name in names])
     scores, truth = member @ right / member.sum(1), member @ labels / member.sum(1)
     return float(np.corrcoef(scores, truth)[0, 1] ** 2) if scores.std() > 0 else float("nan")
 

@@ -1,6 +1,6 @@
 """Do the intervals cover, and do the tests keep their level? Simulations of what docs/statistics.md says.
 
-    nice envs/workflow/.venv/bin/python benchmarks/statistics.py            # about 15 minutes on one core
+    nice envs/workflow/.venv/bin/python benchmarks/statistics.py            # about 20 minutes
     envs/workflow/.venv/bin/python benchmarks/statistics.py pairs power     # some of the tables
     envs/workflow/.venv/bin/python benchmarks/statistics.py --rounds 500    # rougher
 

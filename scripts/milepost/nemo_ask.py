@@ -1,7 +1,7 @@
 """Ask an environment or an image what NeMo Evaluator can run there; it runs with that one's Python and imports nothing of ours.
 
 Arguments: none for everything that is installed, or folders of lm-eval tasks (`--include_path`) to read those alone.
-Output, after whatever the imports print: a line of MARK and JSON, `{"harnesses": {...}, "tasks": {harness: {...}}}`.
+Output, after whatever the imports print: a line of MARK and JSON, `{"harnesses": {...}, "tasks": {harness: {...}}, "options": ...}`.
 It is read from standard input, in the root folder: beside it lie modules whose names would hide others (`evaluate`).
 """
 
@@ -63,14 +63,23 @@ def ask_lm_eval(folders: list[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def ask_lm_eval_options() -> list[str]:
+    """The options of lm-eval's command line, which passes over those that it does not know."""
+    from lm_eval.__main__ import setup_parser
+
+    return sorted(setup_parser()._option_string_actions)
+
+
 def main() -> None:
     """Ask, and print."""
     folders = sys.argv[1:]
-    answer: dict[str, Any] = {"harnesses": {}, "tasks": {}}
+    answer: dict[str, Any] = {"harnesses": {}, "tasks": {}, "options": {}}
     if not folders:
         answer["harnesses"] = ask_harnesses()
     try:
         answer["tasks"][LM_EVAL] = ask_lm_eval(folders)
+        if not folders:
+            answer["options"][LM_EVAL] = ask_lm_eval_options()
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "lm_eval":
             raise

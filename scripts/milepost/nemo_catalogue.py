@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,12 +65,14 @@ class Catalogue:
         benchmarks: By harness and name.
         defaults: By harness: what holds for its tasks that are not listed.
         tasks: By harness, for those whose own list could be had: name to `{"kind", "asks"?, "members"?}`.
+        options: By harness, the options that its `params.extra.args` may hold, where they are known.
     """
 
     where: str
     benchmarks: dict[str, dict[str, Benchmark]]
     defaults: dict[str, Benchmark]
     tasks: dict[str, dict[str, dict[str, Any]]]
+    options: dict[str, list[str]] = field(default_factory=dict)
 
     def named(self, name: str) -> list[Benchmark]:
         """The benchmarks of this name, one for each harness that has it."""
@@ -105,6 +107,7 @@ def read_catalogue(environment: str = ENVIRONMENT, image: str | None = None) -> 
         },
         defaults={harness: _benchmark(harness, "", found["defaults"]) for harness, found in harnesses.items()},
         tasks=answer["tasks"],
+        options=answer["options"],
     )
 
 

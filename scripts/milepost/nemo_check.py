@@ -18,7 +18,7 @@ from milepost.nemo_catalogue import (
     included_tasks,
     read_catalogue,
 )
-from milepost.nemo_files import include_folders, local_files
+from milepost.nemo_files import command_line, include_folders, local_files
 
 log = logging.getLogger(__name__)
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "tekken.json")
@@ -66,6 +66,8 @@ def check_nemo_task(task: Task, default_image: str | None = None) -> bool:
     asks = benchmark.log_probabilities or asks_log_probabilities(name, tasks)
     _check_endpoint_type(spec.get("endpoint_type", "chat"), benchmark, asks, spec["eval_type"], where)
     _check_params(spec.get("params", {}), benchmark, where)
+    if benchmark.harness in catalogue.options:
+        _check_options(spec, catalogue.options[benchmark.harness], where)
     tokenizer = spec.get("tokenizer", "")
     if tokenizer.startswith((".", "/", "~")) and not Path(tokenizer).exists():
         raise ConfigError(f"{where}: the tokenizer {tokenizer!r} does not exist (from {Path.cwd()}).")
@@ -147,6 +149,17 @@ def _check_params(params: Mapping[str, Any], benchmark: Benchmark, where: str) -
                     f"{where}: {inside} has {name!r}, which {benchmark.harness} does not use. It uses:"
                     f" {', '.join(known) or 'none'}.{did_you_mean(name, known)}"
                 )
+
+
+def _check_options(spec: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    """A harness may pass over an option that it does not know, without a word."""
+    for word in command_line(spec, where):
+        option = word.partition("=")[0]
+        if option.startswith("--") and option not in known:
+            raise ConfigError(
+                f"{where}: params.extra.args has {option!r}, which the harness does not know. It knows:"
+                f" {', '.join(known)}.{did_you_mean(option, known)}"
+            )
 
 
 def _check_tokenizer(ckpt: Checkpoint, task: str) -> None:

@@ -38,14 +38,22 @@ def include_folders(spec: Mapping[str, Any], where: str = "the task's file") -> 
     >>> include_folders({"params": {"extra": {"args": "--include_path harness"}}})
     [PosixPath('harness')]
     """
-    args = spec.get("params", {}).get("extra", {}).get("args", "")
-    try:
-        words = shlex.split(args)
-    except (ValueError, AttributeError) as error:
-        raise ConfigError(f"{where}: params.extra.args cannot be read as a command line: {error}.") from None
+    words = command_line(spec, where)
     after = [value for name, value in pairwise(words) if name == "--include_path"]
     joined = [word.partition("=")[2] for word in words if word.startswith("--include_path=")]
     return [Path(folder) for folder in after + joined]
+
+
+def command_line(spec: Mapping[str, Any], where: str) -> list[str]:
+    """The words of `params.extra.args`.
+
+    Raises:
+        ConfigError: It cannot be read as a command line.
+    """
+    try:
+        return shlex.split(spec.get("params", {}).get("extra", {}).get("args", ""))
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{where}: params.extra.args cannot be read as a command line: {error}.") from None
 
 
 def files_digest(spec: Mapping[str, Any], cache: DigestCache) -> str | None:

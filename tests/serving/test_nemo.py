@@ -34,8 +34,8 @@ TASKS = {
     "choose": CHOOSE,
     "group": GROUP,
     "evenly": task("t_evenly"),
-    "warm": task("t_colours", samples=2, params={"temperature": 1.0, "parallelism": 8}),
-    "broken": task("t_sums", args=f"{ARGS} --no-such-option"),
+    "warm": task("t_places", samples=2, params={"temperature": 1.0, "parallelism": 8}),
+    "broken": task("t_broken"),
 }
 
 
@@ -153,7 +153,7 @@ def test_a_group_that_weighs_its_tasks_equally_keeps_the_harness_number(campaign
 def test_a_task_that_fails_hurts_no_other(campaign, evaluated):
     _, code, said = evaluated
     assert code != 0
-    assert "no-such-option" in said
+    assert "no_such_filter" in said
     assert not (campaign / "results/summaries/c/broken.json").exists()
     for name in TASKS:
         assert name == "broken" or (campaign / f"results/summaries/c/{name}.json").exists()
@@ -164,15 +164,15 @@ def test_two_runs_at_a_temperature_give_different_answers(campaign, evaluated):
     assert runs[0].keys() == runs[1].keys()
     assert sum(runs[0][item] != runs[1][item] for item in runs[0]) >= 5
     warm = result(campaign, "warm")
-    assert (warm["n_items"], warm["n_samples"]) == (50, 100)
+    assert (warm["n_items"], warm["n_samples"]) == (40, 80)
     assert warm["variance"]["decoding"] > 0
     repeats = warm["provenance"]["repeats"]
-    assert repeats["compared"] == 50
-    assert repeats["same"] < 46
+    assert repeats["compared"] == 40
+    assert repeats["same"] <= 35
     assert "note" not in repeats
     (folder,) = (campaign / "results/store/c/warm").iterdir()
     seeds = [line["seed"] for number in range(2) for line in read_records(folder / f"run-{number}.requests.jsonl")]
-    assert len(seeds) == len(set(seeds)) == 100, "every request has a seed of its own"
+    assert len(seeds) == len(set(seeds)) == 80, "every request has a seed of its own"
 
 
 def test_a_second_checkpoint_never_gets_the_first_ones_answers(campaign, evaluated):
@@ -189,7 +189,7 @@ def test_tuning_asks_nothing_again_and_an_edited_task_file_does(campaign, evalua
     changed = {**GENERATE, "params": {**GENERATE["params"], "parallelism": 4, "request_timeout": 90, "max_retries": 7}}
     write(campaign / "config/tasks/generate.yaml", changed)
     targets = [f"results/summaries/c/{name}.json" for name in ("generate", "choose", "group")]
-    _, said = snakemake(campaign, "--dry-run", "--quiet", "rules", *targets)
+    _, said = snakemake(campaign, "--dry-run", *targets)
     assert "Nothing to be done" in said
     path = campaign / "harness/t_colours.yaml"
     before = path.read_text()
@@ -237,8 +237,7 @@ def test_a_run_that_was_cut_goes_on_where_it_was(campaign, served, evaluated, tm
     assert not nemo.is_done(folder)
     asyncio.run(run())
     assert nemo.is_done(folder)
-    # One under way at the cut may be asked twice.
-    assert answered(record) <= 50 + 2
+    assert answered(record) == 50, "lm-eval keeps nothing that it draws, so it asked all again: the relay had them"
     assert texts(folder) == texts(campaign / "results/harness/c/generate/run-0")
 
 
@@ -257,7 +256,7 @@ def test_a_task_that_lm_eval_cannot_run_says_why(campaign, served, evaluated, tm
         finally:
             watchdog.close()
 
-    with pytest.raises(HarnessError, match="(?s)task 'broken'.*no-such-option"):
+    with pytest.raises(HarnessError, match="(?s)task 'broken'.*no_such_filter"):
         asyncio.run(run())
 
 

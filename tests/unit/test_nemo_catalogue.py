@@ -30,6 +30,7 @@ ANSWER = {
         },
     },
     "tasks": {LM_EVAL: {"gsm8k": {"kind": "task", "asks": "generate_until"}}},
+    "options": {LM_EVAL: ["--include_path"]},
 }  # fmt: skip
 
 

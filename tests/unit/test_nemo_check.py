@@ -26,6 +26,7 @@ CATALOGUE = Catalogue(
     },
     {LM_EVAL: benchmark(LM_EVAL, "", ("chat", "completions")), "simple_evals": benchmark("simple_evals", "", ())},
     {LM_EVAL: {"gsm8k": {"asks": "generate_until"}, "gsm8k_cot": {"asks": "generate_until"}, "piqa": {"asks": "multiple_choice"}, "two": {"members": ["piqa"]}}},
+    {LM_EVAL: ["--include_path", "--num_fewshot", "-v"]},
 )  # fmt: skip
 
 
@@ -83,6 +84,8 @@ def test_a_task_of_ones_own():
         (f"{LM_EVAL}.piqa", {}, ["does not take endpoint_type 'chat'. It takes: completions. It asks for log-probabilities"]),
         (f"{LM_EVAL}.two", {}, ["It asks for log-probabilities, which a chat does not give."]),
         ("ifeval", {"params": {"extra": {"num_fewshots": 1}}}, ["params.extra has 'num_fewshots'", "Did you mean 'num_fewshot'?"]),
+        ("ifeval", {"params": {"extra": {"args": "-v x --num_fewshots=2"}}}, ["params.extra.args has '--num_fewshots'", "Did you mean '--num_fewshot'?"]),
+        ("ifeval", {"params": {"extra": {"args": "--x 'y"}}}, ["cannot be read as a command line"]),
         ("ifeval", {"params": {"top_p": 0.5}}, ["params has 'top_p', which lm-evaluation-harness does not use"]),
         ("ifeval", {"tokenizer": "./gone"}, ["the tokenizer './gone' does not exist"]),
         ("ifeval", {"environment": "nemo", "container": "x.sif"}, ["both an environment and a container"]),

@@ -73,10 +73,40 @@ def test_every_request_gets_a_seed_of_its_own_in_place_of_the_harness_one(tmp_pa
     assert [line["seed"] for line in told] == found
     assert told[0]["usage"] == {"prompt_tokens": 3, "completion_tokens": 2}
     assert answered(tmp_path / "r.jsonl") == 4
+    (tmp_path / "r.jsonl").unlink()
     again, _ = play(asker(*reversed(bodies)), tmp_path)
     assert Counter(seeds(again)) == Counter(found), "the same ones, in whatever order they come"
+    (tmp_path / "r.jsonl").unlink()
     other, _ = play(asker(*bodies), tmp_path, seed=2)
     assert not set(seeds(other)) & set(found)
+
+
+def test_a_run_that_goes_on_gets_the_replies_that_it_had(tmp_path):
+    bodies = [{"messages": [n]} for n in (1, 2, 2)]
+    got, _ = play(asker(*bodies[:2]), tmp_path)
+    with (tmp_path / "r.jsonl").open("a") as file:
+        file.write('{"key": "torn')
+    replies = []
+
+    async def script(session, endpoint):
+        for body in bodies:
+            async with post(session, endpoint, body) as reply:
+                replies.append(await reply.json())
+
+    more, told = play(script, tmp_path)
+    assert [json.loads(body)["messages"] for *_, body in more] == [[2]], "the second time of the second question"
+    assert not set(seeds(more)) & set(seeds(got))
+    assert replies == [{"usage": {"prompt_tokens": 3, "completion_tokens": 2, "x": None}}] * 3
+    assert len(told) == 1
+    assert "reply" not in told[0]
+    assert answered(tmp_path / "r.jsonl") == 3
+    assert play(asker(*bodies), tmp_path)[0] == []
+
+
+def test_a_failure_is_asked_again(tmp_path):
+    play(asker({"a": 1}), tmp_path, status=500)
+    got, _ = play(asker({"a": 1}), tmp_path)
+    assert len(got) == 1
 
 
 @pytest.mark.parametrize("path", ["/embeddings", "/models"])

@@ -20,6 +20,7 @@ from milepost.endpoints import Endpoint
 from milepost.environments import environment_python
 from milepost.errors import HarnessError
 from milepost.nemo_catalogue import ENVIRONMENT, image_of
+from milepost.nemo_files import include_folders
 from milepost.nemo_results import newest_samples
 from milepost.processes import ProcessGroup, Watchdog, free_port, last_lines
 from milepost.records import TaskHeader, write_record
@@ -128,6 +129,11 @@ def variables(endpoint: Endpoint, setting: Setting) -> dict[str, str]:
         "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HOME": home,
+        # What the site's proxy is for is not the relay beside it.
+        **{
+            name: ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
+            for name in ("NO_PROXY", "no_proxy")
+        },
         **{name: os.environ.get(name, "1" if setting.offline else "0") for name in OFFLINE},
     }
 
@@ -140,7 +146,7 @@ def command_of(
     image = image_of(harness, setting.image)
     if image is not None:
         tokenizer = Path(_path(harness.get("tokenizer", setting.tokenizer)))
-        needed = [Path.cwd(), Path(env["HF_HOME"]), tokenizer]
+        needed = [Path.cwd(), Path(env["HF_HOME"]), tokenizer, *map(Path.resolve, include_folders(harness))]
         started, around = inside(
             ["nemo-evaluator", *words], image, env=env, binds=[path for path in needed if path.is_dir()]
         )

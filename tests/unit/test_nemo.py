@@ -122,6 +122,7 @@ def test_the_environment_of_a_run(binaries, monkeypatch, offline, flags):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "0")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_HOME", "/caches/hf")
+    monkeypatch.setenv("no_proxy", "intranet")
     env = nemo.variables(ENDPOINT, nemo.Setting(offline=offline))
     assert env["MILEPOST_ENDPOINT_KEY"] == "very-secret"
     assert "MILEPOST_ENDPOINT_KEY" not in os.environ
@@ -129,6 +130,7 @@ def test_the_environment_of_a_run(binaries, monkeypatch, offline, flags):
     assert env["NEMO_EVALUATOR_TELEMETRY_LEVEL"] == "0"
     assert (env["HF_HUB_OFFLINE"], env["HF_DATASETS_OFFLINE"]) == flags, "what the user says wins"
     assert env["HF_HOME"] == "/caches/hf"
+    assert env["no_proxy"] == "intranet,127.0.0.1,localhost"
     assert env["ADAPTER_PORT"] != nemo.variables(ENDPOINT, nemo.Setting())["ADAPTER_PORT"]
     monkeypatch.delenv("HF_HOME")
     assert nemo.variables(ENDPOINT, nemo.Setting())["HF_HOME"].endswith("/.cache/huggingface")

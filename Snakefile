@@ -7,6 +7,7 @@ configfile: "config/config.yaml"
 
 include: "rules/common.smk"
 include: "rules/prepare.smk"
+include: "rules/images.smk"
 include: "rules/evaluate.smk"
 include: "rules/score.smk"
 include: "rules/report.smk"
@@ -19,6 +20,8 @@ rule all:
     default_target: True
     input:
         "results/report.html",
+        # Behind an `ancient` input alone, a change of its config would not be seen.
+        IMAGES,
         # Behind an existing report, Snakemake may overlook that one of these is missing.
         collect("results/summaries/{ckpt}/{task}.json", ckpt=CHECKPOINTS, task=TASKS),
         collect("results/scores/{ckpt}/{task}.jsonl", ckpt=CHECKPOINTS, task=TASKS),

@@ -156,7 +156,7 @@ class Supervisor:
         # What is inside an image, only the server can say.
         bare = self.job.containers.vllm is None
         engine = engine_version(environment_python("vllm")) if bare else "unknown"
-        versions = {"milepost": __version__, "engine": engine, **image_digests(self.job.containers)}
+        versions = {"milepost": __version__, "engine": engine, **image_digests({"vllm": self.job.containers.vllm})}
         if any(prompts.header["kind"] == "nemo" for prompts in self.job.prompts.values()):
             versions |= nemo.versions()
         return versions

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from milepost.campaign import WORKFLOW
-from milepost.containers import ADDRESS, Containers, find_apptainer, image_file, require_image
+from milepost.containers import ADDRESS, find_apptainer, image_file, require_image
 from milepost.errors import ContainerError
 
 NOTE = Path("results/images.json")
@@ -40,9 +40,12 @@ def prepare_images(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return described
 
 
-def image_digests(containers: Containers) -> dict[str, str]:
-    """The digests of the images in use, as `vllm-image` and `nemo-image`; a folder that is used as an image has none."""
-    images = {"vllm": containers.vllm, "nemo": containers.nemo}
+def image_digests(images: Mapping[str, Path | None]) -> dict[str, str]:
+    """The digests of the images in use, as `vllm-image` and the like; a folder that is used as an image has none.
+
+    Args:
+        images: For each kind its image, or None where it runs bare.
+    """
     described = {kind: describe_image(kind, require_image(image)) for kind, image in images.items() if image}
     return {f"{kind}-image": found["sha256"] or "a folder" for kind, found in described.items()}
 

@@ -47,7 +47,10 @@ def test_a_campaign_without_containers_has_no_images():
 @pytest.mark.parametrize(
     ("vllm", "words"),
     [
-        ("lost.sif", r"results/images/lost.sif does not exist .* Images in results/images: none\. .*or put the image there"),
+        (
+            "lost.sif",
+            r"results/images/lost.sif does not exist .* Images in results/images: none\. .*or put the image there",
+        ),
         ("docker://gone", r"results/images/gone.sif could not be made from docker://gone: Apptainer says why above"),
         ("lost.def", r"There is no definition 'lost.def'"),
     ],

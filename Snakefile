@@ -9,6 +9,7 @@ include: "rules/common.smk"
 include: "rules/submission.smk"
 include: "rules/preflight.smk"
 include: "rules/prepare.smk"
+include: "rules/images.smk"
 include: "rules/evaluate.smk"
 include: "rules/score.smk"
 include: "rules/report.smk"
@@ -21,6 +22,8 @@ rule all:
         "results/report.html",
         "results/tables/comparisons.csv",
         TABLES,
+        # Behind an `ancient` input alone, a change of its config would not be seen.
+        IMAGES,
         # Behind an existing report, Snakemake may overlook that one of these is missing.
         collect("results/summaries/{ckpt}/{task}.json", ckpt=CHECKPOINTS, task=TASKS),
         collect("results/scores/{ckpt}/{task}.jsonl", ckpt=CHECKPOINTS, task=TASKS),

@@ -11,6 +11,7 @@ rule evaluate_checkpoint:
     input:
         prompts=collect("results/prompts/{task}.jsonl", task=TASKS),
         model="results/models/{ckpt}.json",
+        images=ancient(IMAGES),
         # Expensive: runs again on purpose only, not because its code changed.
         script=ancient(script("evaluate_checkpoint.py")),
     output:

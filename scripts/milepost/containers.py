@@ -85,8 +85,7 @@ def require_image(image: Path) -> Path:
     there = sorted(path.name for path in image.parent.glob("*.sif"))
     raise ContainerError(
         f"The container image {image} does not exist (from {Path.cwd()}). Images in {image.parent}: {', '.join(there) or 'none'}."
-        " Correct 'vllm', 'nemo' or 'folder' under 'containers' in the config. An image that it names by address or"
-        " definition is made by hand, on a host with a way out: `snakemake preflight` shows the command."
+        " Correct 'vllm', 'nemo' or 'folder' under 'containers' in the config, or put the image there."
     )
 
 

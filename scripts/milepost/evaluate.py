@@ -27,6 +27,7 @@ from milepost.endpoints.vllm import VllmServer, engine_version
 from milepost.environments import environment_python
 from milepost.errors import MilepostError, ModelError, ServerError
 from milepost.identity import identify
+from milepost.images import image_digests
 from milepost.lease import BEAT_S, Lease, acquire
 from milepost.ledger import Ledger, append_line, sum_lines
 from milepost.processes import Watchdog
@@ -155,7 +156,8 @@ class Supervisor:
         """Versions of what is going to answer."""
         # What is inside an image, only the server can say.
         bare = self.job.containers.vllm is None
-        return {"milepost": __version__, "engine": engine_version(environment_python("vllm")) if bare else "unknown"}
+        engine = engine_version(environment_python("vllm")) if bare else "unknown"
+        return {"milepost": __version__, "engine": engine, **image_digests({"vllm": self.job.containers.vllm})}
 
     async def attend(
         self, work: list[Request], runs: list[tuple[PromptSet, int, Path]], stores: dict[str, TaskStore]

@@ -117,7 +117,7 @@ def last_lines(log: Path, count: int = 15) -> str:
     """The last lines of a file that are not empty."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 16384))
+            file.seek(max(0, log.stat().st_size - max(16384, 256 * count)))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""

@@ -16,6 +16,8 @@ from milepost.campaign import Checkpoint, Serving
 from milepost.endpoints.vllm import VllmServer
 from milepost.processes import Watchdog
 
+# Some tests start programs that lie beside them.
+sys.path.append(str(Path(__file__).parent))
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "demo"
 PROFILE = yaml.safe_load((DEMO / "config" / "config.yaml").read_text())["model_profiles"]["tiny"]

@@ -81,9 +81,10 @@ async def serve(image: Path, model: str, serving: Serving) -> dict[str, object]:
 async def sleep(image: Path, *, stop: bool) -> None:
     """Start a program with a child within the image, say its group, and wait to be killed."""
     watchdog = Watchdog()
-    command, env = inside(["sh", "-c", "sleep 300 & sleep 301"], str(image), env={})
+    command, env = inside(["sh", "-c", "sleep 300 & sleep 301; true"], str(image), env={})
     group = await ProcessGroup.start(command, env=env, log=Path("sleep.log"), watchdog=watchdog)
-    while len(session_of(group.process.pid)) < 3:
+    # The program itself, its child, and what mounts the image.
+    while sum("sleep 30" in command for command in session_of(group.process.pid).values()) < 2:
         assert group.process.returncode is None, Path("sleep.log").read_text()
         await asyncio.sleep(0.1)
     print(json.dumps({"group": group.process.pid, "processes": session_of(group.process.pid)}), flush=True)

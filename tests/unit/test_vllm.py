@@ -126,6 +126,18 @@ def test_a_server_that_cannot_start_says_why_with_its_last_lines(interpreter, sa
     assert "line 10\n" not in message
 
 
+def test_the_cause_is_told_that_stands_far_above_the_last_lines(interpreter):
+    cause = "ValueError: No available memory for the cache blocks. Try more."
+    interpreter(
+        f'echo "(EngineCore pid=7) ERROR 11-21 14:24:35 [core.py:1510] {cause}"; for i in $(seq 60); do echo "  at $i"; done;'
+        ' echo "RuntimeError: Engine core initialization failed. See root cause above."; exit 1'
+    )
+    with pytest.raises(ServerError) as caught:
+        play(nothing)
+    told = str(caught.value).partition("\n")[0]
+    assert f"(exit code 1). It said: {cause} It ran out of memory. Change gpus and" in told
+
+
 def test_no_advice_where_no_cause_is_known(interpreter):
     interpreter('echo "BloomForCausalLM: no room for doubt"; exit 3')
     with pytest.raises(ServerError) as caught:

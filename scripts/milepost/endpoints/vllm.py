@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ CAUSES = (
     (("address already in use",), "Its port was taken by another program in that very moment: run again."),
 )  # fmt: skip
 
+# An exception's last line, alone or behind the logger's words.
+ERROR = re.compile(r"^(?:\(.*?\) )?(?:ERROR .*?\] )?(?P<error>(?:\w+\.)*\w*(?:Error|Exception): .+)$", re.MULTILINE)
 # Where vLLM and its compilers keep what they made, in a folder that checkpoints share.
 CACHES = {
     "VLLM_CACHE_ROOT": "vllm",
@@ -230,9 +233,13 @@ class VllmServer:
         lines = last_lines(self.log)
         code = self._group.process.returncode
         ending = f" (exit code {code})" if code is not None else ""
-        advice = "".join(f" {text}" for words, text in CAUSES if any(word in lines.lower() for word in words))
+        # vLLM ends with the traceback of a process that only says that another one failed; why stands far above.
+        first = first_error(last_lines(self.log, 500))
+        said = f"{first}\n{lines}".lower()
+        advice = "".join(f" {text}" for words, text in CAUSES if any(word in said for word in words))
+        cause = f" It said: {first.rstrip('.')}." if first and first not in lines else ""
         return ServerError(
-            f"The server of {self.ckpt.name!r} {how}{ending}.{advice} The last lines of {self.log}:\n{lines}"
+            f"The server of {self.ckpt.name!r} {how}{ending}.{cause}{advice} The last lines of {self.log}:\n{lines}"
         )
 
 
@@ -255,6 +262,16 @@ def command_line(options: dict[str, Any]) -> list[str]:
         else:
             words += [f"--{name}", str(value)]
     return words
+
+
+def first_error(text: str) -> str:
+    r"""The first exception that a log tells of, without the name of the process before it; empty if there is none.
+
+    >>> first_error("(EngineCore pid=7) ERROR 11-21 [core.py:1] ValueError: No room.\nRuntimeError: See above.")
+    'ValueError: No room.'
+    """
+    found = ERROR.search(text)
+    return found["error"] if found else ""
 
 
 def hub_home(ckpt: Checkpoint) -> Path:

@@ -1,0 +1,111 @@
+"""Container images as files: pulled from an address, built from a definition, and known by their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from milepost.campaign import WORKFLOW
+from milepost.containers import ADDRESS, find_apptainer, image_file, require_image
+from milepost.errors import ContainerError
+
+NOTE = Path("results/images.json")
+KINDS = ("vllm", "nemo")
+
+
+def prepare_images(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Make the images that the configuration names and that are missing, and say what all of them are.
+
+    Returns:
+        For each kind (`vllm`, `nemo`) `{"file", "source", "sha256", "size", "mtime_ns"}`.
+
+    Raises:
+        ContainerError: One is missing and cannot be made.
+    """
+    spec = config.get("containers", {})
+    folder = Path(spec.get("folder", "results/images"))
+    described = {}
+    for kind in KINDS:
+        if kind in spec:
+            image = image_file(spec[kind], folder)
+            if not image.exists():
+                make_image(spec[kind], image)
+            described[kind] = describe_image(kind, require_image(image), spec[kind])
+    return described
+
+
+def image_digests(images: Mapping[str, Path | None]) -> dict[str, str]:
+    """The digests of the images in use, as `vllm-image` and the like; a folder that is used as an image has none.
+
+    Args:
+        images: For each kind its image, or None where it runs bare.
+    """
+    described = {kind: describe_image(kind, require_image(image)) for kind, image in images.items() if image}
+    return {f"{kind}-image": found["sha256"] or "a folder" for kind, found in described.items()}
+
+
+def make_image(source: str, image: Path) -> None:
+    """Pull or build an image; it is there whole or not at all.
+
+    Raises:
+        ContainerError: Apptainer failed; its own words went to standard error.
+    """
+    if not ADDRESS.fullmatch(source) and not source.endswith(".def"):
+        require_image(image)
+    executable, _ = find_apptainer()
+    image.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = image.with_name(f".{image.name}.{os.getpid()}")
+    where = source if ADDRESS.fullmatch(source) else str(find_definition(source))
+    try:
+        made = subprocess.run([executable, "build", str(unfinished), where], check=False)
+        if made.returncode != 0:
+            raise ContainerError(
+                f"{image} could not be made from {where}: Apptainer says why above. It takes a host with a way out; some"
+                " definitions take root. An image that was made elsewhere can be put there by hand."
+            )
+        unfinished.rename(image)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def find_definition(name: str) -> Path:
+    """A definition file: the campaign's own, or one of containers/.
+
+    Raises:
+        ContainerError: Neither is there; the message names those of containers/.
+    """
+    for path in (Path(name), WORKFLOW / "containers" / name):
+        if path.is_file():
+            return path
+    known = sorted(path.name for path in (WORKFLOW / "containers").glob("*.def"))
+    raise ContainerError(
+        f"There is no definition {name!r} (from {Path.cwd()}). Definitions in containers/: {', '.join(known) or 'none'}."
+        " Correct it under 'containers' in the config."
+    )
+
+
+def describe_image(kind: str, image: Path, source: str | None = None) -> dict[str, Any]:
+    """What an image is. Its digest is taken from the note of `prepare_images` while its size and time are the same."""
+    state = image.stat()
+    try:
+        known = orjson.loads(NOTE.read_bytes())[kind]
+        same = (known["file"], known["size"], known["mtime_ns"]) == (str(image), state.st_size, state.st_mtime_ns)
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if same:
+        digest = known["sha256"]
+    elif image.is_file():
+        with image.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    else:
+        # An image that is a folder is being worked on: it has no digest.
+        digest = None
+    return {
+        "file": str(image), "source": source or str(image), "sha256": digest, "size": state.st_size, "mtime_ns": state.st_mtime_ns,
+    }  # fmt: skip

@@ -85,7 +85,8 @@ def require_image(image: Path) -> Path:
     there = sorted(path.name for path in image.parent.glob("*.sif"))
     raise ContainerError(
         f"The container image {image} does not exist (from {Path.cwd()}). Images in {image.parent}: {', '.join(there) or 'none'}."
-        " Correct 'vllm', 'nemo' or 'folder' under 'containers' in the config, or put the image there."
+        " Correct 'vllm', 'nemo' or 'folder' under 'containers' in the config, or run `snakemake prepare_images` on a host"
+        " with a way out: it pulls and builds what the config names by address or definition."
     )
 
 

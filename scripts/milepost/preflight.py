@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,7 +93,7 @@ def check_environments(campaign: Campaign) -> Iterator[Check]:
 
 
 def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
-    """The images that the config names are there, and what starts them is here."""
+    """The images that the config names are there, or will be made, and what starts them is here."""
     containers = read_containers(campaign.config)
     images = {"vllm": containers.vllm, "nemo": containers.nemo if campaign.named("nemo") else None}
     named = {name: path for name, path in images.items() if path is not None}
@@ -112,10 +111,9 @@ def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
         elif source.endswith(".def") or "://" in source:
             yield Check(
                 f"image {name}",
-                "failed",
-                f"{path} is not there yet",
-                "make it on a host with a way out: "
-                + shlex.join(["apptainer", "build" if source.endswith(".def") else "pull", str(path), source]),
+                "warning",
+                f"{path} is not there: the run makes it from {source} before any GPU job",
+                "make it now, on a host with a way out: snakemake prepare_images",
             )
         else:
             there = sorted(other.name for other in path.parent.glob("*.sif"))

@@ -49,7 +49,7 @@ def test_a_campaign_without_containers_has_no_images():
     [
         (
             "lost.sif",
-            r"results/images/lost.sif does not exist .* Images in results/images: none\. .*or put the image there",
+            r"results/images/lost.sif does not exist .* Images in results/images: none\. .*run `snakemake prepare_images`",
         ),
         ("docker://gone", r"results/images/gone.sif could not be made from docker://gone: Apptainer says why above"),
         ("lost.def", r"There is no definition 'lost.def'"),

@@ -53,6 +53,7 @@ class Serving:
     start_timeout_s: float = 1800.0
     request_timeout_s: float = 600.0
     retries: int = 5
+    stage: bool = False
 
 
 @dataclass(frozen=True)

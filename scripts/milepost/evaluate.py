@@ -12,7 +12,8 @@ import logging
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +34,7 @@ from milepost.ledger import Ledger, append_line, sum_lines
 from milepost.processes import Watchdog
 from milepost.provenance import engine_versions
 from milepost.records import Answer, PromptSet, Usage
+from milepost.staging import staged
 from milepost.store import TaskStore, open_stores
 from milepost.walltime import MARGIN_S, near_the_end
 from milepost.work import STORE, Request, missing_runs, remember_complete, requests_of
@@ -228,11 +230,36 @@ class Supervisor:
     ) -> None:
         """Start the server, run everything beside each other, end the server."""
         watchdog = Watchdog()
-        output = self.job.logs / f"{self.job.ckpt.name}.server.log"
-        server = VllmServer(self.job.ckpt, output, watchdog, containers=self.job.containers)
         try:
             self.ledger.starting()
             log.info("%d answers and %d NeMo runs are missing; starting the server", len(work), len(runs))
+            async with self.model(watchdog) as folder:
+                await self.serve_from(folder, work, runs, stores, watchdog)
+        finally:
+            watchdog.close()
+
+    @asynccontextmanager
+    async def model(self, watchdog: Watchdog) -> AsyncIterator[Path | None]:
+        """The folder to serve from, which is a copy on this node's disk where the model profile wants that."""
+        folder = find_model(self.job.ckpt)
+        if folder is None or not self.job.ckpt.serving.stage:
+            yield folder
+            return
+        async with staged(folder, self.job.logs / f"{self.job.ckpt.name}.staging.log", watchdog) as copy:
+            yield copy
+
+    async def serve_from(
+        self,
+        folder: Path | None,
+        work: list[Request],
+        runs: list[tuple[PromptSet, int, Path]],
+        stores: dict[str, TaskStore],
+        watchdog: Watchdog,
+    ) -> None:
+        """The life of the server."""
+        output = self.job.logs / f"{self.job.ckpt.name}.server.log"
+        server = VllmServer(self.job.ckpt, output, watchdog, containers=self.job.containers, model=folder)
+        try:
             begun = time.monotonic()
             await server.start()
             self.ledger.ready()
@@ -258,7 +285,6 @@ class Supervisor:
             log.info("%d of %d answers; the server has ended", self.done, self.total)
         finally:
             await server.stop()
-            watchdog.close()
 
     async def ask(self, work: Iterator[Request], stores: dict[str, TaskStore], endpoint: Endpoint) -> None:
         """Put all requests to the server, a bounded number at once, and store the answers as they come."""

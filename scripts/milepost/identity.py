@@ -94,15 +94,21 @@ def describe_folder(folder: Path, cache: DigestCache) -> dict[str, str]:
 
     Small files count whole; of weights their size, their header and evenly spread samples.
     """
-    files = {}
-    for path in sorted(folder.iterdir()):
-        if path.name in IGNORED or path.name.startswith(".") or not path.is_file():
-            continue
-        if path.suffix in WEIGHTS or path.suffix in WHOLE:
-            files[path.name] = cache.digest(path)
+    files = {path.name: cache.digest(path) for path in model_files(folder)}
     if not files:
         raise ModelError(f"{folder} holds neither configuration nor weights of a model.")
     return files
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model's folder that bear on its answers: not what training keeps beside them."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name not in IGNORED and not path.name.startswith(".")
+        if path.suffix in WEIGHTS or path.suffix in WHOLE
+        if path.is_file()
+    ]
 
 
 def digest_file(path: Path) -> str:

@@ -57,6 +57,14 @@ class Watchdog:
         """A group has ended."""
         self._say(f"-{group}\n")
 
+    def remove(self, folder: Path) -> None:
+        """Register a folder of this process's own that must not outlive it."""
+        self._say(f">{folder}\n")
+
+    def keep(self, folder: Path) -> None:
+        """A folder needs no removal any more."""
+        self._say(f"<{folder}\n")
+
     def _say(self, line: str) -> None:
         # One that was killed is missed only if this process is killed as well.
         with suppress(BrokenPipeError):

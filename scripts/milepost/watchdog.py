@@ -1,10 +1,12 @@
 """Started by `processes.Watchdog`: ends process groups when the pipe on standard input closes.
 
-Lines are `+GROUP` and `-GROUP`. The groups of processes that have the given word in their environment are ended as well.
+Lines are `+GROUP` and `-GROUP`, and `>FOLDER` and `<FOLDER` for folders that are removed at the end. The groups of processes
+that have the given word in their environment are ended as well.
 Nothing of the package is imported: this process must start and end in no time.
 """
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -19,13 +21,18 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     print("ready", flush=True)
-    groups: set[int] = set()
+    groups: set[str] = set()
+    folders: set[str] = set()
     for line in sys.stdin:
-        group = int(line[1:])
-        if line[0] == "+":
-            groups.add(group)
-        else:
-            groups.discard(group)
+        known = groups if line[0] in "+-" else folders
+        (known.add if line[0] in "+>" else known.discard)(line[1:].rstrip("\n"))
+    end({int(group) for group in groups})
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def end(groups: set[int]) -> None:
+    """End these groups and everything that carries the mark."""
     time.sleep(START_S)
     sessions = set(groups)
     for number, wait_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 0.0)):

@@ -17,7 +17,7 @@ trap 'rm -rf "$work"' EXIT
 # libnuma1 is what vLLM's CPU build links to; openssl, what torch compiles with.
 packages=python3,python3-venv,ca-certificates,openssl,libnuma1,procps
 mirror=$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/debian.sources 2>/dev/null | head -1)
-debootstrap --variant=minbase --include="$packages" bookworm "$work/root" "${mirror:-http://deb.debian.org/debian}" \
+debootstrap --variant=minbase --include="$packages" bookworm "$work/root" ${mirror:+"$mirror"} \
     >"$work/log" || { tail -n 20 "$work/log" >&2; exit 1; }
 rm -rf "$work"/root/var/cache/apt/archives/*.deb "$work"/root/var/lib/apt/lists/*
 mkdir -p "$(dirname "$image")"

@@ -61,9 +61,14 @@ def make_image(source: str, image: Path) -> None:
     executable, _ = find_apptainer()
     image.parent.mkdir(parents=True, exist_ok=True)
     unfinished = image.with_name(f".{image.name}.{os.getpid()}")
-    where = source if ADDRESS.fullmatch(source) else str(find_definition(source))
+    definition = None if ADDRESS.fullmatch(source) else find_definition(source)
+    where = source if definition is None else str(definition)
+    # A definition names its files from where it belongs: those of containers/ from the project's folder.
+    own = definition is not None and definition.is_relative_to(WORKFLOW)
     try:
-        made = subprocess.run([executable, "build", str(unfinished), where], check=False)
+        made = subprocess.run(
+            [executable, "build", str(unfinished.absolute()), where], cwd=WORKFLOW if own else None, check=False
+        )
         if made.returncode != 0:
             raise ContainerError(
                 f"{image} could not be made from {where}: Apptainer says why above. It takes a host with a way out; some"

@@ -1,10 +1,12 @@
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 from milepost import images
+from milepost.campaign import WORKFLOW
 from milepost.errors import ContainerError
 from milepost.images import NOTE, describe_image, image_digests, prepare_images
 from milepost.records import write_record
@@ -38,6 +40,18 @@ def test_what_is_missing_is_made_once_and_everything_is_described(tmp_path):
     assert prepare_images(config) == made
     assert len((tmp_path / "asked").read_text().splitlines()) == 2
     assert sorted(path.name for path in (tmp_path / "i m").iterdir()) == ["own.sif", "vllm_vllm-openai_v1.sif"]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (WORKFLOW / "containers").glob("*.def")))
+def test_a_definition_of_the_project_finds_its_files(tmp_path, name):
+    program = tmp_path / "bin" / "apptainer"
+    program.write_text('#!/bin/sh\npwd >"$2"\n')
+    prepare_images({"containers": {"vllm": name}})
+    folder = Path((tmp_path / "results" / "images" / name).with_suffix(".sif").read_text().strip())
+    section = (WORKFLOW / "containers" / name).read_text().partition("%files\n")[2].partition("\n\n")[0]
+    files = [line.split()[0] for line in section.splitlines()]
+    assert [file for file in files if not (folder / file).is_file()] == []
+    assert len(files) == {"vllm.def": 0, "vllm-cpu.def": 5, "nemo.def": 4}[name]
 
 
 def test_a_campaign_without_containers_has_no_images():

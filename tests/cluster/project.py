@@ -28,6 +28,7 @@ SITE = {
 ITEMS = {"sums": 100, "where": 100, "constraints": 100}
 SAMPLES = 4
 NATIVE_ANSWERS = SAMPLES * sum(ITEMS.values())
+NEMO_ANSWERS = 50
 
 
 class Project:

@@ -21,8 +21,7 @@ import numpy as np
 import orjson
 
 ROOT = Path(__file__).resolve().parents[1]
-# In place of this folder: its statistics.py would hide Python's own.
-sys.path[0] = str(ROOT / "scripts")
+sys.path.insert(0, str(ROOT / "scripts"))
 
 from milepost.stats import mean_estimate  # noqa: E402 (found by the line above)
 

@@ -1,7 +1,8 @@
 """How long the way from scores to tables takes: 200 checkpoints x 6 tasks x 8 samples x 541 items by default.
 
 Makes scores of a run whose accuracy rises, in a folder that is removed afterwards, and runs compare.py and tabulate.py
-on them as the workflow does. Prints seconds and peak memory of each; fails above 60 s or 2 GB in all.
+on them as the workflow does. Prints seconds and peak memory of each; fails above 60 s or 2 GB in all. Where the load is
+above the number of cores, others take part of the seconds, and those "of cores" tell more.
 
     python benchmarks/tables.py [--checkpoints 200] [--against]
 """
@@ -21,8 +22,7 @@ import numpy as np
 import orjson
 
 ROOT = Path(__file__).resolve().parents[1]
-# In place of this folder: its statistics.py would hide Python's own.
-sys.path[0] = str(ROOT / "scripts")
+sys.path.insert(0, str(ROOT / "scripts"))
 
 from milepost.stats import mean_estimate  # noqa: E402 (found by the line above)
 
@@ -43,7 +43,9 @@ def main() -> None:
         folder = Path(name)
         lines = make_campaign(folder, args)
         size = sum(path.stat().st_size for path in folder.glob("results/scores/*/*")) / 1e6
-        print(f"{lines:,} scores in {args.checkpoints * args.tasks:,} files, {size:,.0f} MB; {os.cpu_count()} cores")
+        print(
+            f"{lines:,} scores in {args.checkpoints * args.tasks:,} files, {size:,.0f} MB; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+        )
         results = ["--scores", "results/scores", "--summaries", "results/summaries"]
         places = "csv scores.csv metrics metrics.csv markdown scores.md text scores.txt also scores.tex".split()
         written = [f"--{word}" if k % 2 == 0 else f"results/tables/{word}" for k, word in enumerate(places)]

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
+
+# Read when numpy is first imported. Its matrices are small here: the threads of a product would wait for each other far
+# longer than they work, on a busy host a hundred times longer.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from milepost.campaign import load_campaign
 from milepost.comparison_rows import ComparisonRow, FlipRow, RankRow, StepRow, TrendRow

@@ -25,6 +25,9 @@ DRAWN = (
     "first_better", "chance", "partial", "harness",
 )  # fmt: skip
 
+# Of a legend.
+MOST_COLUMNS = 6
+
 STYLE = {
     "svg.hashsalt": "milepost",
     "svg.fonttype": "none",  # small files, text that can be searched, and any script that the reader's fonts know
@@ -168,24 +171,18 @@ def _draw_sheet(panels: Sequence[Panel]) -> Figure:
         axes.set_axis_off()
     if handles:
         labels = [label if len(label) <= 48 else f"{label[:47]}…" for label in handles]
-        ncols = _columns_that_fit(labels, figure.get_size_inches()[0])
-        figure.legend(list(handles.values()), labels, loc="outside lower center", ncols=ncols)
+        _add_legend(figure, list(handles.values()), labels)
     return figure
 
 
-def _columns_that_fit(labels: Sequence[str], width: float) -> int:
-    """How many columns a legend may have in a figure of so many inches.
-
-    >>> _columns_that_fit(["a run", "another run"], 6.4), _columns_that_fit(["x" * 40] * 3, 6.4)
-    (2, 1)
-    """
-    for ncols in range(len(labels), 1, -1):
-        lines = -(-len(labels) // ncols)
-        columns = [labels[first : first + lines] for first in range(0, len(labels), lines)]
-        # About 0.08 inches a character, and 0.65 for the handle and the space between two.
-        if sum(0.65 + 0.08 * max(map(len, column)) for column in columns) <= width:
-            return ncols
-    return 1
+def _add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """A legend below the panels, in as many columns as the figure has room for."""
+    for columns in range(min(MOST_COLUMNS, len(labels)), 0, -1):
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+        # With room to spare: the fonts that show an SVG's text may be wider.
+        if columns == 1 or legend.get_window_extent().width <= 0.95 * figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _save(figure: Figure, stem: Path) -> None:

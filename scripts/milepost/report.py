@@ -99,6 +99,7 @@ def render_report(content: Content) -> str:
         figures={task: inline_svg(content.figures / f"{task}.svg") for task in titles},
         metrics=metric_grids(content.metrics),
         findings=parts.findings(content.trends),
+        advised=parts.advised(summaries),
         trends=content.trends,
         families=parts.families(content.comparisons),
         rankings=parts.rankings(content.ranking),

@@ -143,6 +143,16 @@ def needs_a_look(row: ScoreRow) -> bool:
     return row.value is None or max(shares) >= MUCH
 
 
+def advised(summaries: Iterable[Summary]) -> dict[str, Summary]:
+    """For each task the checkpoint with the widest interval, of those whose summaries say what would narrow theirs."""
+    found: dict[str, Summary] = {}
+    for summary in summaries:
+        widest = found.get(summary["task"])
+        if summary.get("advice") and (widest is None or (summary["stderr"] or 0.0) > (widest["stderr"] or 0.0)):
+            found[summary["task"]] = summary
+    return found
+
+
 def costs(evaluated: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Headings, a line for each checkpoint, and the sum of what the evaluations took.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 from milepost.tables import ScoreRow, notes, score_cell
@@ -10,7 +11,7 @@ from milepost.tables_to_read import Table, coverage_table, score_table
 
 LATEX_HEAD = """\
 % Made by Milepost from results/tables/scores.csv; made anew when scores change, so copy it into your paper.
-% Needs \\usepackage{booktabs} and, before 2018, \\usepackage[utf8]{inputenc}.
+% Needs \\usepackage{booktabs} and \\usepackage{graphicx}; names in other scripts than Latin need LuaLaTeX and a font.
 """
 LATEX_SIGNS = {
     "\\": r"\textbackslash{}",
@@ -26,7 +27,8 @@ LATEX_SIGNS = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    # \textquotedbl is an error in LaTeX's default encoding, and a plain one is drawn as a closing quote.
+    '"': r"{\ttfamily\char34}",
     "'": r"{'}",
     "`": r"\textasciigrave{}",
     # After a line's end these would be read as its options.
@@ -37,7 +39,9 @@ LATEX_SIGNS = {
     "-": "{-}",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
+    "→": r"$\to$",
     "≤": r"$\leq$",
+    "≥": r"$\geq$",
 }
 
 
@@ -72,7 +76,8 @@ def escape_latex(words: str) -> str:
     >>> escape_latex("100 % of_A & B")
     '100 \\% of\\_A \\& B'
     """
-    printable = "".join(sign if sign.isprintable() else " " for sign in words)
+    composed = unicodedata.normalize("NFC", words)
+    printable = "".join(sign if sign.isprintable() else " " for sign in composed)
     return "".join(LATEX_SIGNS.get(sign, sign) for sign in " ".join(printable.split()))
 
 
@@ -98,13 +103,15 @@ def _latex_table(table: Table, caption: str) -> str:
             r"\centering",
             rf"\caption{{{escape_latex(caption)}: {escape_latex(table.title)}}}",
             rf"\label{{tab:{label}}}",
+            # As wide as the text at most.
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             " & ".join(map(escape_latex, table.header)) + r" \\",
             r"\midrule",
             *lines,
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
             *(rf"\par\smallskip\footnotesize {escape_latex(note)}" for note in table.notes),
             r"\end{table}",
             "",

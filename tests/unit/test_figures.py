@@ -5,6 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import plot
+from milepost import figures
 from milepost.campaign import Campaign, Task
 from milepost.curves import draw_curves
 from milepost.errors import ConfigError, UnknownTaskError
@@ -138,6 +139,22 @@ def test_the_first_better_step_is_marked(tmp_path):
         assert [line["first_better"] for line in csv.DictReader(file)] == ["false", "true", "false"]
     assert "first step better than the start" in (tmp_path / "sums.svg").read_text()
     assert "first step better" not in draw(tmp_path, CURVE)
+
+
+@pytest.mark.parametrize(
+    "names", [["alpha", "beta-long-run-name"], [f"WWWWWWW-{k}" for k in range(7)], ["M" * 99, "b"]]
+)
+def test_the_legend_is_whole(tmp_path, monkeypatch, names):
+    drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, stem: drawn.append(figure))
+    rows = [row(0.5, step, ckpt=f"{name}-{step}", run=name) for name in names for step in (0, 9)]
+    draw_figures(tmp_path, make_panels(rows, [], {"sums": []}, {("sums", f"{names[0]}-9")}))
+    for figure in drawn:
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        assert figure.bbox.x0 <= legend.get_window_extent().x0
+        assert legend.get_window_extent().x1 <= figure.bbox.x1
+    assert len(legend.get_texts()) == len(names) + 2
 
 
 def test_missing_checkpoints_make_a_figure_partial(tmp_path):

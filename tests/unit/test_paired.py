@@ -418,7 +418,7 @@ def test_corrections_are_statsmodels_and_leave_none(correct, method):
 
 @pytest.fixture(scope="module")
 def simulations():
-    path = Path(__file__).parents[2] / "benchmarks" / "statistics.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "simulations.py"
     spec = importlib.util.spec_from_file_location("simulations", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -10,7 +10,17 @@ from milepost.errors import RecordError
 from milepost.partial import MissingRow
 from milepost.records import write_record
 from milepost.report import SHOWN, UNFOLDED, Content, chosen, inline_svg, render_report
-from milepost.report_parts import asked, costs, coverage, findings, flips_of, marks_of, needs_a_look, provenance
+from milepost.report_parts import (
+    advised,
+    asked,
+    costs,
+    coverage,
+    findings,
+    flips_of,
+    marks_of,
+    needs_a_look,
+    provenance,
+)
 from milepost.tables import MetricRow, ScoreRow, write_table
 
 NASTY = '<script>alert("1")</script>'
@@ -103,7 +113,10 @@ def hostile(figures):
             for rank in (None, 1)
         ],
         evaluated=[note(NASTY, requests=3)],
-        summaries=[summary(commit=NASTY, model=NASTY), summary(ckpt=NASTY, commit="x", model="y")],
+        summaries=[
+            {**summary(commit=NASTY, model=NASTY), "advice": NASTY, "stderr": 0.1},
+            {**summary(ckpt=NASTY, commit="x", model="y"), "advice": NASTY, "stderr": 0.2},
+        ],
         headers=[{"task": "sums", "samples": 1, "sampling": {"stop": [NASTY]}}],
         packages={"numpy": NASTY},
         missing=[MissingRow(ckpt=NASTY, task=NASTY, title=NASTY, state=NASTY, reason=NASTY)],
@@ -238,6 +251,23 @@ def test_coverage_names_the_worst():
 def test_a_missing_figure_is_an_error(tmp_path):
     with pytest.raises(RecordError, match=r"plot\.py"):
         inline_svg(tmp_path / "sums.svg")
+
+
+def test_what_would_narrow_the_widest_interval_of_each_task_is_said(figures):
+    def advising(ckpt, stderr, advice, task="sums"):
+        return {**summary(ckpt, task), "stderr": stderr, "advice": advice}
+
+    summaries = [
+        advising("a", None, "Nothing varies."),
+        advising("b", 0.02, "100 more items by 40 %."),
+        advising("c", 0.01, "100 more items by 20 %."),
+        {**summary("d"), "stderr": 0.9},  # a harness's own number
+    ]
+    assert {task: told["ckpt"] for task, told in advised(summaries).items()} == {"sums": "b"}
+    page = render(figures, [row("a"), row("b"), row("c")], summaries=summaries)
+    assert page.count("more items by") == 1
+    assert re.search(r'</b> 100 more items by 40 %\. <span class="ci">\(b\)</span>', page)
+    assert "What would narrow" not in render(figures, summaries=summaries[3:])
 
 
 def test_costs_are_summed_and_columns_of_zeros_left_out():

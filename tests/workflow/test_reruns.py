@@ -59,6 +59,7 @@ class TestReruns:
         del campaign.config["comparisons"], campaign.config["tables"]
         campaign.select("t1", "t2")
         assert campaign.run().rc == 0
+        assert not list(tables.glob("*.tex")) + list(tables.glob("*.xlsx"))
 
     def test_an_inert_option_asks_nothing(self, campaign: Campaign) -> None:
         campaign.profile(vllm_args={"gpu-memory-utilization": 0.5}, concurrency=2)

@@ -1,8 +1,8 @@
 """Do the intervals cover, and do the tests keep their level? Simulations of what docs/statistics.md says.
 
-    nice envs/workflow/.venv/bin/python benchmarks/statistics.py            # about 20 minutes
-    envs/workflow/.venv/bin/python benchmarks/statistics.py pairs power     # some of the tables
-    envs/workflow/.venv/bin/python benchmarks/statistics.py --rounds 500    # rougher
+    nice envs/workflow/.venv/bin/python benchmarks/simulations.py            # about 20 minutes
+    envs/workflow/.venv/bin/python benchmarks/simulations.py pairs power     # some of the tables
+    envs/workflow/.venv/bin/python benchmarks/simulations.py --rounds 500    # rougher
 
 Prints Markdown tables; progress goes to standard error. Items get probabilities of success from Beta(m, 1 - m), as
 they spread among real benchmarks: most items are nearly always right, or nearly never.
@@ -10,20 +10,17 @@ they spread among real benchmarks: most items are nearly always right, or nearly
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-if __name__ == "__main__":
-    # In place of this folder: as a script, this file would hide the standard library's module of the same name.
-    sys.path[0] = str(Path(__file__).resolve().parents[1] / "scripts")
-
 import argparse
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from milepost.paired import compare, difference_interval, first_better, rank_letters, regressed_since
 from milepost.signflip import max_t

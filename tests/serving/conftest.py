@@ -1,6 +1,7 @@
-"""What the tests on real parts share: the demo's model, a campaign around it, and a server that runs beside the tests."""
+"""What the tests on real parts share: the demo's model, a campaign around it, an image, and a server beside the tests."""
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -24,26 +25,62 @@ PROFILE = yaml.safe_load((DEMO / "config" / "config.yaml").read_text())["model_p
 STEPS = (100, 400)
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    """The demo's checkpoints, {step: folder}: those of an earlier `make demo`, or trained now."""
-    folder = DEMO / "model"
-    if not all((folder / f"step-{step}" / "model.safetensors").exists() for step in STEPS):
-        folder = tmp_path_factory.mktemp("model")
-        python = REPOSITORY / "envs" / "train" / ".venv" / "bin" / "python"
-        steps = ",".join(map(str, STEPS))
-        subprocess.run([python, DEMO / "train.py", "--out", folder, "--steps", steps], check=True, cwd=folder)
-    return {step: folder / f"step-{step}" for step in STEPS}
+def pytest_collection_modifyitems(items):
+    """Share tests out over processes by what they need: there is one server of the model, whoever asks it."""
+    for item in items:
+        shared = "the model's server" if "served" in item.fixturenames else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(scope="session")
-def campaign(tmp_path_factory):
+def demo(tmp_path_factory, request):
+    """The demo's folder after `make demo`, with models and data; or another one, for which they are made now."""
+    if all((DEMO / file).exists() for file in ("data/where.jsonl", *(f"model/step-{step}" for step in STEPS))):
+        return DEMO
+    # The tests may run in several processes; one trains.
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if hasattr(request.config, "workerinput") else folder) / "demo"
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            python = REPOSITORY / "envs" / "train" / ".venv" / "bin" / "python"
+            options = ["--out", folder / "model", "--data-out", folder / "data", "--steps", ",".join(map(str, STEPS))]
+            subprocess.run([python, DEMO / "train.py", *options], check=True, cwd=folder)
+            (folder / "done").touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(demo):
+    """The demo's checkpoints, {step: folder}."""
+    return {step: demo / "model" / f"step-{step}" for step in STEPS}
+
+
+@pytest.fixture(scope="session")
+def image():
+    """A small Debian, into which environments are bound: containers/small.sh builds it once, as root.
+
+    MILEPOST_SMALL_IMAGE names one that is there already.
+    """
+    if shutil.which("apptainer") is None:
+        pytest.skip("there is no apptainer on this machine")
+    image = Path(os.environ.get("MILEPOST_SMALL_IMAGE") or REPOSITORY / ".images" / "small.sif")
+    if not image.exists():
+        if os.getuid() != 0 or shutil.which("debootstrap") is None:
+            pytest.skip(f"{image} is not there, and building it takes root and debootstrap")
+        subprocess.run([REPOSITORY / "containers" / "small.sh", image], check=True)
+    return image
+
+
+@pytest.fixture(scope="session")
+def campaign(demo, tmp_path_factory):
     """A campaign's folder with lm-eval tasks and their data; `config` and `model` come with the tests."""
     folder = tmp_path_factory.mktemp("campaign")
     shutil.copytree(Path(__file__).with_name("lm_eval"), folder / "harness")
     (folder / "data").mkdir()
     for name, most in (("colours", 50), ("sums", 30), ("where", 40)):
-        lines = [json.loads(line) for line in (DEMO / "data" / f"{name}.jsonl").read_text().splitlines()[:most]]
+        lines = [json.loads(line) for line in (demo / "data" / f"{name}.jsonl").read_text().splitlines()[:most]]
         items = [
             {
                 "question": line.get("question") or line["messages"][0]["content"],

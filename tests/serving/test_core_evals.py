@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import write
 
 from milepost.work import sample_seed
 
@@ -23,7 +24,7 @@ ITEMS = ["What's red?", "What is blue?", 'Say "$HOME"', "Say `date`"]
 
 @pytest.fixture(scope="module", autouse=True)
 def nemo():
-    subprocess.run([ROOT / "envs" / "setup.sh", "workflow", "nemo"], check=True)
+    subprocess.run([ROOT / "envs" / "setup.sh", "workflow", "nemo", "semantic"], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -186,30 +187,37 @@ def test_nemo_lists_our_tasks_beside_its_own():
     assert "lm-evaluation-harness: " in listed
 
 
-def test_a_real_model_gets_the_numbers_that_a_campaign_gives_the_same_answers(served, tmp_path):
-    params = {
-        "parallelism": 16,
-        "temperature": 0.7,
-        "max_new_tokens": 16,
-        "extra": {"data": str(ROOT / "demo" / "data" / "sums.jsonl"), "samples": 4},
-    }
-    config = {"type": "milepost.exact_match", "params": params}
-    done, results = run_eval(tmp_path, served.url, config, served.key, served.model)
+@pytest.mark.parametrize(
+    ("scorer", "data", "options", "bounds"),
+    [
+        # The model knows its sums, and not all of them; it tells where somebody is in a sentence of its own.
+        ("exact_match", "sums", {}, (0.5, 1)),
+        ("avert", "where", {"extra_wrong": ["unknown"], "truth": "names_target"}, (0.3, 1)),
+    ],
+)
+def test_a_real_model_gets_the_numbers_that_a_campaign_gives_the_same_answers(
+    demo, served, tmp_path, scorer, data, options, bounds
+):
+    extra = {"data": str(demo / "data" / f"{data}.jsonl"), "samples": 4, "scorer": options}
+    params = {"parallelism": 16, "temperature": 0.7, "max_new_tokens": 24, "extra": extra}
+    done, results = run_eval(
+        tmp_path, served.url, {"type": f"milepost.{scorer}", "params": params}, served.key, served.model
+    )
     assert done.returncode == 0, done.stdout
-    score = results["tasks"]["exact_match"]["metrics"]["exact_match"]["scores"]["exact_match"]
     # The campaign's own step, on the answers that the harness kept.
-    tasks = tmp_path / "config" / "tasks"
-    tasks.mkdir(parents=True)
-    spec = {"version": 1, "data": params["extra"]["data"], "samples": 4, "scorer": {"name": "exact_match"}}
-    (tasks / "sums.yaml").write_text(yaml.safe_dump(spec))
+    spec = {"version": 1, "data": extra["data"], "samples": 4, "scorer": {"name": scorer, **options}}
+    write(tmp_path / "config" / "tasks" / "t.yaml", spec)
     (tmp_path / "model.json").write_text('{"digest": "any"}\n')
     kept = tmp_path / "out" / "milepost"
-    command = [sys.executable, ROOT / "scripts" / "score_answers.py", "--ckpt", "c", "--task", "sums"]
-    options = {"model": "model.json", "prompts": kept / "prompts.jsonl", "answers": kept / "answers.jsonl"}
-    options |= {"scores": "scores.jsonl", "summary": "summary.json"}
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, ROOT / "scripts" / "score_answers.py", "--ckpt", "c", "--task", "t"]
+    files = {"model": "model.json", "prompts": kept / "prompts.jsonl", "answers": kept / "answers.jsonl"}
+    files |= {"scores": "scores.jsonl", "summary": "summary.json"}
+    words = [word for name, value in files.items() for word in (f"--{name}", str(value))]
     subprocess.run([*command, *words], cwd=tmp_path, check=True)
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert 0.5 < summary["value"] < 1  # the model knows its sums, and not all of them
-    assert (score["value"], score["stats"]["stderr"]) == (summary["value"], summary["stderr"])
-    assert score["stats"]["count"] == summary["n_items"]
+    metrics = results["tasks"][scorer]["metrics"]
+    for name, estimate in summary["metrics"].items():
+        score = metrics[name]["scores"][name]
+        assert (score["value"], score["stats"]["stderr"]) == (estimate["value"], estimate["stderr"])
+    assert bounds[0] < summary["value"] < bounds[1]
+    assert metrics[summary["metric"]]["scores"][summary["metric"]]["stats"]["count"] == summary["n_items"] >= 50

@@ -1,6 +1,7 @@
 """NeMo Evaluator's lm-eval on the demo's model, served by vLLM: through a campaign, and by hand beside it."""
 
 import asyncio
+import hashlib
 import os
 import shutil
 import subprocess
@@ -39,15 +40,15 @@ TASKS = {
 }
 
 
-def prepare(folder, model, tasks):
+def prepare(folder, model, tasks, **containers):
     """A campaign of one checkpoint, always under the same name and in the same folder."""
     shutil.rmtree(folder / "model", ignore_errors=True)
     shutil.copytree(model, folder / "model")
     for name in tasks:
-        write(folder / f"config/tasks/{name}.yaml", TASKS[name])
+        write(folder / f"config/tasks/{name}.yaml", tasks[name])
     write(
         folder / "config/config.yaml",
-        {"tasks": list(tasks), "nemo_parallel": 2, "model_profiles": {"default": PROFILE}},
+        {"tasks": list(tasks), "nemo_parallel": 2, "model_profiles": {"default": PROFILE}, "containers": containers},
     )
     (folder / "config/checkpoints.tsv").write_text("name\tmodel\nc\tmodel\n")
 
@@ -66,14 +67,23 @@ def texts(folder):
 
 
 @pytest.fixture(scope="module")
-def evaluated(campaign, models):
-    """The campaign after an early checkpoint on one task, and the last one, in its place, on all."""
-    prepare(campaign, models[STEPS[0]], ["generate"])
+def evaluated(campaign, models, request):
+    """The campaign after an early checkpoint on one task, and the last one, in its place, on all.
+
+    Where there is Apptainer, one of its tasks runs in an image into which NeMo Evaluator is bound.
+    """
+    prepare(campaign, models[STEPS[0]], {"generate": GENERATE})
     code, said = snakemake(campaign)
     assert code == 0, said
     early = result(campaign, "generate")
     shutil.copytree(campaign / "results/harness/c/generate/run-0", campaign / "early")
-    prepare(campaign, models[STEPS[-1]], TASKS)
+    inside = {}
+    if shutil.which("apptainer") is not None:
+        image = request.getfixturevalue("image")
+        inside = {"inside": {**GENERATE, "container": image.name}}
+        prepare(campaign, models[STEPS[-1]], {**TASKS, **inside}, folder=str(image.parent), bind_environments=True)
+    else:
+        prepare(campaign, models[STEPS[-1]], TASKS)
     code, said = snakemake(campaign, "--keep-going")
     return early, code, said
 
@@ -157,6 +167,25 @@ def test_a_task_that_fails_hurts_no_other(campaign, evaluated):
     assert not (campaign / "results/summaries/c/broken.json").exists()
     for name in TASKS:
         assert name == "broken" or (campaign / f"results/summaries/c/{name}.json").exists()
+
+
+def test_versions_stand_beside_the_numbers(campaign, evaluated):
+    said = yaml.safe_load((campaign / "results/harness/c/generate/run-0/results.yml").read_text())["metadata"]
+    versions = result(campaign, "generate")["provenance"]["versions"]
+    assert versions["nemo-evaluator"] == said["versioning"]["nemo_evaluator"]
+    (harness,) = (REPOSITORY / "envs/nemo/.venv/lib").glob("python*/site-packages/nvidia_lm_eval-*.dist-info")
+    assert versions["nvidia-lm-eval"] == harness.name.removesuffix(".dist-info").partition("-")[2]
+    assert "nemo-image" not in versions
+
+
+def test_a_task_in_an_image_gets_the_same_answers(campaign, evaluated, image):
+    runs = [campaign / f"results/harness/c/{name}/run-0" for name in ("inside", "generate")]
+    assert texts(runs[0]) == texts(runs[1])
+    inside, bare = (result(campaign, name) for name in ("inside", "generate"))
+    assert (inside["value"], inside["stderr"]) == (bare["value"], bare["stderr"])
+    versions = inside["provenance"]["versions"]
+    assert versions.pop("nemo-image") == hashlib.sha256(image.read_bytes()).hexdigest()
+    assert versions == bare["provenance"]["versions"]
 
 
 def test_two_runs_at_a_temperature_give_different_answers(campaign, evaluated):

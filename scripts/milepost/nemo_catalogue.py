@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from milepost.nemo_ask import LM_EVAL, MARK
 from milepost.nemo_place import ENVIRONMENT, Place
 from milepost.records import write_record
 
+# Apptainer colours its messages.
+COLOURS = re.compile("\x1b\\[[0-9;]*m")
 ASK = Path(__file__).with_name("nemo_ask.py")
 TIMEOUT_S = 600
 # What lm-eval asks for by log-probabilities, which a chat does not give.
@@ -197,7 +200,7 @@ def _ask(place: Place, folders: Sequence[Path]) -> dict[str, Any]:
     for line in asked.stdout.splitlines():
         if line.startswith(MARK):
             return dict(json.loads(line.removeprefix(MARK)))
-    said = " ".join(asked.stderr.split("\n")[-4:]).strip()
+    said = " ".join(COLOURS.sub("", asked.stderr).split("\n")[-4:]).strip()
     if asked.returncode == 127 or "No module named 'nemo_evaluator'" in asked.stderr:
         raise HarnessError(_not_there(place))
     raise HarnessError(f"The {place.title} does not say what NeMo Evaluator can run there: {said or 'nothing'}")

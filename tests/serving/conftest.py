@@ -23,6 +23,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "demo"
 PROFILE = yaml.safe_load((DEMO / "config" / "config.yaml").read_text())["model_profiles"]["tiny"]
 STEPS = (100, 400)
+# A root of a container has not all the rights that Apptainer asks for as root; a user's are enough.
+os.environ.setdefault("APPTAINER_USERNS", "1")
 
 
 def pytest_collection_modifyitems(items):

@@ -11,7 +11,6 @@ import yaml
 from conftest import PROFILE, REPOSITORY, STEPS, snakemake, write
 
 from milepost import nemo
-from milepost.errors import HarnessError
 from milepost.processes import Watchdog
 from milepost.records import read_records, read_scores, read_summary
 from milepost.relay import answered
@@ -163,7 +162,8 @@ def test_a_group_that_weighs_its_tasks_equally_keeps_the_harness_number(campaign
 def test_a_task_that_fails_hurts_no_other(campaign, evaluated):
     _, code, said = evaluated
     assert code != 0
-    assert "no_such_filter" in said
+    assert "on task 'broken'" in said
+    assert "no_such_filter" in said, "it says why, in lm-eval's own words"
     assert not (campaign / "results/summaries/c/broken.json").exists()
     for name in TASKS:
         assert name == "broken" or (campaign / f"results/summaries/c/{name}.json").exists()
@@ -194,7 +194,7 @@ def test_two_runs_at_a_temperature_give_different_answers(campaign, evaluated):
     assert sum(runs[0][item] != runs[1][item] for item in runs[0]) >= 5
     warm = result(campaign, "warm")
     assert (warm["n_items"], warm["n_samples"]) == (40, 80)
-    assert warm["variance"]["decoding"] > 0
+    assert (warm["value"], warm["variance"]["decoding"]) == (0, 0), "each is a sentence, and the target is a word"
     repeats = warm["provenance"]["repeats"]
     assert repeats["compared"] == 40
     assert repeats["same"] <= 35
@@ -272,21 +272,6 @@ def test_a_run_that_was_cut_goes_on_where_it_was(campaign, served, evaluated, tm
 
 def read_record_of(path):
     return next(iter(read_records(path)))
-
-
-def test_a_task_that_lm_eval_cannot_run_says_why(campaign, served, evaluated, tmp_path, monkeypatch):
-    monkeypatch.chdir(campaign)
-    header = read_record_of(campaign / "results/prompts/broken.jsonl")
-
-    async def run():
-        watchdog = Watchdog()
-        try:
-            await nemo.run(header, 0, tmp_path / "run-0", served, nemo.Setting(), tmp_path / "log", watchdog)
-        finally:
-            watchdog.close()
-
-    with pytest.raises(HarnessError, match="(?s)task 'broken'.*no_such_filter"):
-        asyncio.run(run())
 
 
 def test_no_key_is_written_down(campaign, served, evaluated):

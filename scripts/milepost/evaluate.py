@@ -13,6 +13,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -118,8 +119,10 @@ class Supervisor:
                 self.check_gpus()
                 self.check_identity()
                 for prompts, _, _ in runs:
-                    # An image is asked for its versions now: later, that would hold up the end.
-                    nemo.versions(place_of(prompts.header["harness"], job.containers))
+                    # An image is asked for its versions now: later, that would hold up the end. What is wrong with one
+                    # its own runs will say.
+                    with suppress(MilepostError):
+                        nemo.versions(place_of(prompts.header["harness"], job.containers))
                 self.ledger = Ledger(self.attempt, job.gpus, self.versions())
                 await self.attend(work, runs, stores)
             note = self.note(stores)

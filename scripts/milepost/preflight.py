@@ -19,6 +19,7 @@ from milepost.submission import Submission
 from milepost.tasks import asks_chat, load_items
 
 LITTLE = 1024**3  # bytes
+IN_CONFIG = "`containers` in the config"
 
 
 def check_local(campaign: Campaign, submission: Submission) -> list[Check]:
@@ -103,14 +104,16 @@ def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
     """The images that the config names are there, or will be made, and what starts them is here."""
     containers = read_containers(campaign.config)
     sources = campaign.config.get("containers", {})
-    named = {"vllm": (containers.vllm, sources["vllm"])} if containers.vllm else {}
+    named = {"vllm": (containers.vllm, sources["vllm"], IN_CONFIG)} if containers.vllm else {}
     for task, place in nemo_places(campaign).items():
         own = campaign.tasks[task].spec.get("container")
-        if place.image is not None:
-            named[f"of task {task}" if own else "nemo"] = (place.image, own or sources["nemo"])
+        if place.image is not None and own:
+            named[f"of task {task}"] = (place.image, own, "`container` in the task's file")
+        elif place.image is not None:
+            named["nemo"] = (place.image, sources["nemo"], IN_CONFIG)
     if not named:
         return
-    for name, (path, source) in named.items():
+    for name, (path, source, key) in named.items():
         if path.exists():
             problem = unreadable(path) if path.is_file() else None
             yield (
@@ -131,7 +134,7 @@ def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
                 f"image {name}",
                 "failed",
                 f"{path} does not exist. Images in {path.parent}: {', '.join(there) or 'none'}.{did_you_mean(path.name, there)}",
-                "correct `containers` in the config",
+                f"correct {key}",
             )
     for folder in containers.binds:
         if not folder.exists():

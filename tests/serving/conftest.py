@@ -27,6 +27,8 @@ STEPS = (100, 400)
 os.environ.setdefault("APPTAINER_USERNS", "1")
 
 
+# Before pytest-xdist reads the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Share tests out over processes by what they need: there is one server of the model, whoever asks it."""
     for item in items:

@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=len(TASKS), help="tasks at once (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="how often both are measured (default: %(default)s)")
     args = parser.parse_args()
+    if args.at_once < 2:
+        parser.error("--at-once: at least 2, to compare with one after the other")
     model = ROOT / "demo" / "model" / "step-400"
     if not model.is_dir():
         sys.exit(f"{model} does not exist. `make demo` trains it.")

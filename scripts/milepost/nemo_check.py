@@ -44,28 +44,29 @@ def check_nemo_tasks(campaign: Campaign, *, installed: bool = True) -> None:
         try:
             needs_tokenizer = check_nemo_task(task, containers)
         except (EnvironmentMissingError, ContainerError) as error:
-            if not may_come_later(task, campaign.config) and (installed or isinstance(error, ContainerError)):
+            missing = comes_later(task, campaign.config)
+            if missing is None and (installed or isinstance(error, ContainerError)):
                 raise
-            log.warning("task %r was not checked: %s", name, error)
+            log.warning("task %r was not checked: %s", name, missing or error)
             continue
         if needs_tokenizer and "tokenizer" not in task.spec:
             for ckpt in campaign.checkpoints.values():
                 _check_tokenizer(ckpt, name)
 
 
-def may_come_later(task: Task, config: Mapping[str, Any]) -> bool:
-    """Whether what runs a task may not be here yet: its image is made by a rule, or Apptainer is on the nodes alone."""
+def comes_later(task: Task, config: Mapping[str, Any]) -> str | None:
+    """What runs a task and need not be here yet: an image that a rule makes, or Apptainer, which nodes may have alone."""
     place = place_of(task.spec, read_containers(config))
     if place.image is None:
-        return False
-    source = task.spec.get("container") or config["containers"]["nemo"]
+        return None
     if not place.image.exists():
-        return is_made(source)
+        source = task.spec.get("container") or config["containers"]["nemo"]
+        return f"{place.image} is yet to be made from {source}." if is_made(source) else None
     try:
         find_apptainer()
-    except ContainerError:
-        return True
-    return False
+    except ContainerError as error:
+        return str(error)
+    return None
 
 
 def check_nemo_task(task: Task, containers: Containers | None = None) -> bool:

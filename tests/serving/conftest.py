@@ -23,17 +23,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "demo"
 PROFILE = yaml.safe_load((DEMO / "config" / "config.yaml").read_text())["model_profiles"]["tiny"]
 STEPS = (100, 400)
+NEMO = REPOSITORY / "envs" / "nemo" / ".venv" / "bin"
 # A root of a container has not all the rights that Apptainer asks for as root; a user's are enough.
 os.environ.setdefault("APPTAINER_USERNS", "1")
-
-
-# Before pytest-xdist reads the marks.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Share tests out over processes by what they need: there is one server of the model, whoever asks it."""
-    for item in items:
-        shared = "the model's server" if "served" in item.fixturenames else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(scope="session")
@@ -113,9 +105,48 @@ def snakemake(folder, *options):
     return ran.returncode, ran.stdout + ran.stderr
 
 
+def run_eval(folder, url, config, key, model="tiny"):
+    """What `nemo-evaluator run_eval` leaves: the finished process and results.yml, if there is one."""
+    (folder / "run.yml").write_text(
+        yaml.safe_dump(
+            {
+                "config": {"output_dir": str(folder / "out"), **config},
+                "target": {
+                    "api_endpoint": {
+                        "url": f"{url}/chat/completions",
+                        "model_id": model,
+                        "type": "chat",
+                        "api_key_name": "SOME_KEY",
+                    }
+                },
+            }
+        )
+    )
+    done = subprocess.run(
+        ["nemo-evaluator", "run_eval", "--run_config", folder / "run.yml"],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PATH": f"{NEMO}:{os.environ['PATH']}",
+            "PYTHONPATH": str(REPOSITORY),
+            "SOME_KEY": key,
+            "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    results = folder / "out" / "results.yml"
+    return done, yaml.safe_load(results.read_text())["results"] if results.exists() else None
+
+
 @pytest.fixture(scope="session")
 def served(models, tmp_path_factory):
-    """The endpoint of a server of the last checkpoint, up as long as the tests need it."""
+    """The endpoint of a server of the last checkpoint, up as long as the tests need it.
+
+    Its tests stand in one file: files are shared out over processes, each of which would start one.
+    """
     ckpt = Checkpoint("last", str(models[STEPS[-1]]), None, None, None, 1, Serving(**PROFILE))
     log = tmp_path_factory.mktemp("served") / "server.log"
     loop, watchdog = asyncio.new_event_loop(), Watchdog()

@@ -2,13 +2,15 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
-from conftest import PROFILE, REPOSITORY, STEPS, snakemake, write
+from conftest import NEMO, PROFILE, REPOSITORY, STEPS, run_eval, snakemake, write
 
 from milepost import nemo
 from milepost.processes import Watchdog
@@ -100,13 +102,12 @@ def by_hand(campaign, served):
             "target": {"api_endpoint": {"url": f"{served.url}/{path}", "model_id": served.name, "type": spec["endpoint_type"], "api_key_name": "HAND_KEY"}},
         }  # fmt: skip
         write(campaign / "hand" / f"{name}.yml", config)
-        binaries = REPOSITORY / "envs/nemo/.venv/bin"
         env = {
-            **os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "HAND_KEY": served.key, "HF_HUB_OFFLINE": "1",
+            **os.environ, "PATH": f"{NEMO}:{os.environ['PATH']}", "HAND_KEY": served.key, "HF_HUB_OFFLINE": "1",
             "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0",
             "ADAPTER_PORT": str(42100 + 7 * number + os.getpid() % 5000),
         }  # fmt: skip
-        command = [binaries / "nemo-evaluator", "run_eval", "--run_config", campaign / "hand" / f"{name}.yml"]
+        command = [NEMO / "nemo-evaluator", "run_eval", "--run_config", campaign / "hand" / f"{name}.yml"]
         log = (campaign / "hand" / f"{name}.log").open("w")
         runs[name] = subprocess.Popen(command, cwd=campaign, env=env, stdout=log, stderr=subprocess.STDOUT)
     for name, run in runs.items():
@@ -277,3 +278,37 @@ def read_record_of(path):
 def test_no_key_is_written_down(campaign, served, evaluated):
     written = subprocess.run(["grep", "-rlF", served.key, campaign], capture_output=True, text=True, check=False)
     assert written.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("scorer", "data", "options", "bounds"),
+    [
+        # The model knows its sums, and not all of them; it tells where somebody is in a sentence of its own.
+        ("exact_match", "sums", {}, (0.5, 1)),
+        ("avert", "where", {"extra_wrong": ["unknown"], "truth": "names_target"}, (0.3, 1)),
+    ],
+)
+def test_our_scorers_as_its_tasks_give_a_campaigns_numbers(demo, served, tmp_path, scorer, data, options, bounds):
+    extra = {"data": str(demo / "data" / f"{data}.jsonl"), "samples": 4, "scorer": options}
+    params = {"parallelism": 16, "temperature": 0.7, "max_new_tokens": 24, "extra": extra}
+    done, results = run_eval(
+        tmp_path, served.url, {"type": f"milepost.{scorer}", "params": params}, served.key, served.model
+    )
+    assert done.returncode == 0, done.stdout
+    # The campaign's own step, on the answers that the harness kept.
+    spec = {"version": 1, "data": extra["data"], "samples": 4, "scorer": {"name": scorer, **options}}
+    write(tmp_path / "config" / "tasks" / "t.yaml", spec)
+    (tmp_path / "model.json").write_text('{"digest": "any"}\n')
+    kept = tmp_path / "out" / "milepost"
+    command = [sys.executable, REPOSITORY / "scripts" / "score_answers.py", "--ckpt", "c", "--task", "t"]
+    files = {"model": "model.json", "prompts": kept / "prompts.jsonl", "answers": kept / "answers.jsonl"}
+    files |= {"scores": "scores.jsonl", "summary": "summary.json"}
+    words = [word for name, value in files.items() for word in (f"--{name}", str(value))]
+    subprocess.run([*command, *words], cwd=tmp_path, check=True)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    metrics = results["tasks"][scorer]["metrics"]
+    for name, estimate in summary["metrics"].items():
+        score = metrics[name]["scores"][name]
+        assert (score["value"], score["stats"]["stderr"]) == (estimate["value"], estimate["stderr"])
+    assert bounds[0] < summary["value"] < bounds[1]
+    assert metrics[summary["metric"]]["scores"][summary["metric"]]["stats"]["count"] == summary["n_items"] >= 50

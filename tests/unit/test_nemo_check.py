@@ -171,7 +171,8 @@ def test_an_image_that_is_not_there(monkeypatch, caplog, containers, changes, wo
             nemo_check.check_nemo_tasks(made, installed=installed)
     else:
         nemo_check.check_nemo_tasks(made, installed=installed)
-        assert "task 't0' was not checked: The container image results/images/" in caplog.text
+        assert "task 't0' was not checked: results/images/" in caplog.text
+        assert f" is yet to be made from {(containers | changes).popitem()[1]}." in caplog.text
 
 
 def test_an_image_is_checked_as_soon_as_it_is_there(monkeypatch):

@@ -15,7 +15,7 @@ import yaml
 
 from milepost.campaign import Checkpoint, Serving
 from milepost.endpoints.vllm import VllmServer
-from milepost.processes import Watchdog
+from milepost.processes import Watchdog, free_port
 
 # Some tests start programs that lie beside them.
 sys.path.append(str(Path(__file__).parent))
@@ -130,6 +130,8 @@ def run_eval(folder, url, config, key, model="tiny"):
             "PATH": f"{NEMO}:{os.environ['PATH']}",
             "PYTHONPATH": str(REPOSITORY),
             "SOME_KEY": key,
+            # Two adapters on one port: the second run would be answered by the first one's model.
+            "ADAPTER_PORT": str(free_port()),
             "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0",
         },
         stdout=subprocess.PIPE,

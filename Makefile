@@ -55,7 +55,7 @@ check: setup ## Format, lint, types, unit tests and the examples in docstrings; 
 
 .PHONY: test-serving
 test-serving: setup-serving setup ## NeMo Evaluator's harnesses on the demo's model, served by vLLM (minutes).
-	$(bin)/pytest tests/serving
+	$(bin)/pytest -n 2 --dist loadfile tests/serving
 
 .PHONY: test-kills
 test-kills: setup-serving setup ## Kill running campaigns at KILLS random moments, and see that nothing is lost.

@@ -1,16 +1,19 @@
-# The container images that the config names.
+# The container images that the config and its tasks name.
+
+from milepost.nemo_place import task_images
 
 
 localrules:
     prepare_images,
 
 
-# The note on the images, where the config names any. evaluate_checkpoint waits for it; another image asks nothing again.
-IMAGES = ["results/images.json"] if {"vllm", "nemo"} & set(config.get("containers", {})) else []
+# The note on the images, where any are named. evaluate_checkpoint waits for it; another image asks nothing again.
+TASK_IMAGES = task_images(task.spec for task in CAMPAIGN.tasks.values())
+IMAGES = ["results/images.json"] if TASK_IMAGES or {"vllm", "nemo"} & set(config.get("containers", {})) else []
 
 
 rule prepare_images:
-    """Pull or build the container images that the config names and that are missing. Takes a host with a way out."""
+    """Pull or build the container images that the config and its tasks name and that are missing. Takes a host with a way out."""
     input:
         script=ancient(script("prepare_images.py")),
     output:
@@ -19,6 +22,7 @@ rule prepare_images:
         "logs/prepare_images.log",
     params:
         containers=config.get("containers", {}),
+        of_tasks=TASK_IMAGES,
     shell:
         """
         python {input.script:q} --out {output:q} 2> >(tee {log:q} >&2)

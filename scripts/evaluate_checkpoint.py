@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         nemo={
             name: Setting(
                 tuning=campaign.tasks[name].tuning(),
-                image=str(containers.nemo) if containers.nemo else None,
+                containers=containers,
                 offline=campaign.config.get("offline", True),
             )
             for name in campaign.named("nemo")

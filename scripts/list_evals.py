@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from milepost.errors import MilepostError, run_step
-from milepost.listing import Place, not_found, places, render
+from milepost.listing import not_found, places, render
 from milepost.nemo_catalogue import Catalogue, read_catalogue
 
 
@@ -17,16 +17,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--harness", help="only this harness")
     parser.add_argument("--environment", help="only this folder of envs/")
-    parser.add_argument("--container", help="an Apptainer image in place of the environments")
+    parser.add_argument("--container", help="only this Apptainer image: a file, or named as in the config")
     parser.add_argument("--all", action="store_true", help="list all tasks of the harnesses' own that fit: thousands")
     args = parser.parse_args(argv)
-    wanted = [Place(None, args.container)] if args.container else places(args.environment)
+    wanted = places(args.environment, args.container)
     printed: list[str] = []
     harnesses: set[str] = set()
     for place in wanted:
         catalogue: Catalogue | str
         try:
-            catalogue = read_catalogue(place.environment or "", place.image)
+            catalogue = read_catalogue(place)
             harnesses |= catalogue.benchmarks.keys()
         except MilepostError as error:
             # One that is missing or broken leaves the others to be listed.

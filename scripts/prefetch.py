@@ -16,12 +16,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     end_with_snakemake()
     plan = make_plan(load_campaign())
     print(f"Caches in {hub_home()} (HF_HOME).", flush=True)
-    failed = [one for place in plan.places for one in fetch(place, lambda said: print(said, flush=True))]
+    failed = [one for loading in plan.loadings for one in fetch(loading, lambda said: print(said, flush=True))]
     for one in plan.left:
         print(f"not here  {one}.")
     if failed:
         raise PrefetchError(explain(failed))
-    if any([*place.tasks, *place.models] for place in plan.places):
+    if plan.loadings:
         print("All of it was loaded with HF_HUB_OFFLINE=1, as on a node without a way to the hub.")
     elif not plan.left:
         print("This campaign needs nothing from the hub.")

@@ -1,4 +1,4 @@
-"""Pull or build the container images that the configuration names, and write down their digests."""
+"""Pull or build the container images that the configuration and its tasks name, and write down their digests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from milepost.campaign import load_campaign
 from milepost.errors import run_step
 from milepost.images import NOTE, prepare_images
+from milepost.nemo_check import check_nemo_tasks
+from milepost.nemo_place import task_images
 from milepost.records import write_record
 
 
@@ -15,7 +17,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default=NOTE, help="results/images.json")
     args = parser.parse_args(argv)
-    write_record(args.out, prepare_images(load_campaign().config))
+    campaign = load_campaign()
+    write_record(args.out, prepare_images(campaign.config, task_images(task.spec for task in campaign.tasks.values())))
+    # What runs in an image that was not there before could not be checked before.
+    check_nemo_tasks(campaign, installed=False)
 
 
 if __name__ == "__main__":

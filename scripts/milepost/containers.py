@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Containers:
         binds: Further folders that go in.
         caches: Folder of what vLLM and its compilers keep.
         bind_environments: Whether the environments of envs/ go in: the images bring none.
+        folder: Where images lie that are named by file, and where others are put.
     """
 
     vllm: Path | None = None
@@ -40,6 +41,7 @@ class Containers:
     binds: tuple[Path, ...] = ()
     caches: Path = Path("results/caches")
     bind_environments: bool = False
+    folder: Path = Path("results/images")
 
 
 def read_containers(config: Mapping[str, Any]) -> Containers:
@@ -53,6 +55,7 @@ def read_containers(config: Mapping[str, Any]) -> Containers:
         binds=tuple(map(Path, spec.get("binds", []))),
         caches=Path(spec.get("caches", "results/caches")),
         bind_environments=spec.get("bind_environments", False),
+        folder=folder,
     )
 
 
@@ -74,6 +77,11 @@ def image_file(name: str, folder: Path) -> Path:
     return folder / name
 
 
+def is_made(name: str) -> bool:
+    """Whether an image is named by an address or a definition, from which `snakemake prepare_images` makes it."""
+    return bool(ADDRESS.fullmatch(name)) or name.endswith(".def")
+
+
 def require_image(image: Path) -> Path:
     """An image that exists.
 
@@ -85,7 +93,7 @@ def require_image(image: Path) -> Path:
     there = sorted(path.name for path in image.parent.glob("*.sif"))
     raise ContainerError(
         f"The container image {image} does not exist (from {Path.cwd()}). Images in {image.parent}: {', '.join(there) or 'none'}."
-        " Correct 'vllm', 'nemo' or 'folder' under 'containers' in the config, or run `snakemake prepare_images` on a host"
+        " Correct 'vllm', 'nemo' or 'folder' under 'containers' in the config or 'container' in a task's file, or run `snakemake prepare_images` on a host"
         " with a way out: it pulls and builds what the config names by address or definition."
     )
 
@@ -151,6 +159,15 @@ def find_apptainer() -> tuple[str, str]:
         "The config names a container image, but there is neither apptainer nor singularity on PATH on this host. Load your"
         " site's module for it, or take 'containers' out of the config to run from envs/."
     )
+
+
+def reached_from(path: Path) -> Iterator[Path]:
+    """A file or folder, and the folders that links in it lead to; a hub's cache keeps its files behind such ones."""
+    yield path
+    for file in path.iterdir() if path.is_dir() else [path]:
+        if file.is_symlink() and file.exists():
+            yield Path(os.path.normpath(file.parent.absolute() / file.readlink())).parent
+            yield file.resolve().parent
 
 
 def bind_points(paths: Iterable[Path]) -> list[str]:

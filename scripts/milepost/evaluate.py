@@ -13,7 +13,7 @@ import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +31,7 @@ from milepost.identity import identify
 from milepost.images import image_digests
 from milepost.lease import BEAT_S, Lease, acquire
 from milepost.ledger import Ledger, append_line, sum_lines
+from milepost.nemo_place import place_of
 from milepost.processes import Watchdog
 from milepost.provenance import engine_versions
 from milepost.records import Answer, PromptSet, Usage
@@ -118,6 +119,11 @@ class Supervisor:
                 self.total = len(work)
                 self.check_gpus()
                 self.check_identity()
+                for prompts, _, _ in runs:
+                    # An image is asked for its versions now: later, that would hold up the end. What is wrong with one
+                    # its own runs will say.
+                    with suppress(MilepostError):
+                        nemo.versions(place_of(prompts.header["harness"], job.containers))
                 self.ledger = Ledger(self.attempt, job.gpus, self.versions())
                 await self.attend(work, runs, stores)
             note = self.note(stores)

@@ -5,38 +5,41 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from milepost.campaign import WORKFLOW
-from milepost.containers import ADDRESS, find_apptainer, image_file, require_image
+from milepost.containers import ADDRESS, find_apptainer, image_file, is_made, read_containers, require_image
 from milepost.errors import ContainerError
 
 NOTE = Path("results/images.json")
 KINDS = ("vllm", "nemo")
 
 
-def prepare_images(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def prepare_images(config: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
     """Make the images that the configuration names and that are missing, and say what all of them are.
 
+    Args:
+        config: The campaign's.
+        others: Images that tasks name, likewise by file, address or definition.
+
     Returns:
-        For each kind (`vllm`, `nemo`) `{"file", "source", "sha256", "size", "mtime_ns"}`.
+        For each kind (`vllm`, `nemo`) and each of the others `{"file", "source", "sha256", "size", "mtime_ns"}`.
 
     Raises:
         ContainerError: One is missing and cannot be made.
     """
     spec = config.get("containers", {})
-    folder = Path(spec.get("folder", "results/images"))
+    sources = {kind: spec[kind] for kind in KINDS if kind in spec} | {name: name for name in others}
     described = {}
-    for kind in KINDS:
-        if kind in spec:
-            image = image_file(spec[kind], folder)
-            if not image.exists():
-                make_image(spec[kind], image)
-            described[kind] = describe_image(kind, require_image(image), spec[kind])
+    for kind, source in sources.items():
+        image = image_file(source, read_containers(config).folder)
+        if not image.exists():
+            make_image(source, image)
+        described[kind] = describe_image(require_image(image), source)
     return described
 
 
@@ -46,7 +49,7 @@ def image_digests(images: Mapping[str, Path | None]) -> dict[str, str]:
     Args:
         images: For each kind its image, or None where it runs bare.
     """
-    described = {kind: describe_image(kind, require_image(image)) for kind, image in images.items() if image}
+    described = {kind: describe_image(require_image(image)) for kind, image in images.items() if image}
     return {f"{kind}-image": found["sha256"] or "a folder" for kind, found in described.items()}
 
 
@@ -56,7 +59,7 @@ def make_image(source: str, image: Path) -> None:
     Raises:
         ContainerError: Apptainer failed; its own words went to standard error.
     """
-    if not ADDRESS.fullmatch(source) and not source.endswith(".def"):
+    if not is_made(source):
         require_image(image)
     executable, _ = find_apptainer()
     image.parent.mkdir(parents=True, exist_ok=True)
@@ -95,13 +98,13 @@ def find_definition(name: str) -> Path:
     )
 
 
-def describe_image(kind: str, image: Path, source: str | None = None) -> dict[str, Any]:
+def describe_image(image: Path, source: str | None = None) -> dict[str, Any]:
     """What an image is. Its digest is taken from the note of `prepare_images` while its size and time are the same."""
     state = image.stat()
     try:
-        known = orjson.loads(NOTE.read_bytes())[kind]
-        same = (known["file"], known["size"], known["mtime_ns"]) == (str(image), state.st_size, state.st_mtime_ns)
-    except (OSError, ValueError, KeyError, TypeError):
+        known = next(one for one in orjson.loads(NOTE.read_bytes()).values() if one["file"] == str(image))
+        same = (known["size"], known["mtime_ns"]) == (state.st_size, state.st_mtime_ns)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
         same = False
     if same:
         digest = known["sha256"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from milepost.campaign import WORKFLOW, load_config, read_yaml
+from milepost.containers import Containers, read_containers
 from milepost.errors import did_you_mean
 from milepost.nemo_catalogue import Benchmark, Catalogue, asks_log_probabilities
+from milepost.nemo_place import Place, place_of
 
 # Of a harness's own tasks that fit, so many are enough to see which words to add.
 SHOWN = 40
@@ -19,28 +21,21 @@ HEAD = ("eval_type", "endpoint_type", "asks for")
 Row = tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where NeMo Evaluator is, or could be installed: a folder in envs/, or an image."""
-
-    environment: str | None
-    image: str | None = None
-
-    @property
-    def title(self) -> str:
-        """Name for people."""
-        return f"image {self.image}" if self.image else f"environment {self.environment}"
-
-
-def places(environment: str | None = None) -> list[Place]:
-    """The environments that have NeMo Evaluator or would, and the images that this folder's campaign names.
+def places(environment: str | None = None, container: str | None = None) -> list[Place]:
+    """The environments that have NeMo Evaluator or would, and where the tasks of this folder's campaign run in images.
 
     Args:
         environment: Only this one; whether there is such a one, its catalogue will say.
+        container: Only this image: a file, or named as in the campaign's config.
     """
+    if container:
+        containers = campaign_containers()
+        image = Path(container)
+        found = place_of({"container": container} | ({"environment": environment} if environment else {}), containers)
+        return [replace(found, image=image) if image.exists() else found]
     if environment:
         return [Place(environment)]
-    return [*(Place(name) for name in environments()), *(Place(None, image) for image in campaign_images())]
+    return list(dict.fromkeys([*map(Place, environments()), *campaign_places()]))
 
 
 def environments() -> list[str]:
@@ -53,15 +48,19 @@ def environments() -> list[str]:
     return sorted(asking | holding, key=lambda name: (name != "nemo", name))
 
 
-def campaign_images() -> list[str]:
-    """Images of NeMo Evaluator that the campaign in this folder names, if there is one."""
-    if not Path("config/config.yaml").is_file():
-        return []
-    named = [load_config().get("containers", {}).get("nemo")]
-    for path in sorted(Path("config/tasks").glob("*.yaml")):
-        spec = read_yaml(path)
-        named += [spec.get("container")] if spec.get("harness") == "nemo" else []
-    return list(dict.fromkeys(image for image in named if image))
+def campaign_containers() -> Containers:
+    """What the campaign in this folder says about images, if there is one."""
+    return read_containers(load_config()) if Path("config/config.yaml").is_file() else Containers()
+
+
+def campaign_places() -> list[Place]:
+    """The images of NeMo Evaluator that the campaign in this folder names, if there is one."""
+    containers = campaign_containers()
+    specs: list[dict[str, Any]] = [{"harness": "nemo"}]
+    if Path("config/config.yaml").is_file():
+        specs += [read_yaml(path) for path in sorted(Path("config/tasks").glob("*.yaml"))]
+    found = [place_of(spec, containers) for spec in specs if spec.get("harness") == "nemo"]
+    return [place for place in found if place.image is not None]
 
 
 def render(

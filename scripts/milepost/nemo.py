@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from milepost import __version__
-from milepost.containers import inside
+from milepost.containers import Containers, reached_from
 from milepost.endpoints import Endpoint
 from milepost.environments import environment_python
 from milepost.errors import HarnessError
-from milepost.nemo_catalogue import ENVIRONMENT, image_of
-from milepost.nemo_files import include_folders
+from milepost.images import image_digests
+from milepost.nemo_catalogue import read_catalogue
+from milepost.nemo_files import include_folders, local_files
+from milepost.nemo_place import Place, place_of
 from milepost.nemo_results import newest_samples
 from milepost.processes import ProcessGroup, Watchdog, free_port, last_lines
 from milepost.records import TaskHeader, write_record
@@ -38,6 +42,7 @@ MARKS = (".nemo_evaluator_interrupted", ".nemo_evaluator_server_error")
 DONE = "done.json"
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
+log = logging.getLogger(__name__)
 _given_ports: set[int] = set()
 
 
@@ -48,13 +53,13 @@ class Setting:
     Attributes:
         tokenizer: The checkpoint's: a folder, or a hub name; the supervisor fills it in.
         tuning: `params` and `adapter` settings that change no answer.
-        image: Apptainer image for tasks that name neither an environment nor a container.
+        containers: The images of the campaign.
         offline: Whether data and tokenizers come from the caches alone.
     """
 
     tokenizer: str = ""
     tuning: Mapping[str, Any] = field(default_factory=dict)
-    image: str | None = None
+    containers: Containers = field(default_factory=Containers)
     offline: bool = True
 
 
@@ -142,19 +147,17 @@ def command_of(
     harness: Mapping[str, Any], config: Path, env: Mapping[str, str], setting: Setting
 ) -> tuple[list[str], dict[str, str]]:
     """The command of a run and the environment to start it in, by an environment of ours or an image."""
-    words = ["run_eval", "--run_config", str(config.resolve())]
-    image = image_of(harness, setting.image)
-    if image is not None:
+    place = place_of(harness, setting.containers)
+    needed: list[Path] = []
+    if place.image is not None:
+        Path(env["HF_HOME"]).mkdir(parents=True, exist_ok=True)
+        # Results may lie elsewhere, behind a link.
+        needed = [config.resolve().parent, Path(env["HF_HOME"])]
+        needed += [*include_folders(harness), *(path.parent for path in local_files(harness))]
         tokenizer = Path(_path(harness.get("tokenizer", setting.tokenizer)))
-        needed = [Path.cwd(), Path(env["HF_HOME"]), tokenizer, *map(Path.resolve, include_folders(harness))]
-        started, around = inside(
-            ["nemo-evaluator", *words], image, env=env, binds=[path for path in needed if path.is_dir()]
-        )
-        return started, {**os.environ, **around}
-    binaries = environment_python(harness.get("environment", ENVIRONMENT)).parent
-    # The harnesses are commands of that environment.
-    path = f"{binaries}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return [str(binaries / "nemo-evaluator"), *words], {**os.environ, **env, "PATH": path}
+        if tokenizer.is_dir():
+            needed += reached_from(tokenizer)
+    return place.nemo_evaluator(["run_eval", "--run_config", str(config.resolve())], env, needed)
 
 
 async def run(
@@ -213,7 +216,7 @@ async def run(
         "run": repetition,
         "eval_type": header["harness"]["eval_type"],
         "requests": answered(record),
-        "versions": {} if image_of(header["harness"], setting.image) else versions(header["harness"]),
+        "versions": versions(place_of(header["harness"], setting.containers)),
     }
     write_record(folder / DONE, done)
 
@@ -231,15 +234,26 @@ def collect(folders: list[Path], to: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-def versions(harness: Mapping[str, Any]) -> dict[str, str]:
-    """Versions of NeMo Evaluator and its harnesses in a task's environment, from their packages."""
+@cache
+def versions(place: Place) -> dict[str, str]:
+    """Versions of NeMo Evaluator and its harnesses in an environment or image, and the image's digest.
+
+    Raises:
+        ContainerError: No such image.
+    """
     found = {}
-    packages = environment_python(harness.get("environment", ENVIRONMENT)).parent.parent
-    for info in sorted(packages.glob("lib/python*/site-packages/n*.dist-info")):
-        name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
-        if name == "nemo_evaluator" or name.startswith("nvidia_"):
-            found[name.replace("_", "-")] = version
-    return found
+    if place.environment is not None:
+        packages = environment_python(place.environment).parent.parent
+        for info in sorted(packages.glob("lib/python*/site-packages/n*.dist-info")):
+            name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
+            if name == "nemo_evaluator" or name.startswith("nvidia_"):
+                found[name.replace("_", "-")] = version
+    else:
+        try:
+            found = dict(read_catalogue(place).versions)
+        except HarnessError as error:
+            log.warning("The versions behind the runs are not known. %s", error)
+    return {**found, **image_digests({"nemo": place.image})}
 
 
 def _path(tokenizer: str) -> str:

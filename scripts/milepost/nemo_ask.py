@@ -1,13 +1,15 @@
 """Ask an environment or an image what NeMo Evaluator can run there; it runs with that one's Python and imports nothing of ours.
 
 Arguments: none for everything that is installed, or folders of lm-eval tasks (`--include_path`) to read those alone.
-Output, after whatever the imports print: a line of MARK and JSON, `{"harnesses": {...}, "tasks": {harness: {...}}, "options": ...}`.
+Output, after whatever the imports print: a line of MARK and JSON, `{"harnesses": {...}, "tasks": {harness: {...}}, "options": ...,
+"versions": {package: version}}`.
 It is read from standard input, in the root folder: beside it lie modules whose names would hide others (`evaluate`).
 """
 
 import json
 import re
 import sys
+from importlib.metadata import distributions
 from typing import Any
 
 MARK = "MILEPOST-CATALOGUE "
@@ -70,12 +72,24 @@ def ask_lm_eval_options() -> list[str]:
     return sorted(setup_parser()._option_string_actions)
 
 
+def ask_versions() -> dict[str, str]:
+    """Versions of NeMo Evaluator and of the packages that its harnesses came in."""
+    found = {}
+    for package in distributions():
+        name = str(package.metadata["Name"]).lower().replace("_", "-")
+        harness = any(str(file).startswith("core_evals/") for file in package.files or [])
+        if harness or name in ("nemo-evaluator", "lm-eval"):
+            found[name] = package.version
+    return found
+
+
 def main() -> None:
     """Ask, and print."""
     folders = sys.argv[1:]
-    answer: dict[str, Any] = {"harnesses": {}, "tasks": {}, "options": {}}
+    answer: dict[str, Any] = {"harnesses": {}, "tasks": {}, "options": {}, "versions": {}}
     if not folders:
         answer["harnesses"] = ask_harnesses()
+        answer["versions"] = ask_versions()
     try:
         answer["tasks"][LM_EVAL] = ask_lm_eval(folders)
         if not folders:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,14 +19,16 @@ from typing import Any
 
 import orjson
 
-from milepost.containers import inside
+from milepost.containers import require_image
 from milepost.environments import environment_python
 from milepost.errors import EnvironmentMissingError, HarnessError
 from milepost.nemo_ask import LM_EVAL, MARK
+from milepost.nemo_place import ENVIRONMENT, Place
 from milepost.records import write_record
 
+# Apptainer colours its messages.
+COLOURS = re.compile("\x1b\\[[0-9;]*m")
 ASK = Path(__file__).with_name("nemo_ask.py")
-ENVIRONMENT = "nemo"
 TIMEOUT_S = 600
 # What lm-eval asks for by log-probabilities, which a chat does not give.
 LOG_PROBABILITIES = ("multiple_choice", "loglikelihood", "loglikelihood_rolling")
@@ -66,6 +69,7 @@ class Catalogue:
         defaults: By harness: what holds for its tasks that are not listed.
         tasks: By harness, for those whose own list could be had: name to `{"kind", "asks"?, "members"?}`.
         options: By harness, the options that its `params.extra.args` may hold, where they are known.
+        versions: Of NeMo Evaluator and the packages of its harnesses.
     """
 
     where: str
@@ -73,6 +77,7 @@ class Catalogue:
     defaults: dict[str, Benchmark]
     tasks: dict[str, dict[str, dict[str, Any]]]
     options: dict[str, list[str]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
 
     def named(self, name: str) -> list[Benchmark]:
         """The benchmarks of this name, one for each harness that has it."""
@@ -86,21 +91,18 @@ class Catalogue:
 
 
 @cache
-def read_catalogue(environment: str = ENVIRONMENT, image: str | None = None) -> Catalogue:
+def read_catalogue(place: Place) -> Catalogue:
     """What can be run, asked once for each state of the environment or image.
-
-    Args:
-        environment: A folder in envs/ that holds NeMo Evaluator.
-        image: An Apptainer image that holds it, in place of the environment.
 
     Raises:
         EnvironmentMissingError: The environment is not installed.
+        ContainerError: No such image, or no Apptainer to ask it with.
         HarnessError: There is no NeMo Evaluator in it, or it does not answer.
     """
-    answer = _remembered(environment, image, ())
+    answer = _remembered(place, ())
     harnesses: dict[str, Any] = answer["harnesses"]
     return Catalogue(
-        where=where(environment, image),
+        where=f"the {place.title}",
         benchmarks={
             harness: {name: _benchmark(harness, name, said) for name, said in found["benchmarks"].items()}
             for harness, found in harnesses.items()
@@ -108,16 +110,16 @@ def read_catalogue(environment: str = ENVIRONMENT, image: str | None = None) -> 
         defaults={harness: _benchmark(harness, "", found["defaults"]) for harness, found in harnesses.items()},
         tasks=answer["tasks"],
         options=answer["options"],
+        versions=answer["versions"],
     )
 
 
-def included_tasks(folders: Sequence[Path], environment: str = ENVIRONMENT, image: str | None = None) -> dict[str, Any]:
+def included_tasks(folders: Sequence[Path], place: Place) -> dict[str, Any]:
     """The lm-eval tasks, groups and tags that folders of task files (`--include_path`) add.
 
     Args:
         folders: They are looked through for `*.yaml`, as lm-eval does.
-        environment: As for `read_catalogue`.
-        image: As for `read_catalogue`.
+        place: Whose lm-eval reads them.
 
     Raises:
         HarnessError: One of them is not there, or lm-eval cannot read it.
@@ -127,19 +129,8 @@ def included_tasks(folders: Sequence[Path], environment: str = ENVIRONMENT, imag
             raise HarnessError(
                 f"The folder of lm-eval tasks {str(folder)!r} (--include_path) does not exist (from {Path.cwd()})."
             )
-    found: dict[str, Any] = _remembered(environment, image, tuple(folder.resolve() for folder in folders))["tasks"]
+    found: dict[str, Any] = _remembered(place, tuple(folder.resolve() for folder in folders))["tasks"]
     return dict(found.get(LM_EVAL, {}))
-
-
-def where(environment: str, image: str | None) -> str:
-    """Name of an environment or image in messages."""
-    return f"the image {image}" if image else f"the environment {environment!r}"
-
-
-def image_of(harness: Mapping[str, Any], default: str | None) -> str | None:
-    """The image that runs a task: its own, or the campaign's where it names no environment either."""
-    named = harness.get("container")
-    return str(named) if named else None if "environment" in harness else default
 
 
 def asks_log_probabilities(name: str, tasks: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -177,15 +168,15 @@ def _benchmark(harness: str, name: str, said: Mapping[str, Any]) -> Benchmark:
     )
 
 
-def _remembered(environment: str, image: str | None, folders: tuple[Path, ...]) -> dict[str, Any]:
+def _remembered(place: Place, folders: tuple[Path, ...]) -> dict[str, Any]:
     """The answer, from the cache where nothing has changed since."""
-    state = json.dumps([_state(environment, image), [_listing(folder) for folder in folders]])
+    state = json.dumps([_state(place), [_listing(folder) for folder in folders]])
     path = _cache() / f"{hashlib.sha256(state.encode()).hexdigest()[:32]}.json"
     try:
         return dict(orjson.loads(path.read_bytes()))
     except (OSError, ValueError):
         pass
-    answer = _ask(environment, image, folders)
+    answer = _ask(place, folders)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_record(path, answer)
@@ -194,73 +185,64 @@ def _remembered(environment: str, image: str | None, folders: tuple[Path, ...]) 
     return answer
 
 
-def _ask(environment: str, image: str | None, folders: Sequence[Path]) -> dict[str, Any]:
+def _ask(place: Place, folders: Sequence[Path]) -> dict[str, Any]:
     """Ask the environment or the image itself."""
-    # The first line of its command names the Python that has it, in an image as well.
-    find = 'told=$(command -v nemo-evaluator) || exit 127; exec $(sed -n "1s/^#!//p" "$told") - "$@"'
     env = {"NEMO_EVALUATOR_TELEMETRY_LEVEL": "0", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    names = [str(folder) for folder in folders]
-    if image is None:
+    if place.image is None:
         env["PYTHONPATH"] = os.pathsep.join(map(str, _python_path()))
-        command, env = [str(environment_python(environment)), "-", *names], {**os.environ, **env}
-    else:
-        command, env = inside(["sh", "-c", find, "sh", *names], image, env=env, binds=folders)
-        env = {**os.environ, **env}
+    command, env = place.python([str(folder) for folder in folders], env, folders)
     try:
         asked = subprocess.run(
             command, input=ASK.read_text(), env=env, cwd="/", capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HarnessError(f"{where(environment, image)} could not be asked what it can run: {error}.") from None
+        raise HarnessError(f"The {place.title} could not be asked what it can run: {error}.") from None
     for line in asked.stdout.splitlines():
         if line.startswith(MARK):
             return dict(json.loads(line.removeprefix(MARK)))
-    said = " ".join(asked.stderr.split("\n")[-4:]).strip()
+    said = " ".join(COLOURS.sub("", asked.stderr).split("\n")[-4:]).strip()
     if asked.returncode == 127 or "No module named 'nemo_evaluator'" in asked.stderr:
-        raise HarnessError(_not_there(environment, image))
-    raise HarnessError(
-        f"{where(environment, image)} does not say what NeMo Evaluator can run there: {said or 'nothing'}"
-    )
+        raise HarnessError(_not_there(place))
+    raise HarnessError(f"The {place.title} does not say what NeMo Evaluator can run there: {said or 'nothing'}")
 
 
-def _not_there(environment: str, image: str | None) -> str:
-    if image:
+def _not_there(place: Place) -> str:
+    if place.environment is None:
         return (
-            f"The image {image} holds no NeMo Evaluator: there is no command 'nemo-evaluator' in it. Correct 'container'"
-            " in the task's file, or take it out to use the environment."
+            f"The image {place.image} holds no NeMo Evaluator: there is no command 'nemo-evaluator' in it. Correct 'container'"
+            " in the task's file or 'containers' in the config, or set bind_environments there if the image is a bare system."
         )
     return (
-        f"NeMo Evaluator is not installed in the environment {environment!r}. Correct 'environment' in the task's file to"
+        f"NeMo Evaluator is not installed in the environment {place.environment!r}. Correct 'environment' in the task's file to"
         f" one that holds it (such as {ENVIRONMENT!r}), or install it: envs/setup.sh {ENVIRONMENT}."
     )
 
 
-def _state(environment: str, image: str | None) -> list[Any]:
+def _state(place: Place) -> list[Any]:
     """What the answer depends on: the installed packages by name and version, or the image's file."""
-    if image is not None:
-        try:
-            state = os.stat(image)
-        except OSError:
-            raise HarnessError(
-                f"The image {image} does not exist (from {Path.cwd()}). Correct 'container' in the task's file, or pull it."
-            ) from None
-        return [os.path.realpath(image), state.st_size, state.st_mtime_ns]
+    code = hashlib.sha256(ASK.read_bytes()).hexdigest()
+    inside: list[Any] = []
+    if place.image is not None:
+        state = require_image(place.image).stat()
+        inside = [os.path.realpath(place.image), state.st_size, state.st_mtime_ns]
+    if place.environment is None:
+        return [inside, code]
     try:
-        python = environment_python(environment)
+        python = environment_python(place.environment)
     except EnvironmentMissingError as error:
         raise EnvironmentMissingError(f"NeMo Evaluator is not installed. {error}") from None
     packages = sorted(
         path.name for path in python.parent.parent.glob("lib/python*/site-packages/*") if path.suffix == ".dist-info"
     )
     if not any(name.startswith("nemo_evaluator-") for name in packages):
-        raise HarnessError(_not_there(environment, None))
+        raise HarnessError(_not_there(place))
     # Harnesses of one's own are folders on PYTHONPATH.
     own = [
         [str(path), path.stat().st_mtime_ns]
         for folder in _python_path()
         for path in sorted(folder.glob("core_evals/*/framework.yml"))
     ]
-    return [str(python), packages, own, hashlib.sha256(ASK.read_bytes()).hexdigest()]
+    return [str(python), packages, own, code, inside]
 
 
 def _listing(folder: Path) -> list[Any]:

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign import Campaign, Checkpoint, Task, find_model
-from milepost.errors import ConfigError, EnvironmentMissingError, ModelError, did_you_mean
+from milepost.containers import Containers, find_apptainer, is_made, read_containers
+from milepost.errors import ConfigError, ContainerError, EnvironmentMissingError, ModelError, did_you_mean
 from milepost.nemo_catalogue import (
-    ENVIRONMENT,
     Benchmark,
     Catalogue,
     asks_log_probabilities,
-    image_of,
     included_tasks,
     read_catalogue,
 )
 from milepost.nemo_files import command_line, include_folders, local_files
+from milepost.nemo_place import place_of
 
 log = logging.getLogger(__name__)
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "tekken.json")
@@ -29,38 +29,57 @@ def check_nemo_tasks(campaign: Campaign, *, installed: bool = True) -> None:
 
     Args:
         campaign: The campaign in the current folder.
-        installed: Whether an environment that is not installed is an error; a mere plan goes on without it.
+        installed: Whether an environment that is not installed is an error; a mere plan goes on without it. So does
+            everything where an image is yet to be made, or only the nodes have Apptainer.
 
     Raises:
         ConfigError: An unknown evaluation, an endpoint type that it does not take, a parameter that it does not know.
+        ContainerError: An image that is not there, and that nothing makes.
         HarnessError: No NeMo Evaluator where it should be; a file that a task rests on is missing.
         ModelError: A checkpoint without the tokenizer that log-probabilities need.
     """
-    default = campaign.config.get("containers", {}).get("nemo")
+    containers = read_containers(campaign.config)
     for name in campaign.named("nemo"):
         task = campaign.tasks[name]
         try:
-            needs_tokenizer = check_nemo_task(task, default)
-        except EnvironmentMissingError as error:
-            if installed:
+            needs_tokenizer = check_nemo_task(task, containers)
+        except (EnvironmentMissingError, ContainerError) as error:
+            missing = comes_later(task, campaign.config)
+            if missing is None and (installed or isinstance(error, ContainerError)):
                 raise
-            log.warning("task %r was not checked: %s", name, error)
+            log.warning("task %r was not checked: %s", name, missing or error)
             continue
         if needs_tokenizer and "tokenizer" not in task.spec:
             for ckpt in campaign.checkpoints.values():
                 _check_tokenizer(ckpt, name)
 
 
-def check_nemo_task(task: Task, default_image: str | None = None) -> bool:
+def comes_later(task: Task, config: Mapping[str, Any]) -> str | None:
+    """What runs a task and need not be here yet: an image that a rule makes, or Apptainer, which nodes may have alone."""
+    place = place_of(task.spec, read_containers(config))
+    if place.image is None:
+        return None
+    if not place.image.exists():
+        source = task.spec.get("container") or config["containers"]["nemo"]
+        return f"{place.image} is yet to be made from {source}." if is_made(source) else None
+    try:
+        find_apptainer()
+    except ContainerError as error:
+        return str(error)
+    return None
+
+
+def check_nemo_task(task: Task, containers: Containers | None = None) -> bool:
     """Check one task; whether it asks for log-probabilities, and so needs a tokenizer."""
     spec, where = task.spec, f"config/tasks/{task.name}.yaml"
-    environment, image = spec.get("environment", ENVIRONMENT), image_of(spec, default_image)
-    if "container" in spec and "environment" in spec:
+    containers = containers or Containers()
+    if "container" in spec and "environment" in spec and not containers.bind_environments:
         raise ConfigError(f"{where} names both an environment and a container. Take one of them out.")
-    catalogue = read_catalogue(environment, image)
+    place = place_of(spec, containers)
+    catalogue = read_catalogue(place)
     local_files(spec)
     folders = include_folders(spec, where)
-    included = included_tasks(folders, environment, image) if folders else {}
+    included = included_tasks(folders, place) if folders else {}
     benchmark, name = find_benchmark(spec["eval_type"], catalogue, included, where)
     tasks = {**included, **catalogue.tasks.get(benchmark.harness, {})}
     asks = benchmark.log_probabilities or asks_log_probabilities(name, tasks)

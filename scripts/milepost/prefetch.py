@@ -16,22 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign import Campaign, find_model
-from milepost.containers import inside
+from milepost.containers import read_containers
 from milepost.environments import environment_python
 from milepost.errors import EnvironmentMissingError, MilepostError
 from milepost.nemo import OFFLINE
 from milepost.nemo_ask import LM_EVAL
-from milepost.nemo_catalogue import ENVIRONMENT, image_of, included_tasks, read_catalogue
+from milepost.nemo_catalogue import included_tasks, read_catalogue
 from milepost.nemo_check import find_benchmark
 from milepost.nemo_files import include_folders
+from milepost.nemo_place import ENVIRONMENT, Place, place_of
 from milepost.prefetch_worker import MARK
 
 WORKER = Path(__file__).with_name("prefetch_worker.py")
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
-# What an image needs to know of this machine's environment: caches, the hub's address and token, proxies.
-PASSED_ON = re.compile(r"HF_\w+|HUGGING_FACE_\w+|TRANSFORMERS_CACHE|(https?|no|all)_proxy", re.IGNORECASE)
-# The Python of NeMo Evaluator inside an image is the one that its command names in its first line.
-PYTHON_INSIDE = 'told=$(command -v nemo-evaluator) || exit 127; exec $(sed -n "1s/^#!//p" "$told") - "$@"'
+# What goes into an image for this alone: the hub's token under its older name, and older names of its caches.
+PASSED_ON = re.compile(r"HUGGING_FACE_\w+|TRANSFORMERS_CACHE")
 
 
 class PrefetchError(MilepostError):
@@ -52,11 +51,10 @@ class Wanted:
 
 
 @dataclass
-class Place:
-    """Where things are loaded: an environment or an image, with its own versions of the loading libraries."""
+class Loading:
+    """What is loaded in one environment or image, with its own versions of the loading libraries."""
 
-    environment: str
-    image: str | None
+    place: Place
     tasks: list[Wanted] = field(default_factory=list)
     models: list[Wanted] = field(default_factory=list)
 
@@ -65,7 +63,7 @@ class Place:
 class Plan:
     """All that a campaign needs, and what cannot be fetched for it beforehand."""
 
-    places: list[Place]
+    loadings: list[Loading]
     left: list[str]
 
 
@@ -83,17 +81,17 @@ def make_plan(campaign: Campaign) -> Plan:
         EnvironmentMissingError: A task's environment is not installed.
         ModelError: A checkpoint that is neither a folder nor a hub model with its commit.
     """
-    places: dict[tuple[str, str | None], Place] = {}
+    loadings: dict[Place, Loading] = {}
     left: list[str] = []
-    default_image = campaign.config.get("containers", {}).get("nemo")
+    containers = read_containers(campaign.config)
     for task in campaign.tasks.values():
         if task.kind != "nemo":
             continue
-        environment, image = task.spec.get("environment", ENVIRONMENT), image_of(task.spec, default_image)
+        place = place_of(task.spec, containers)
         folders = include_folders(task.spec)
-        included = included_tasks(folders, environment, image) if folders else {}
+        included = included_tasks(folders, place) if folders else {}
         where = f"config/tasks/{task.name}.yaml"
-        benchmark, name = find_benchmark(task.spec["eval_type"], read_catalogue(environment, image), included, where)
+        benchmark, name = find_benchmark(task.spec["eval_type"], read_catalogue(place), included, where)
         if benchmark.harness != LM_EVAL:
             left.append(
                 f"the data of task {task.name!r}: {benchmark.harness} fetches it while it runs, and offers no way to do so before. If"
@@ -101,15 +99,13 @@ def make_plan(campaign: Campaign) -> Plan:
                 " 1 and any endpoint, and see docs/nemo.md"
             )
             continue
-        place = places.setdefault((environment, image), Place(environment, image))
         options = {"name": name, "folders": [str(folder) for folder in folders]}
-        place.tasks.append(Wanted(f"data of task {task.name!r} ({name})", options))
+        loadings.setdefault(place, Loading(place)).tasks.append(Wanted(f"data of task {task.name!r} ({name})", options))
     models = list(wanted_models(campaign))
     if models:
-        with_hub = next((name for name in (ENVIRONMENT, "vllm") if _is_installed(name)), ENVIRONMENT)
-        place = places.setdefault((with_hub, None), Place(with_hub, None))
-        place.models = models
-    return Plan(list(places.values()), left)
+        with_hub = Place(next((name for name in (ENVIRONMENT, "vllm") if _is_installed(name)), ENVIRONMENT))
+        loadings.setdefault(with_hub, Loading(with_hub)).models = models
+    return Plan(list(loadings.values()), left)
 
 
 def wanted_models(campaign: Campaign) -> Iterator[Wanted]:
@@ -132,24 +128,24 @@ def wanted_models(campaign: Campaign) -> Iterator[Wanted]:
             yield Wanted(f"tokenizer {name}", {"name": name, "revision": None, "weights": False, "code": False})
 
 
-def fetch(place: Place, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def fetch(loading: Loading, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Bring all that one place needs into the caches.
 
     Args:
-        place: The environment or image, and what it loads.
+        loading: The environment or image, and what it loads.
         say: Told of every thing that is there.
 
     Returns:
         What failed: the worker's answers, each with the `title` of what it was asked for.
     """
-    wanted = [*place.tasks, *place.models]
-    here = load(place, wanted, offline=True)
+    wanted = [*loading.tasks, *loading.models]
+    here = load(loading, wanted, offline=True)
     for one in wanted:
         if "said" in here[one.title]:
             say(f"there     {one.title}: {here[one.title]['said']}")
     missing = [one for one in wanted if "said" not in here[one.title]]
-    fetched = load(place, missing, offline=False)
-    checked = load(place, [one for one in missing if "said" in fetched[one.title]], offline=True)
+    fetched = load(loading, missing, offline=False)
+    checked = load(loading, [one for one in missing if "said" in fetched[one.title]], offline=True)
     failed = []
     for one in missing:
         if "said" in checked.get(one.title, {}):
@@ -163,7 +159,7 @@ def fetch(place: Place, say: Callable[[str], None]) -> list[dict[str, Any]]:
     return failed
 
 
-def load(place: Place, wanted: Sequence[Wanted], *, offline: bool) -> dict[str, dict[str, Any]]:
+def load(loading: Loading, wanted: Sequence[Wanted], *, offline: bool) -> dict[str, dict[str, Any]]:
     """Load things in one process of the place.
 
     Returns:
@@ -174,29 +170,27 @@ def load(place: Place, wanted: Sequence[Wanted], *, offline: bool) -> dict[str, 
     """
     if not wanted:
         return {}
-    tasks = [one.options for one in wanted if one in place.tasks]
-    models = [one.options for one in wanted if one in place.models]
+    place = loading.place
+    tasks = [one.options for one in wanted if one in loading.tasks]
+    models = [one.options for one in wanted if one in loading.models]
     asked = json.dumps({"tasks": tasks, "models": models})
     switches = {**dict.fromkeys(OFFLINE, str(int(offline))), "HF_HUB_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1"}
-    if place.image is None:
-        command = [str(environment_python(place.environment)), "-", asked]
-        env = {**os.environ, **switches}
-    else:
-        hub_home().mkdir(parents=True, exist_ok=True)
-        passed = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
-        passed |= {"HF_HOME": str(hub_home().resolve()), **switches}
-        command, env = inside(
-            ["sh", "-c", PYTHON_INSIDE, "sh", asked], place.image, env=passed, binds=[hub_home().resolve(), Path.cwd()]
-        )
-        env = {**os.environ, **env}
+    binds: list[Path] = []
+    if place.image is not None:
+        home = hub_home().resolve()
+        home.mkdir(parents=True, exist_ok=True)
+        switches |= {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
+        switches["HF_HOME"] = str(home)
+        binds = [home, *(Path(folder).resolve() for task in tasks for folder in task["folders"])]
+    command, env = place.python([asked], switches, binds)
     done = subprocess.run(command, input=WORKER.read_text(), env=env, capture_output=True, text=True, check=False)
     said = [json.loads(line.removeprefix(MARK)) for line in done.stdout.splitlines() if line.startswith(MARK)]
     if len(said) != len(wanted):
         last = " ".join(done.stderr.strip().splitlines()[-3:]) or "nothing"
         raise PrefetchError(
-            f"The data of {place.image or place.environment} could not be loaded (exit code {done.returncode}). Last lines: {last}"
+            f"The data of the {place.title} could not be loaded (exit code {done.returncode}). Last lines: {last}"
         )
-    ordered = [one for one in wanted if one in place.tasks] + [one for one in wanted if one in place.models]
+    ordered = [one for one in wanted if one in loading.tasks] + [one for one in wanted if one in loading.models]
     return {one.title: answer for one, answer in zip(ordered, said, strict=True)}
 
 

@@ -9,15 +9,17 @@ from pathlib import Path
 
 from milepost.campaign import WORKFLOW, Campaign, find_model, has_chat_template
 from milepost.checks import Check, join, write_probe
-from milepost.containers import find_apptainer, read_containers
+from milepost.containers import find_apptainer, is_made, read_containers
 from milepost.endpoints.vllm import engine_version
 from milepost.environments import environment_python
 from milepost.errors import ContainerError, EnvironmentMissingError, MilepostError, did_you_mean
+from milepost.nemo_place import Place, place_of
 from milepost.preflight_models import check_models, unreadable
 from milepost.submission import Submission
 from milepost.tasks import asks_chat, load_items
 
 LITTLE = 1024**3  # bytes
+IN_CONFIG = "`containers` in the config"
 
 
 def check_local(campaign: Campaign, submission: Submission) -> list[Check]:
@@ -75,8 +77,8 @@ def check_environments(campaign: Campaign) -> Iterator[Check]:
     scorers = {task.spec.get("scorer", {}).get("name") for task in campaign.tasks.values()}
     needed = {
         "vllm": bare or containers.vllm is None,
-        "nemo": bool(campaign.named("nemo")) and (bare or containers.nemo is None),
         "semantic": "avert" in scorers,
+        **{place.environment: True for place in nemo_places(campaign).values() if place.environment},
     }
     there = []
     for name in [name for name, wanted in needed.items() if wanted]:
@@ -92,15 +94,26 @@ def check_environments(campaign: Campaign) -> Iterator[Check]:
         yield Check("environments", "ok", join(there))
 
 
+def nemo_places(campaign: Campaign) -> dict[str, Place]:
+    """Where each task of NeMo Evaluator runs."""
+    containers = read_containers(campaign.config)
+    return {name: place_of(campaign.tasks[name].spec, containers) for name in campaign.named("nemo")}
+
+
 def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
     """The images that the config names are there, or will be made, and what starts them is here."""
     containers = read_containers(campaign.config)
-    images = {"vllm": containers.vllm, "nemo": containers.nemo if campaign.named("nemo") else None}
-    named = {name: path for name, path in images.items() if path is not None}
+    sources = campaign.config.get("containers", {})
+    named = {"vllm": (containers.vllm, sources["vllm"], IN_CONFIG)} if containers.vllm else {}
+    for task, place in nemo_places(campaign).items():
+        own = campaign.tasks[task].spec.get("container")
+        if place.image is not None and own:
+            named[f"of task {task}"] = (place.image, own, "`container` in the task's file")
+        elif place.image is not None:
+            named["nemo"] = (place.image, sources["nemo"], IN_CONFIG)
     if not named:
         return
-    for name, path in named.items():
-        source = str(campaign.config["containers"][name])
+    for name, (path, source, key) in named.items():
         if path.exists():
             problem = unreadable(path) if path.is_file() else None
             yield (
@@ -108,7 +121,7 @@ def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
                 if problem
                 else Check(f"image {name}", "ok", str(path))
             )
-        elif source.endswith(".def") or "://" in source:
+        elif is_made(source):
             yield Check(
                 f"image {name}",
                 "warning",
@@ -121,7 +134,7 @@ def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
                 f"image {name}",
                 "failed",
                 f"{path} does not exist. Images in {path.parent}: {', '.join(there) or 'none'}.{did_you_mean(path.name, there)}",
-                "correct `containers` in the config",
+                f"correct {key}",
             )
     for folder in containers.binds:
         if not folder.exists():

@@ -1,7 +1,6 @@
 """A real server in a real image: it serves, keeps its key, says why it cannot start, and leaves nothing behind.
 
-The image is a small Debian, into which envs/vllm is bound; containers/small.sh builds it once, as root. MILEPOST_SMALL_IMAGE
-names one that is there already. The demo's model must have been trained (`make demo`).
+The image is a small Debian, into which envs/vllm is bound.
 """
 
 from __future__ import annotations
@@ -16,24 +15,12 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import STEPS
 from serve_once import session_of
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("serve_once.py")
-MODEL = ROOT / "demo" / "model" / "step-400"
 NOBODY = 65534
-
-
-@pytest.fixture(scope="module")
-def image():
-    if shutil.which("apptainer") is None:
-        pytest.skip("there is no apptainer on this machine")
-    image = Path(os.environ.get("MILEPOST_SMALL_IMAGE") or ROOT / ".images" / "small.sif")
-    if not image.exists():
-        if os.getuid() != 0 or shutil.which("debootstrap") is None:
-            pytest.skip(f"{image} is not there, and building it takes root and debootstrap")
-        subprocess.run([ROOT / "containers" / "small.sh", image], check=True)
-    return image
 
 
 @pytest.fixture
@@ -58,16 +45,25 @@ def play(image):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def served(process):
+@pytest.fixture
+def model(models):
+    """A model that anybody can read: not in pytest's own folder."""
+    folder = Path(tempfile.mkdtemp(prefix="milepost-model-"))
+    shutil.copytree(models[STEPS[-1]], folder / "model")
+    folder.chmod(0o755)
+    yield folder / "model"
+    shutil.rmtree(folder)
+
+
+def life_of(process):
     """What a server's life gave."""
     out, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
     return json.loads(out)
 
 
-@pytest.mark.skipif(not MODEL.is_dir(), reason=f"{MODEL} is not there: make demo trains it")
-def test_a_model_is_served_in_an_image(play):
-    seen = served(play("serve", "--model", str(MODEL)))
+def test_a_model_is_served_in_an_image(play, model):
+    seen = life_of(play("serve", "--model", str(model)))
     assert "error" not in seen, seen["error"]
     assert seen["answer"]["choices"][0]["message"]["content"]
     assert seen["refused"] == 401, "the guard stands before it, inside, too"
@@ -78,9 +74,8 @@ def test_a_model_is_served_in_an_image(play):
     assert seen["stop_s"] < 8
 
 
-@pytest.mark.skipif(not MODEL.is_dir(), reason=f"{MODEL} is not there: make demo trains it")
-def test_a_server_without_room_for_its_cache_says_so_and_what_to_change(play):
-    error = served(play("starve", "--model", str(MODEL)))["error"]
+def test_a_server_without_room_for_its_cache_says_so_and_what_to_change(play, model):
+    error = life_of(play("starve", "--model", str(model)))["error"]
     told = error.partition("\n")[0]
     assert (
         "ended before it answered (exit code 1). It said: ValueError: No available memory for the cache blocks" in told

@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-import yaml
+from conftest import run_eval
 
 from milepost.work import sample_seed
 
@@ -23,7 +23,7 @@ ITEMS = ["What's red?", "What is blue?", 'Say "$HOME"', "Say `date`"]
 
 @pytest.fixture(scope="module", autouse=True)
 def nemo():
-    subprocess.run([ROOT / "envs" / "setup.sh", "workflow", "nemo"], check=True)
+    subprocess.run([ROOT / "envs" / "setup.sh", "workflow", "nemo", "semantic"], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -53,42 +53,6 @@ def server(tmp_path_factory):
         process.wait()
 
 
-def run_eval(folder, url, config, key=KEY, model="tiny"):
-    """What `nemo-evaluator run_eval` leaves: the finished process and results.yml, if there is one."""
-    (folder / "run.yml").write_text(
-        yaml.safe_dump(
-            {
-                "config": {"output_dir": str(folder / "out"), **config},
-                "target": {
-                    "api_endpoint": {
-                        "url": f"{url}/chat/completions",
-                        "model_id": model,
-                        "type": "chat",
-                        "api_key_name": "SOME_KEY",
-                    }
-                },
-            }
-        )
-    )
-    done = subprocess.run(
-        ["nemo-evaluator", "run_eval", "--run_config", folder / "run.yml"],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PATH": f"{BIN}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-            "SOME_KEY": key,
-            "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    results = folder / "out" / "results.yml"
-    return done, yaml.safe_load(results.read_text())["results"] if results.exists() else None
-
-
 @pytest.fixture
 def folder(tmp_path):
     """With the data: two of the four items have the answer to their first sample as target."""
@@ -110,7 +74,7 @@ def test_results_hold_our_numbers_with_stderr_and_n(folder, server):
         "max_new_tokens": 8,
         "extra": {"data": "items.jsonl", "samples": 2, "scorer": {"ignore_case": True}},
     }
-    done, results = run_eval(folder, server, {"type": "milepost.exact_match", "params": params})
+    done, results = run_eval(folder, server, {"type": "milepost.exact_match", "params": params}, KEY)
     assert done.returncode == 0, done.stdout
     score = results["tasks"]["exact_match"]["metrics"]["exact_match"]["scores"]["exact_match"]
     # Items: 1/2, 1/2, 0, 0.
@@ -136,7 +100,7 @@ def test_any_scorer_under_a_name_of_ones_own_and_a_limit(folder, server):
     (folder / "items.jsonl").write_text(
         text.replace('"target"', '"meta": {"constraints": [{"kind": "end_with", "word": "x"}]}, "target"')
     )
-    done, results = run_eval(folder, server, {"type": "milepost.manners", "params": params})
+    done, results = run_eval(folder, server, {"type": "milepost.manners", "params": params}, KEY)
     assert done.returncode == 0, done.stdout
     (task,) = results["tasks"]
     assert task == "manners"
@@ -147,7 +111,7 @@ def test_any_scorer_under_a_name_of_ones_own_and_a_limit(folder, server):
 
 def test_the_key_is_in_no_argument_and_no_file(folder, server):
     params = {"extra": {"data": "items.jsonl"}}
-    done, results = run_eval(folder, server, {"type": "milepost.exact_match", "params": params})
+    done, results = run_eval(folder, server, {"type": "milepost.exact_match", "params": params}, KEY)
     assert results
     assert KEY not in done.stdout
     holders = [path for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
@@ -184,32 +148,3 @@ def test_nemo_lists_our_tasks_beside_its_own():
     ours = listed.split("milepost: \n")[1].split(":")[0]
     assert ours.split()[:8] == ["*", "jsonl", "*", "exact_match", "*", "constraints", "*", "avert"]
     assert "lm-evaluation-harness: " in listed
-
-
-def test_a_real_model_gets_the_numbers_that_a_campaign_gives_the_same_answers(served, tmp_path):
-    params = {
-        "parallelism": 16,
-        "temperature": 0.7,
-        "max_new_tokens": 16,
-        "extra": {"data": str(ROOT / "demo" / "data" / "sums.jsonl"), "samples": 4},
-    }
-    config = {"type": "milepost.exact_match", "params": params}
-    done, results = run_eval(tmp_path, served.url, config, served.key, served.model)
-    assert done.returncode == 0, done.stdout
-    score = results["tasks"]["exact_match"]["metrics"]["exact_match"]["scores"]["exact_match"]
-    # The campaign's own step, on the answers that the harness kept.
-    tasks = tmp_path / "config" / "tasks"
-    tasks.mkdir(parents=True)
-    spec = {"version": 1, "data": params["extra"]["data"], "samples": 4, "scorer": {"name": "exact_match"}}
-    (tasks / "sums.yaml").write_text(yaml.safe_dump(spec))
-    (tmp_path / "model.json").write_text('{"digest": "any"}\n')
-    kept = tmp_path / "out" / "milepost"
-    command = [sys.executable, ROOT / "scripts" / "score_answers.py", "--ckpt", "c", "--task", "sums"]
-    options = {"model": "model.json", "prompts": kept / "prompts.jsonl", "answers": kept / "answers.jsonl"}
-    options |= {"scores": "scores.jsonl", "summary": "summary.json"}
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    subprocess.run([*command, *words], cwd=tmp_path, check=True)
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert 0.5 < summary["value"] < 1  # the model knows its sums, and not all of them
-    assert (score["value"], score["stats"]["stderr"]) == (summary["value"], summary["stderr"])
-    assert score["stats"]["count"] == summary["n_items"]

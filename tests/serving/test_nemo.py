@@ -1,16 +1,18 @@
 """NeMo Evaluator's lm-eval on the demo's model, served by vLLM: through a campaign, and by hand beside it."""
 
 import asyncio
+import hashlib
+import json
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
-from conftest import PROFILE, REPOSITORY, STEPS, snakemake, write
+from conftest import NEMO, PROFILE, REPOSITORY, STEPS, run_eval, snakemake, write
 
 from milepost import nemo
-from milepost.errors import HarnessError
 from milepost.processes import Watchdog
 from milepost.records import read_records, read_scores, read_summary
 from milepost.relay import answered
@@ -39,15 +41,15 @@ TASKS = {
 }
 
 
-def prepare(folder, model, tasks):
+def prepare(folder, model, tasks, **containers):
     """A campaign of one checkpoint, always under the same name and in the same folder."""
     shutil.rmtree(folder / "model", ignore_errors=True)
     shutil.copytree(model, folder / "model")
     for name in tasks:
-        write(folder / f"config/tasks/{name}.yaml", TASKS[name])
+        write(folder / f"config/tasks/{name}.yaml", tasks[name])
     write(
         folder / "config/config.yaml",
-        {"tasks": list(tasks), "nemo_parallel": 2, "model_profiles": {"default": PROFILE}},
+        {"tasks": list(tasks), "nemo_parallel": 2, "model_profiles": {"default": PROFILE}, "containers": containers},
     )
     (folder / "config/checkpoints.tsv").write_text("name\tmodel\nc\tmodel\n")
 
@@ -66,14 +68,23 @@ def texts(folder):
 
 
 @pytest.fixture(scope="module")
-def evaluated(campaign, models):
-    """The campaign after an early checkpoint on one task, and the last one, in its place, on all."""
-    prepare(campaign, models[STEPS[0]], ["generate"])
+def evaluated(campaign, models, request):
+    """The campaign after an early checkpoint on one task, and the last one, in its place, on all.
+
+    Where there is Apptainer, one of its tasks runs in an image into which NeMo Evaluator is bound.
+    """
+    prepare(campaign, models[STEPS[0]], {"generate": GENERATE})
     code, said = snakemake(campaign)
     assert code == 0, said
     early = result(campaign, "generate")
     shutil.copytree(campaign / "results/harness/c/generate/run-0", campaign / "early")
-    prepare(campaign, models[STEPS[-1]], TASKS)
+    inside = {}
+    if shutil.which("apptainer") is not None:
+        image = request.getfixturevalue("image")
+        inside = {"inside": {**GENERATE, "container": image.name}}
+        prepare(campaign, models[STEPS[-1]], {**TASKS, **inside}, folder=str(image.parent), bind_environments=True)
+    else:
+        prepare(campaign, models[STEPS[-1]], TASKS)
     code, said = snakemake(campaign, "--keep-going")
     return early, code, said
 
@@ -91,13 +102,12 @@ def by_hand(campaign, served):
             "target": {"api_endpoint": {"url": f"{served.url}/{path}", "model_id": served.name, "type": spec["endpoint_type"], "api_key_name": "HAND_KEY"}},
         }  # fmt: skip
         write(campaign / "hand" / f"{name}.yml", config)
-        binaries = REPOSITORY / "envs/nemo/.venv/bin"
         env = {
-            **os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "HAND_KEY": served.key, "HF_HUB_OFFLINE": "1",
+            **os.environ, "PATH": f"{NEMO}:{os.environ['PATH']}", "HAND_KEY": served.key, "HF_HUB_OFFLINE": "1",
             "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0",
             "ADAPTER_PORT": str(42100 + 7 * number + os.getpid() % 5000),
         }  # fmt: skip
-        command = [binaries / "nemo-evaluator", "run_eval", "--run_config", campaign / "hand" / f"{name}.yml"]
+        command = [NEMO / "nemo-evaluator", "run_eval", "--run_config", campaign / "hand" / f"{name}.yml"]
         log = (campaign / "hand" / f"{name}.log").open("w")
         runs[name] = subprocess.Popen(command, cwd=campaign, env=env, stdout=log, stderr=subprocess.STDOUT)
     for name, run in runs.items():
@@ -153,10 +163,30 @@ def test_a_group_that_weighs_its_tasks_equally_keeps_the_harness_number(campaign
 def test_a_task_that_fails_hurts_no_other(campaign, evaluated):
     _, code, said = evaluated
     assert code != 0
-    assert "no_such_filter" in said
+    assert "on task 'broken'" in said
+    assert "no_such_filter" in said, "it says why, in lm-eval's own words"
     assert not (campaign / "results/summaries/c/broken.json").exists()
     for name in TASKS:
         assert name == "broken" or (campaign / f"results/summaries/c/{name}.json").exists()
+
+
+def test_versions_stand_beside_the_numbers(campaign, evaluated):
+    said = yaml.safe_load((campaign / "results/harness/c/generate/run-0/results.yml").read_text())["metadata"]
+    versions = result(campaign, "generate")["provenance"]["versions"]
+    assert versions["nemo-evaluator"] == said["versioning"]["nemo_evaluator"]
+    (harness,) = (REPOSITORY / "envs/nemo/.venv/lib").glob("python*/site-packages/nvidia_lm_eval-*.dist-info")
+    assert versions["nvidia-lm-eval"] == harness.name.removesuffix(".dist-info").partition("-")[2]
+    assert "nemo-image" not in versions
+
+
+def test_a_task_in_an_image_gets_the_same_answers(campaign, evaluated, image):
+    runs = [campaign / f"results/harness/c/{name}/run-0" for name in ("inside", "generate")]
+    assert texts(runs[0]) == texts(runs[1])
+    inside, bare = (result(campaign, name) for name in ("inside", "generate"))
+    assert (inside["value"], inside["stderr"]) == (bare["value"], bare["stderr"])
+    versions = inside["provenance"]["versions"]
+    assert versions.pop("nemo-image") == hashlib.sha256(image.read_bytes()).hexdigest()
+    assert versions == bare["provenance"]["versions"]
 
 
 def test_two_runs_at_a_temperature_give_different_answers(campaign, evaluated):
@@ -165,7 +195,7 @@ def test_two_runs_at_a_temperature_give_different_answers(campaign, evaluated):
     assert sum(runs[0][item] != runs[1][item] for item in runs[0]) >= 5
     warm = result(campaign, "warm")
     assert (warm["n_items"], warm["n_samples"]) == (40, 80)
-    assert warm["variance"]["decoding"] > 0
+    assert (warm["value"], warm["variance"]["decoding"]) == (0, 0), "each is a sentence, and the target is a word"
     repeats = warm["provenance"]["repeats"]
     assert repeats["compared"] == 40
     assert repeats["same"] <= 35
@@ -245,21 +275,40 @@ def read_record_of(path):
     return next(iter(read_records(path)))
 
 
-def test_a_task_that_lm_eval_cannot_run_says_why(campaign, served, evaluated, tmp_path, monkeypatch):
-    monkeypatch.chdir(campaign)
-    header = read_record_of(campaign / "results/prompts/broken.jsonl")
-
-    async def run():
-        watchdog = Watchdog()
-        try:
-            await nemo.run(header, 0, tmp_path / "run-0", served, nemo.Setting(), tmp_path / "log", watchdog)
-        finally:
-            watchdog.close()
-
-    with pytest.raises(HarnessError, match="(?s)task 'broken'.*no_such_filter"):
-        asyncio.run(run())
-
-
 def test_no_key_is_written_down(campaign, served, evaluated):
     written = subprocess.run(["grep", "-rlF", served.key, campaign], capture_output=True, text=True, check=False)
     assert written.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("scorer", "data", "options", "bounds"),
+    [
+        # The model knows its sums, and not all of them; it tells where somebody is in a sentence of its own.
+        ("exact_match", "sums", {}, (0.5, 1)),
+        ("avert", "where", {"extra_wrong": ["unknown"], "truth": "names_target"}, (0.3, 1)),
+    ],
+)
+def test_our_scorers_as_its_tasks_give_a_campaigns_numbers(demo, served, tmp_path, scorer, data, options, bounds):
+    extra = {"data": str(demo / "data" / f"{data}.jsonl"), "samples": 4, "scorer": options}
+    params = {"parallelism": 16, "temperature": 0.7, "max_new_tokens": 24, "extra": extra}
+    done, results = run_eval(
+        tmp_path, served.url, {"type": f"milepost.{scorer}", "params": params}, served.key, served.model
+    )
+    assert done.returncode == 0, done.stdout
+    # The campaign's own step, on the answers that the harness kept.
+    spec = {"version": 1, "data": extra["data"], "samples": 4, "scorer": {"name": scorer, **options}}
+    write(tmp_path / "config" / "tasks" / "t.yaml", spec)
+    (tmp_path / "model.json").write_text('{"digest": "any"}\n')
+    kept = tmp_path / "out" / "milepost"
+    command = [sys.executable, REPOSITORY / "scripts" / "score_answers.py", "--ckpt", "c", "--task", "t"]
+    files = {"model": "model.json", "prompts": kept / "prompts.jsonl", "answers": kept / "answers.jsonl"}
+    files |= {"scores": "scores.jsonl", "summary": "summary.json"}
+    words = [word for name, value in files.items() for word in (f"--{name}", str(value))]
+    subprocess.run([*command, *words], cwd=tmp_path, check=True)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    metrics = results["tasks"][scorer]["metrics"]
+    for name, estimate in summary["metrics"].items():
+        score = metrics[name]["scores"][name]
+        assert (score["value"], score["stats"]["stderr"]) == (estimate["value"], estimate["stderr"])
+    assert bounds[0] < summary["value"] < bounds[1]
+    assert metrics[summary["metric"]]["scores"][summary["metric"]]["stats"]["count"] == summary["n_items"] >= 50

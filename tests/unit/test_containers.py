@@ -102,5 +102,5 @@ def test_the_configuration_of_containers():
     assert read_containers({}) == Containers()
     spec = {"vllm": "v.sif", "folder": "/apps", "nv": False, "binds": ["/data"], "bind_environments": True}
     assert read_containers({"containers": spec}) == Containers(
-        vllm=Path("/apps/v.sif"), nv=False, binds=(Path("/data"),), bind_environments=True
+        vllm=Path("/apps/v.sif"), nv=False, binds=(Path("/data"),), bind_environments=True, folder=Path("/apps")
     )

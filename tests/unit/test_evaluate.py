@@ -489,6 +489,12 @@ class TestHarness:
         assert note["tasks"]["t1"] == {"done": 4, "missing": 0}
         assert "No such file" in note["tasks"]["n"]["error"]
 
+    def test_one_whose_image_is_not_there_leaves_the_others_running(self, campaign, nemo):
+        campaign.write("config/tasks/n.yaml", json.dumps({**NEMO, "container": "lost.sif"}))
+        note = evaluate(job(campaign))
+        assert note["tasks"]["t1"] == {"done": 4, "missing": 0}
+        assert "The container image results/images/lost.sif does not exist" in note["tasks"]["n"]["error"]
+
     def test_none_is_left_when_the_native_tasks_end_the_job(self, campaign, nemo, tmp_path):
         nemo('echo $$ >"$OUT/pid"; sleep 600')
         code = STUB.read_text().replace(

@@ -38,8 +38,12 @@ def test_what_is_missing_is_made_once_and_everything_is_described(tmp_path):
     assert made["nemo"]["file"] == "i m/own.sif"
     assert made["nemo"]["sha256"] == sha("of own.def\n")
     assert prepare_images(config) == made
-    assert len((tmp_path / "asked").read_text().splitlines()) == 2
-    assert sorted(path.name for path in (tmp_path / "i m").iterdir()) == ["own.sif", "vllm_vllm-openai_v1.sif"]
+    also = prepare_images(config, ["docker://x/skills:2"])
+    assert also["docker://x/skills:2"]["file"] == "i m/x_skills_2.sif"
+    assert also.items() > made.items()
+    assert len((tmp_path / "asked").read_text().splitlines()) == 3
+    names = sorted(path.name for path in (tmp_path / "i m").iterdir())
+    assert names == ["own.sif", "vllm_vllm-openai_v1.sif", "x_skills_2.sif"]
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (WORKFLOW / "containers").glob("*.def")))
@@ -79,7 +83,7 @@ def test_an_image_that_cannot_be_had(tmp_path, vllm, words):
 def test_a_digest_is_taken_from_the_note_while_the_file_is_the_same(tmp_path, monkeypatch):
     image = tmp_path / "a.sif"
     image.write_text("one")
-    first = describe_image("vllm", image)
+    first = describe_image(image)
     assert first["sha256"] == sha("one")
     write_record(NOTE, {"vllm": first})
     with monkeypatch.context() as patch:
@@ -87,5 +91,5 @@ def test_a_digest_is_taken_from_the_note_while_the_file_is_the_same(tmp_path, mo
         assert image_digests({"vllm": image, "nemo": None}) == {"vllm-image": sha("one")}
     os.utime(image, (1, 1))
     image.write_text("two")
-    assert describe_image("vllm", image)["sha256"] == sha("two")
+    assert describe_image(image)["sha256"] == sha("two")
     assert json.loads((tmp_path / NOTE).read_bytes())["vllm"]["sha256"] == sha("one")

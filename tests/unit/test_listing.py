@@ -1,12 +1,15 @@
 """What `list_evals` prints."""
 
+from pathlib import Path
+
 import pytest
 
 import list_evals
 from milepost import listing
 from milepost.errors import EnvironmentMissingError
-from milepost.listing import Place, campaign_images, environments, places, render
+from milepost.listing import campaign_places, environments, places, render
 from milepost.nemo_catalogue import Benchmark, Catalogue
+from milepost.nemo_place import Place
 
 GROUP = {"kind": "group", "members": ["mmlu_law", "mmlu_art"]}
 TASKS = {
@@ -89,14 +92,14 @@ def test_a_name_of_two_harnesses_is_given_with_its_harness():
 def two_environments(monkeypatch):
     """One that is there, one that is not."""
 
-    def read(environment, image):
-        if environment == "nemo":
+    def read(place):
+        if place.environment == "nemo":
             return LM_EVAL
         raise EnvironmentMissingError(
-            f"The environment {environment!r} is not installed. Run `envs/setup.sh {environment}`."
+            f"The environment {place.environment!r} is not installed. Run `envs/setup.sh {place.environment}`."
         )
 
-    monkeypatch.setattr(list_evals, "places", lambda environment: [Place("nemo"), Place("other")])
+    monkeypatch.setattr(list_evals, "places", lambda environment, container: [Place("nemo"), Place("other")])
     monkeypatch.setattr(list_evals, "read_catalogue", read)
 
 
@@ -108,7 +111,7 @@ def test_what_is_not_installed_is_said_beside_what_is(two_environments, capsys):
 
 
 def test_a_harness_that_is_not_there(two_environments, monkeypatch, capsys):
-    monkeypatch.setattr(list_evals, "places", lambda environment: [Place("nemo")])
+    monkeypatch.setattr(list_evals, "places", lambda environment, container: [Place("nemo")])
     list_evals.main(["--harness", "lm-evl"])
     assert "There is no harness 'lm-evl'. Harnesses: lm-eval." in capsys.readouterr().out
     list_evals.main(["--find", "nothing-like-it"])
@@ -122,11 +125,16 @@ def test_our_environments_of_nemo_the_default_first():
 
 def test_images_that_the_campaign_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert campaign_images() == []
+    assert campaign_places() == []
     (tmp_path / "config" / "tasks").mkdir(parents=True)
-    (tmp_path / "config" / "config.yaml").write_text("tasks: [a]\ncontainers: {nemo: nemo.sif}\n")
+    (tmp_path / "config" / "config.yaml").write_text(
+        "tasks: [a]\ncontainers: {nemo: docker://x/nemo:1, folder: /apps}\n"
+    )
     (tmp_path / "config" / "tasks" / "a.yaml").write_text("harness: nemo\ncontainer: skills.sif\n")
     (tmp_path / "config" / "tasks" / "b.yaml").write_text("scorer: {name: avert}\n")
-    assert campaign_images() == ["nemo.sif", "skills.sif"]
-    assert [place.title for place in places()][-1] == "image skills.sif"
+    assert [place.title for place in campaign_places()] == ["image /apps/x_nemo_1.sif", "image /apps/skills.sif"]
+    assert [place.title for place in places()][-1] == "image /apps/skills.sif"
+    assert places(container="skills.sif") == [Place(None, Path("/apps/skills.sif"))]
+    (tmp_path / "skills.sif").touch()
+    assert places(container="skills.sif") == [Place(None, Path("skills.sif"))], "a file, as a shell completes it"
     assert listing.places("nemo") == [Place("nemo")]

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -5,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from milepost import __version__, environments, nemo
+from milepost.containers import Containers
 from milepost.endpoints import Endpoint
+from milepost.nemo_catalogue import Catalogue
+from milepost.nemo_place import Place
 from milepost.nemo_results import read_samples
 
 ENDPOINT = Endpoint(url="http://127.0.0.1:9/v1", key="very-secret", model="c-0123", name="c")
@@ -155,19 +159,61 @@ def test_the_command_is_that_of_the_tasks_environment(binaries, name):
     [
         ({}, None, None),
         ({}, "d.sif", "d.sif"),
-        ({"container": "t.sif"}, "d.sif", "t.sif"),
+        ({"container": "docker://x/t:1"}, "d.sif", "x_t_1.sif"),
         ({"environment": "other"}, "d.sif", None),
     ],
 )
-def test_an_image_in_place_of_an_environment(binaries, harness, default, image):
-    env = {"MILEPOST_ENDPOINT_KEY": "very-secret", "HF_HOME": str(binaries)}
-    command, around = nemo.command_of(harness, Path("run-0.yml"), env, nemo.Setting(image=default))
-    assert (image in command) == (image is not None)
+def test_an_image_in_place_of_an_environment(binaries, monkeypatch, harness, default, image):
+    for name in ("d.sif", "x_t_1.sif"):
+        (binaries / name).touch()
+    (binaries / "apptainer").touch(0o755)
+    monkeypatch.setenv("PATH", f"{binaries}{os.pathsep}{os.environ['PATH']}")
+    containers = Containers(nemo=Path(default) if default else None, folder=binaries)
+    env = {"MILEPOST_ENDPOINT_KEY": "very-secret", "HF_HOME": str(binaries / "hf")}
+    command, around = nemo.command_of(harness, Path("run-0.yml"), env, nemo.Setting(containers=containers))
+    assert [word for word in command if word.endswith(".sif")] == ([str(binaries / image)] if image else [])
     assert "very-secret" not in " ".join(command)
     if image:
         assert command[-4:] == ["nemo-evaluator", "run_eval", "--run_config", str(binaries / "run-0.yml")]
         assert "--cleanenv" in command
         assert around["APPTAINERENV_MILEPOST_ENDPOINT_KEY"] == "very-secret"
+
+
+def test_an_environment_goes_into_an_image_that_brings_none(binaries, monkeypatch):
+    (binaries / "d.sif").touch()
+    (binaries / "apptainer").touch(0o755)
+    monkeypatch.setenv("PATH", f"{binaries}{os.pathsep}{os.environ['PATH']}")
+    containers = Containers(nemo=Path("d.sif"), bind_environments=True, binds=(Path("/usr"),))
+    env = {"HF_HOME": str(binaries / "hf")}
+    for harness, name in (({}, "nemo"), ({"environment": "other"}, "other")):
+        command, around = nemo.command_of(harness, Path("run-0.yml"), env, nemo.Setting(containers=containers))
+        assert command[command.index(str(binaries / "d.sif")) + 1] == str(binaries / name / ".venv/bin/nemo-evaluator")
+        assert 'type=bind,"src=/usr","dst=/usr"' in command
+        assert around["APPTAINERENV_PREPEND_PATH"] == str(binaries / name / ".venv/bin")
+
+
+def test_an_image_finds_what_a_task_names_elsewhere(binaries, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for name in ("tasks", "data", "hub/blobs", "hub/snapshots/a", "results"):
+        (elsewhere / name).mkdir(parents=True)
+    (elsewhere / "data/d.jsonl").write_text("{}")
+    data = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {elsewhere}/data/d.jsonl}}}}\n"
+    (elsewhere / "tasks/colours.yaml").write_text(f"task: colours\n{data}")
+    (elsewhere / "hub/blobs/1").touch()
+    (elsewhere / "hub/snapshots/a/tokenizer.json").symlink_to("../../blobs/1")
+    (binaries / "results").symlink_to(elsewhere / "results")
+    (binaries / "apptainer").touch(0o755)
+    (binaries / "d.sif").touch()
+    monkeypatch.setenv("PATH", f"{binaries}{os.pathsep}{os.environ['PATH']}")
+    harness = {
+        "eval_type": "lm-evaluation-harness.colours",
+        "params": {"extra": {"args": f"--include_path {elsewhere}/tasks"}},
+    }
+    setting = nemo.Setting(tokenizer=str(elsewhere / "hub/snapshots/a"), containers=Containers(nemo=Path("d.sif")))
+    command, _ = nemo.command_of(harness, Path("results/run-0.yml"), {"HF_HOME": str(binaries / "hf")}, setting)
+    bound = [word.split('"dst=')[1].rstrip('"') for word in command if word.startswith("type=bind")]
+    for path in ("tasks", "data", "hub/blobs", "hub/snapshots/a", "results"):
+        assert any((elsewhere / path).is_relative_to(one) for one in bound), path
 
 
 def write_samples(folder, name, records, when=1.0):
@@ -205,6 +251,7 @@ def test_collecting_copies_results_and_samples_and_nothing_else(tmp_path):
 def test_versions_are_read_from_the_packages(tmp_path, monkeypatch):
     monkeypatch.setattr(environments, "_ENVS", tmp_path)
     site = tmp_path / "nemo/.venv/lib/python3.12/site-packages"
+    (tmp_path / "i.sif").write_text("image")
     for name in (
         "nemo_evaluator-0.2.8.dist-info",
         "nemo_evaluator_launcher-9.dist-info",
@@ -213,4 +260,13 @@ def test_versions_are_read_from_the_packages(tmp_path, monkeypatch):
         (site / name).mkdir(parents=True)
     (tmp_path / "nemo/.venv/bin").mkdir()
     (tmp_path / "nemo/.venv/bin/python").touch()
-    assert nemo.versions({}) == {"nemo-evaluator": "0.2.8", "nvidia-lm-eval": "26.3"}
+    nemo.versions.cache_clear()
+    packages = {"nemo-evaluator": "0.2.8", "nvidia-lm-eval": "26.3"}
+    assert nemo.versions(Place()) == packages
+    digest = hashlib.sha256(b"image").hexdigest()
+    monkeypatch.chdir(tmp_path)
+    assert nemo.versions(Place("nemo", Path("i.sif"))) == {**packages, "nemo-image": digest}
+    inside = Catalogue("inside", {}, {}, {}, versions={"nemo-evaluator": "0.3"})
+    monkeypatch.setattr(nemo, "read_catalogue", lambda place: inside)
+    assert nemo.versions(Place(None, Path("i.sif"))) == {"nemo-evaluator": "0.3", "nemo-image": digest}
+    nemo.versions.cache_clear()

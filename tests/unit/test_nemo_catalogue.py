@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from milepost import environments, nemo_catalogue
-from milepost.errors import EnvironmentMissingError, HarnessError
+from milepost.errors import ContainerError, EnvironmentMissingError, HarnessError
 from milepost.nemo_ask import LM_EVAL, MARK
 from milepost.nemo_catalogue import asks_log_probabilities, included_tasks, read_catalogue
+from milepost.nemo_place import Place
 
 COMMON = {
     "capabilities": [],
@@ -31,6 +32,7 @@ ANSWER = {
     },
     "tasks": {LM_EVAL: {"gsm8k": {"kind": "task", "asks": "generate_until"}}},
     "options": {LM_EVAL: ["--include_path"]},
+    "versions": {"nemo-evaluator": "0.2.8"},
 }  # fmt: skip
 
 
@@ -63,7 +65,7 @@ def asked(folder):
 
 
 def test_what_can_be_run(installed):
-    catalogue = read_catalogue()
+    catalogue = read_catalogue(Place())
     assert [(one.harness, one.name) for one in catalogue] == [
         (LM_EVAL, "hellaswag"),
         (LM_EVAL, "mmlu"),
@@ -83,25 +85,25 @@ def test_what_can_be_run(installed):
 def test_it_is_asked_once_for_each_state_of_the_environment(installed):
     for expected in (1, 1):
         nemo_catalogue.read_catalogue.cache_clear()
-        read_catalogue()
+        read_catalogue(Place())
         assert len(asked(installed)) == expected
     assert asked(installed) == ["/ -"], "in a folder where no module of ours hides another"
     (installed / "envs/nemo/.venv/lib/python3.12/site-packages/nvidia_lm_eval-26.3.dist-info").mkdir()
     nemo_catalogue.read_catalogue.cache_clear()
-    read_catalogue()
+    read_catalogue(Place())
     assert len(asked(installed)) == 2
 
 
 def test_a_cache_that_is_damaged_or_cannot_be_written_is_no_cache(installed, monkeypatch):
-    read_catalogue()
+    read_catalogue(Place())
     for path in (installed / "cache").rglob("*.json"):
         path.write_text("{")
     nemo_catalogue.read_catalogue.cache_clear()
-    assert len(list(read_catalogue())) == 3
+    assert len(list(read_catalogue(Place()))) == 3
     (installed / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(installed / "file"))
     nemo_catalogue.read_catalogue.cache_clear()
-    assert len(list(read_catalogue())) == 3
+    assert len(list(read_catalogue(Place()))) == 3
     assert len(asked(installed)) == 3
 
 
@@ -110,27 +112,27 @@ def test_tasks_of_ones_own_are_asked_for_again_when_their_files_change(installed
     task.parent.mkdir()
     task.write_text("task: a\n")
     for _ in range(2):
-        assert list(included_tasks([Path("h")])) == ["gsm8k"]
+        assert list(included_tasks([Path("h")], Place())) == ["gsm8k"]
     assert asked(installed) == [f"/ - {installed}/h"]
     task.write_text("task: another\n")
-    included_tasks([Path("h")])
+    included_tasks([Path("h")], Place())
     assert len(asked(installed)) == 2
     with pytest.raises(HarnessError, match="'g' .*does not exist"):
-        included_tasks([Path("g")])
+        included_tasks([Path("g")], Place())
 
 
 @pytest.mark.parametrize(
     ("script", "words"),
     [
         ("echo \"ModuleNotFoundError: No module named 'nemo_evaluator'\" >&2; exit 1", "NeMo Evaluator is not installed in the environment 'nemo'"),
-        ("echo oops >&2; exit 3", "the environment 'nemo' does not say what NeMo Evaluator can run there: oops"),
+        ("echo oops >&2; exit 3", "The environment nemo does not say what NeMo Evaluator can run there: oops"),
         ("exit 0", "can run there: nothing"),
     ],
 )  # fmt: skip
 def test_an_environment_that_does_not_answer(installed, script, words):
     answer(installed, script)
     with pytest.raises(HarnessError) as caught:
-        read_catalogue()
+        read_catalogue(Place())
     assert words in str(caught.value)
     assert not list((installed / "cache").rglob("*.json")), "a failure is not remembered"
 
@@ -140,12 +142,12 @@ def test_environments_that_are_not_there_or_hold_something_else(installed):
         (installed / f"envs/{name}").mkdir()
         (installed / f"envs/{name}/requirements.in").touch()
     with pytest.raises(EnvironmentMissingError, match="NeMo Evaluator is not installed. .*Run `envs/setup.sh vllm`"):
-        read_catalogue("vllm")
+        read_catalogue(Place("vllm"))
     python = installed / "envs/workflow/.venv/bin/python"
     python.parent.mkdir(parents=True)
     python.touch()
     with pytest.raises(HarnessError, match="not installed in the environment 'workflow'.*'nemo'.*envs/setup.sh nemo"):
-        read_catalogue("workflow")
+        read_catalogue(Place("workflow"))
     assert asked(installed) == []
 
 
@@ -162,15 +164,16 @@ def test_an_image_is_asked_inside(installed, monkeypatch, script, words):
     apptainer.write_text(f'#!/bin/sh\ncat >/dev/null\necho "$*" >>{installed}/asked\n{script}\n')
     apptainer.chmod(0o755)
     monkeypatch.setenv("PATH", f"{installed}/bin:{os.environ['PATH']}")
-    with pytest.raises(HarnessError, match="The image x.sif does not exist"):
-        read_catalogue(image="x.sif")
+    with pytest.raises(ContainerError, match="The container image x.sif does not exist"):
+        read_catalogue(Place(None, Path("x.sif")))
     (installed / "x.sif").touch()
     if words:
         with pytest.raises(HarnessError, match=words):
-            read_catalogue(image="x.sif")
+            read_catalogue(Place(None, Path("x.sif")))
     else:
-        assert read_catalogue(image="x.sif").where == "the image x.sif"
+        assert read_catalogue(Place(None, Path("x.sif"))).where == "the image x.sif"
     assert "nemo-evaluator" in asked(installed)[0]
+    assert f" {installed}/x.sif " in asked(installed)[0], "it is asked in another folder"
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import pytest
 
 from milepost import nemo_check
 from milepost.campaign import Campaign, Checkpoint, Serving, Task, check
-from milepost.errors import ConfigError, EnvironmentMissingError, ModelError
+from milepost.errors import ConfigError, ContainerError, EnvironmentMissingError, ModelError
 from milepost.nemo_ask import LM_EVAL
-from milepost.nemo_catalogue import Benchmark, Catalogue
+from milepost.nemo_catalogue import Benchmark, Catalogue, read_catalogue
+from milepost.nemo_place import Place
 
 
 def benchmark(harness, name, types, task=None, log_probabilities=False):
@@ -33,9 +34,9 @@ CATALOGUE = Catalogue(
 @pytest.fixture(autouse=True)
 def catalogue(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(nemo_check, "read_catalogue", lambda environment, image: CATALOGUE)
+    monkeypatch.setattr(nemo_check, "read_catalogue", lambda place: CATALOGUE)
     own = {"mine": {"asks": "multiple_choice"}, "gsm8k": {"asks": "generate_until"}}
-    monkeypatch.setattr(nemo_check, "included_tasks", lambda folders, environment, image: own)
+    monkeypatch.setattr(nemo_check, "included_tasks", lambda folders, place: own)
 
 
 def task(eval_type, **changes):
@@ -135,7 +136,7 @@ def test_log_probabilities_need_a_tokenizer(tmp_path):
 
 
 def test_a_mere_plan_goes_on_without_the_environment(tmp_path, monkeypatch, caplog):
-    def missing(environment, image):
+    def missing(place):
         raise EnvironmentMissingError("it is not installed")
 
     monkeypatch.setattr(nemo_check, "read_catalogue", missing)
@@ -143,3 +144,53 @@ def test_a_mere_plan_goes_on_without_the_environment(tmp_path, monkeypatch, capl
         nemo_check.check_nemo_tasks(campaign(tmp_path))
     nemo_check.check_nemo_tasks(campaign(tmp_path), installed=False)
     assert "task 't' was not checked: it is not installed" in caplog.text
+
+
+def campaign_in(config, *specs):
+    tasks = {f"t{number}": Task(f"t{number}", spec) for number, spec in enumerate(specs)}
+    return Campaign(config, {}, tasks)
+
+
+@pytest.mark.parametrize(
+    ("containers", "changes", "words"),
+    [
+        # A rule makes these; they are checked then.
+        ({"nemo": "docker://x/nemo:1"}, {}, None),
+        ({}, {"container": "own.def"}, None),
+        # Nothing makes these.
+        ({"nemo": "lost.sif", "folder": "apps"}, {}, "The container image apps/lost.sif does not exist"),
+        ({"nemo": "docker://x/nemo:1", "folder": "apps"}, {"container": "lost.sif"}, "apps/lost.sif does not exist"),
+    ],
+)
+@pytest.mark.parametrize("installed", [True, False])
+def test_an_image_that_is_not_there(monkeypatch, caplog, containers, changes, words, installed):
+    monkeypatch.setattr(nemo_check, "read_catalogue", read_catalogue)
+    made = campaign_in({"containers": containers}, task("ifeval", **changes).spec)
+    if words:
+        with pytest.raises(ContainerError, match=words):
+            nemo_check.check_nemo_tasks(made, installed=installed)
+    else:
+        nemo_check.check_nemo_tasks(made, installed=installed)
+        assert "task 't0' was not checked: results/images/" in caplog.text
+        assert f" is yet to be made from {(containers | changes).popitem()[1]}." in caplog.text
+
+
+def test_an_image_is_checked_as_soon_as_it_is_there(monkeypatch):
+    asked = []
+    monkeypatch.setattr(nemo_check, "read_catalogue", lambda place: asked.append(place) or CATALOGUE)
+    made = campaign_in({"containers": {"nemo": "docker://x/nemo:1", "folder": "apps"}}, task("ifevl").spec)
+    with pytest.raises(ConfigError, match="Did you mean 'ifeval'"):
+        nemo_check.check_nemo_tasks(made)
+    assert asked == [Place(None, Path("apps/x_nemo_1.sif"))]
+
+
+def test_where_only_the_nodes_have_apptainer_the_plan_goes_on(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(nemo_check, "read_catalogue", read_catalogue)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "n.sif").touch()
+    made = campaign_in({"containers": {"nemo": str(tmp_path / "n.sif")}}, task("ifeval").spec)
+    nemo_check.check_nemo_tasks(made)
+    assert (
+        "task 't0' was not checked: The config names a container image, but there is neither apptainer" in caplog.text
+    )

@@ -1,11 +1,14 @@
 """What `prefetch` finds to fetch, and what it says of what it could not."""
 
+from pathlib import Path
+
 import pytest
 
 from milepost import prefetch
 from milepost.campaign import Campaign, Checkpoint, Serving, Task
 from milepost.nemo_catalogue import Benchmark, Catalogue
-from milepost.prefetch import Place, Wanted, explain, fetch, make_plan, wanted_models
+from milepost.nemo_place import Place
+from milepost.prefetch import Loading, Wanted, explain, fetch, make_plan, wanted_models
 from milepost.prefetch_worker import kind_of
 
 COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
@@ -33,7 +36,7 @@ def checkpoint(name, model, **vllm_args):
 
 
 def test_tasks_by_place_under_the_harness_own_names(monkeypatch):
-    monkeypatch.setattr(prefetch, "read_catalogue", lambda environment, image: CATALOGUE)
+    monkeypatch.setattr(prefetch, "read_catalogue", lambda place: CATALOGUE)
     plan = make_plan(
         campaign(
             {
@@ -41,11 +44,11 @@ def test_tasks_by_place_under_the_harness_own_names(monkeypatch):
                 "b": {"eval_type": "lm-evaluation-harness.gsm8k", "environment": "mine"},
                 "c": {"eval_type": "simple_evals.mmlu", "container": "simple.sif"},
             },
-            containers={"nemo": "nemo.sif"},
+            containers={"nemo": "docker://x/nemo:1", "folder": "/apps"},
         )
     )
-    loaded = {(place.environment, place.image): [one.options["name"] for one in place.tasks] for place in plan.places}
-    assert loaded == {("nemo", "nemo.sif"): ["mmlu_str"], ("mine", None): ["gsm8k"]}
+    loaded = {one.place: [task.options["name"] for task in one.tasks] for one in plan.loadings}
+    assert loaded == {Place(None, Path("/apps/x_nemo_1.sif")): ["mmlu_str"], Place("mine"): ["gsm8k"]}
     assert len(plan.left) == 1
     assert plan.left[0].startswith("the data of task 'c': simple_evals fetches it while it runs")
 
@@ -81,13 +84,13 @@ def test_fetched_counts_only_if_it_loads_offline(monkeypatch, fetched, checked, 
     answers = iter([{"a": {"error": "not cached", "kind": "hub"}, "b": {"said": "7 items"}}, fetched, checked])
     asked = []
 
-    def load(place, wanted, *, offline):
+    def load(loading, wanted, *, offline):
         asked.append(([one.title for one in wanted], offline))
         return next(answers)
 
     monkeypatch.setattr(prefetch, "load", load)
     said = []
-    failed = fetch(Place("nemo", None, [A, B]), said.append)
+    failed = fetch(Loading(Place("nemo"), [A, B]), said.append)
     assert [one["kind"] for one in failed] == kinds
     assert said[0] == "there     b: 7 items"
     assert ("fetched   a: 2 items" in said) == (not kinds)

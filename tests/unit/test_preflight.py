@@ -164,6 +164,29 @@ def test_images_and_what_goes_into_them(campaign, tmp_path, monkeypatch):
     assert "snakemake prepare_images" in check.advice
 
 
+def test_a_harness_needs_its_image_or_its_environment(campaign, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/apptainer").touch(0o755)
+    for name in ("other", "nemo"):
+        (tmp_path / "envs" / name).mkdir()
+        (tmp_path / "envs" / name / "requirements.in").touch()
+    spec = {"version": 1, "harness": "nemo", "eval_type": "h.t", "metric": "m"}
+    for name, changes in (("o", {"environment": "other"}), ("i", {"container": "skills.sif"}), ("n", {})):
+        campaign.write(f"config/tasks/{name}.yaml", json.dumps({**spec, **changes}))
+    folder = str(tmp_path / "images")
+    campaign.select("o", "i", "n", containers={"nemo": "docker://x/n:1", "folder": folder})
+    wanted = wrong(look())
+    wanted.pop("data sets")
+    assert set(wanted) == {"environment other", "image of task i", "image nemo"}
+    assert wanted["image of task i"].state == "failed"
+    assert wanted["image nemo"].state == "warning"
+    campaign.select("o", "i", containers={"folder": folder, "bind_environments": True})
+    wanted = wrong(look())
+    wanted.pop("data sets")
+    assert set(wanted) == {"environment other", "environment nemo", "image of task i"}
+
+
 def test_data_sets_of_a_harness_are_looked_for_where_it_runs_offline(campaign, tmp_path):
     (tmp_path / "envs/nemo/.venv/bin").mkdir(parents=True)
     (tmp_path / "envs/nemo/.venv/bin/python").touch()

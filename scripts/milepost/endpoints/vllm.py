@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 
 from milepost.campaign import WORKFLOW, Checkpoint, find_model
-from milepost.containers import Containers, inside, require_image
+from milepost.containers import Containers, inside, reached_from, require_image
 from milepost.endpoints import Endpoint
 from milepost.environments import environment_python
 from milepost.errors import ServerError
@@ -278,15 +278,6 @@ def hub_home(ckpt: Checkpoint) -> Path:
     """Folder of the Hugging Face hub's cache, as the checkpoint's server sees it."""
     named = ckpt.serving.env.get("HF_HOME") or os.environ.get("HF_HOME")
     return Path(named).absolute() if named else Path.home() / ".cache" / "huggingface"
-
-
-def reached_from(path: Path) -> Iterator[Path]:
-    """A file or folder, and the folders that links in it lead to; a hub's cache keeps its files behind such ones."""
-    yield path
-    for file in path.iterdir() if path.is_dir() else [path]:
-        if file.is_symlink() and file.exists():
-            yield Path(os.path.normpath(file.parent.absolute() / file.readlink())).parent
-            yield file.resolve().parent
 
 
 def engine_version(python: Path) -> str:

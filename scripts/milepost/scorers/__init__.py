@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from milepost.errors import UnknownScorerError, did_you_mean
-from milepost.records import Answer, Prompt, Score
+from milepost.records import Answer, Prompt, PromptSet, Score
 
 
 class Scorer(Protocol):
@@ -33,6 +34,30 @@ class Scorer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Place:
+    """Whose answers to what are scored: where a scorer keeps its calls, and finds what was built for it."""
+
+    ckpt: str
+    task: str
+
+
+@runtime_checkable
+class PlacedScorer(Protocol):
+    """A scorer that must know the place of what it scores."""
+
+    place: Place | None
+
+
+@runtime_checkable
+class SamplingScorer(Protocol):
+    """A scorer that may score part of the items only."""
+
+    def sample(self, prompts: PromptSet) -> PromptSet:
+        """The items to score; marked as partial in the header if some are left out."""
+        ...
+
+
 def scorer_names() -> list[str]:
     """The scorers that there are: the modules of this package that define a class `Scorer`."""
     # Read, not imported: asking for names must stay quick whatever the scorers need.
@@ -43,11 +68,12 @@ def scorer_names() -> list[str]:
     )
 
 
-def load_scorer(spec: Mapping[str, Any]) -> Scorer:
+def load_scorer(spec: Mapping[str, Any], place: Place | None = None) -> Scorer:
     """Build the scorer that a task asks for.
 
     Args:
         spec: The task's `scorer`: its `name`, and its options as its schema allows them.
+        place: What will be scored, for the scorers that must know it.
 
     Raises:
         UnknownScorerError: There is no scorer of this name.
@@ -61,4 +87,7 @@ def load_scorer(spec: Mapping[str, Any]) -> Scorer:
             f"There is no scorer {name!r}. Scorers: {', '.join(known)}.{did_you_mean(str(name), known)} "
             "Correct the task's `scorer: {name: …}`, or add scripts/milepost/scorers/ and config/schemas/scorers/ files."
         )
-    return cast(Scorer, import_module(f"milepost.scorers.{name}").Scorer(**options))
+    scorer = cast(Scorer, import_module(f"milepost.scorers.{name}").Scorer(**options))
+    if isinstance(scorer, PlacedScorer):
+        scorer.place = place
+    return scorer

@@ -43,6 +43,10 @@ class ServerError(MilepostError):
     """A model server did not start, died, or is not the one that was started."""
 
 
+class EndpointError(MilepostError):
+    """An endpoint of config/endpoints.yaml does not answer, or not as the model that was named."""
+
+
 class EnvironmentMissingError(MilepostError):
     """An environment in envs/ is not installed, or cannot run on this machine."""
 

@@ -86,7 +86,7 @@ def test_the_explanation_is_kept_even_where_the_score_cannot_be_read():
     assert read_verdict('{"evaluation": "Nearly.", "score": 50}').evaluation == "Nearly."
 
 
-@given(st.text(alphabet=st.sampled_from(list('{}":\'score0178%/ \n\\,-<think>')), max_size=60))
+@given(st.text(alphabet=st.sampled_from(list("{}\":'score0178%/ \n\\,-<think>")), max_size=60))
 def test_any_reply_is_read_or_counted(reply):
     verdict = read_verdict(reply)
     assert verdict.score in (0, 100) if verdict.problem is None else verdict.score is None

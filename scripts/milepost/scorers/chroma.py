@@ -20,7 +20,8 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     asked = json.load(sys.stdin)
-    reply = {"build": build, "fetch": fetch}[asked.pop("do")](**asked)
+    do = asked.pop("do")
+    reply = build(**asked) if do == "build" else fetch(**asked)
     json.dump(reply, replies)
     replies.close()
 
@@ -51,9 +52,7 @@ def build(folder: str, keys: list[dict[str, Any]], vectors: list[list[float]], q
     nearest: list[tuple[str, float]] = []
     for at in range(0, len(queries), BATCH):
         found = collection.query(query_embeddings=queries[at : at + BATCH], n_results=1, include=["distances"])
-        nearest += [
-            (ids[0], distances[0]) for ids, distances in zip(found["ids"], found["distances"], strict=True)
-        ]
+        nearest += [(ids[0], distances[0]) for ids, distances in zip(found["ids"], found["distances"], strict=True)]
     return {"nearest": nearest}
 
 

@@ -51,9 +51,7 @@ class Evaluator:
     seed: int
     max_tokens: int
 
-    async def mark(
-        self, chats: Sequence[list[Message]], kept: Path, opens: Opens
-    ) -> list[ChatReply | CallError]:
+    async def mark(self, chats: Sequence[list[Message]], kept: Path, opens: Opens) -> list[ChatReply | CallError]:
         """The reply to each chat; in its place the error, where this one cannot be answered.
 
         The endpoint is opened only if a reply is missing from the kept ones.

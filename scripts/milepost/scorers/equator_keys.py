@@ -14,8 +14,10 @@ from typing import Any
 
 import orjson
 
+from milepost.campaign import Task
+from milepost.endpoints.specs import find_endpoint
 from milepost.environments import environment_python
-from milepost.errors import RecordError, ServerError, did_you_mean
+from milepost.errors import ConfigError, RecordError, ServerError, did_you_mean
 from milepost.records import Prompt, read_records
 from milepost.scorers.embedding import Embed, checked_vectors
 
@@ -24,13 +26,18 @@ NO_CATEGORY = "none"
 KEYS = Path("results/answer_keys")
 _WORKER = Path(__file__).with_name("chroma.py")
 # Each field under the names that it may have; the second are those of the original's data.
-_FIELDS = {"id": ("id", "index"), "category": ("category",), "question": ("question",), "answer": ("answer", "human_answer")}
+_FIELDS = {
+    "id": ("id", "index"),
+    "category": ("category",),
+    "question": ("question",),
+    "answer": ("answer", "human_answer"),
+}
 TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of an answer key."""
+    """One entry of an answer key; `answer` is empty where the user's file has none."""
 
     id: str
     question: str
@@ -46,7 +53,7 @@ class Retrieval:
         n: Items that have a key.
         n_found: Those whose nearest question is their own.
         misses: The others: `id`, the id of the `nearest` key, and its cosine `distance`.
-        without_key: Ids of the items that have none.
+        without_key: Ids of the items that have none, or one without an answer: these cannot be scored.
     """
 
     n: int
@@ -72,6 +79,8 @@ def collection_of(task: str) -> Path:
 def read_answer_key(path: str | Path) -> list[Key]:
     """Read a user's answer key: JSON Lines, or a JSON list, of `id`, `question`, `answer` and maybe `category`.
 
+    An entry may lack its answer, as some in published keys do: its question is then counted, and not scored.
+
     Raises:
         RecordError: A missing or empty file, a malformed entry, or an id that stands twice; names the entry.
     """
@@ -84,6 +93,33 @@ def read_answer_key(path: str | Path) -> list[Key]:
     if not found:
         raise RecordError(f"{path} has no entry. An answer key needs id, question and answer for each question.")
     return list(found.values())
+
+
+def check_answer_keys(tasks: Iterable[Task]) -> None:
+    """See that the scorer equator will find what its tasks name, before a GPU is asked for.
+
+    Raises:
+        ConfigError: An evaluator that is no endpoint, or no chat model; fewer evaluators than each answer is to have.
+        RecordError: A missing or malformed answer key.
+    """
+    for task in tasks:
+        options = task.spec.get("scorer", {})
+        if options.get("name") != "equator":
+            continue
+        where = f"config/tasks/{task.name}.yaml"
+        for name in options["evaluators"]:
+            kind = find_endpoint(name, where).kind
+            if kind != "chat":
+                raise ConfigError(
+                    f"{where} has endpoint {name!r} evaluate answers, which is of kind {kind!r}. Name a chat model."
+                )
+        per_answer = options.get("sample", {}).get("evaluators", 1)
+        if per_answer > len(options["evaluators"]):
+            raise ConfigError(
+                f"{where} is to have {per_answer} evaluators mark each answer (sample.evaluators), of "
+                f"{len(options['evaluators'])}. Lower it, or add evaluators."
+            )
+        read_answer_key(options["answer_key"])
 
 
 def build_collection(folder: Path, keys: Sequence[Key], prompts: Sequence[Prompt], embed: Embed) -> Retrieval:
@@ -121,7 +157,8 @@ def build_collection(folder: Path, keys: Sequence[Key], prompts: Sequence[Prompt
         for prompt, (nearest, distance) in zip(asked, reply["nearest"], strict=True)
         if nearest != key_id(prompt)
     ]
-    without = [prompt["id"] for prompt in prompts if key_id(prompt) not in known]
+    answered = {key.id for key in keys if key.answer}
+    without = [prompt["id"] for prompt in prompts if key_id(prompt) not in answered]
     return Retrieval(len(asked), len(asked) - len(misses), misses, without)
 
 
@@ -150,10 +187,15 @@ def _run_chroma(**asked: Any) -> dict[str, Any]:
     """Have the worker do one thing."""
     environment = os.environ | {"ANONYMIZED_TELEMETRY": "False"}
     # -I: neither this folder's modules nor this environment's PYTHONPATH get into the other one.
-    command = [environment_python(ENVIRONMENT), "-I", _WORKER]
+    command = [str(environment_python(ENVIRONMENT)), "-I", str(_WORKER)]
     try:
         done = subprocess.run(
-            command, input=json.dumps(asked).encode(), capture_output=True, env=environment, timeout=TIMEOUT_S, check=False
+            command,
+            input=json.dumps(asked).encode(),
+            capture_output=True,
+            env=environment,
+            timeout=TIMEOUT_S,
+            check=False,
         )
         reply = json.loads(done.stdout)
         if done.returncode == 0:
@@ -192,9 +234,9 @@ def _parse(entry: Any, where: str) -> Key:
         raise RecordError(f"{where} is no object: {str(entry)[:60]}. It needs id, question and answer.")
     found: dict[str, str] = {}
     for field, names in _FIELDS.items():
-        there = [entry[name] for name in names if entry.get(name) is not None]
+        there = [entry[name] for name in names if entry.get(name) not in (None, "")]
         if not there:
-            if field == "category":
+            if field in ("category", "answer"):
                 continue
             raise RecordError(
                 f"{where} has no {field!r}. It has: {', '.join(map(str, entry))}.{did_you_mean(field, map(str, entry))}"
@@ -204,7 +246,7 @@ def _parse(entry: Any, where: str) -> Key:
         if not isinstance(value, str) or not value.strip():
             raise RecordError(f"{where}: {field!r} is not a text, or empty: {str(value)[:60]!r}.")
         found[field] = value
-    return Key(**found)
+    return Key(**{"answer": "", **found})
 
 
 def _question(prompt: Prompt) -> str:

@@ -47,7 +47,7 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 # What a chat template or a tokenizer could take for its own: <|im_end|>, </s>, <think>, [INST].
-_CONTROL = re.compile(r"<(?=[|/\w｜])|\[(?=/?[A-Z_]{3,}\])")
+_CONTROL = re.compile(r"<(?=[|/\w\uff5c])|\[(?=/?[A-Z_]{3,}\])")
 
 
 def evaluator_messages(question: str, answer_key: str, answer: str) -> list[Message]:
@@ -80,10 +80,10 @@ def evaluator_body(messages: list[Message], *, output: Output, seed: int, max_to
 
 
 def _as_json(data: Mapping[str, str]) -> str:
-    """JSON on one line, in which control tokens are written as escapes: it reads as the same texts.
+    r"""JSON on one line, in which control tokens are written as escapes: it reads as the same texts.
 
     >>> _as_json({"a": "1 < 2 <|im_end|>[/INST]"})
-    '{"a": "1 < 2 \\\\u003c|im_end|>\\\\u005b/INST]"}'
+    '{"a": "1 < 2 \\u003c|im_end|>\\u005b/INST]"}'
     """
     # JSON's own marks are none of the two signs, so only texts are changed.
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(data, ensure_ascii=False))

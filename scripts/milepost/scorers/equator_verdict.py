@@ -32,8 +32,12 @@ _SAID = re.compile(
 )
 # What turns a score that is named into none that is given: "does not earn a score of 100", "a score of 0 or 100".
 _CLAUSE = re.compile(r"[.,;:!?\n]|\b(?:and|but|so|thus|hence|therefore|because|since|as)\b", re.IGNORECASE)
-_BEFORE = re.compile(r"\b(?:not|cannot|never|no|nor|neither|instead|if|unless|rather|either)\b|n['’]t\b", re.IGNORECASE)
-_AFTER = re.compile(r"\W{0,4}(?:would|could|should|if|or|to|unless|only|cannot|(?:is|was)(?:\s+not|n['’]t))\b", re.IGNORECASE)
+_BEFORE = re.compile(
+    r"\b(?:not|cannot|never|no|nor|neither|instead|if|unless|rather|either)\b|n['\u2019]t\b", re.IGNORECASE
+)
+_AFTER = re.compile(
+    r"\W{0,4}(?:would|could|should|if|or|to|unless|only|cannot|(?:is|was)(?:\s+not|n['\u2019]t))\b", re.IGNORECASE
+)
 _BARE = re.compile(r"[^\w-]*(-?\d+\s*%?)[^\w]*")
 
 # The forms that the original (equator-qa 0.0.7, MIT) tries one after the other, without those that an earlier one always

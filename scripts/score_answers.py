@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     end_with_snakemake()
     task = load_task(args.task)
-    scorer = load_scorer(task.spec["scorer"])
+    scorer = load_scorer(task.spec["scorer"], args.ckpt, args.task)
     prompts, answers = read_prompts(args.prompts), read_answers(args.answers)
     scores = list(scorer.score(prompts.prompts, answers))
     metric = task.spec.get("metric", scorer.metric)

@@ -84,6 +84,13 @@ class Answer(TypedDict):
     error: NotRequired[AnswerError]
 
 
+class Winner(TypedDict):
+    """What an answer was nearest to, of all that it was compared with."""
+
+    group: str
+    candidate: str
+
+
 class Score(TypedDict):
     """The verdict on one answer. `score` null means that it could not be scored; `note` then says why."""
 
@@ -93,6 +100,7 @@ class Score(TypedDict):
     metrics: dict[str, float | None]
     cluster: NotRequired[str]
     note: NotRequired[str]
+    winner: NotRequired[Winner]
 
 
 class Estimate(TypedDict):

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from milepost.errors import UnknownScorerError, did_you_mean
 from milepost.records import Answer, Prompt, Score
+
+
+@dataclass(frozen=True)
+class Place:
+    """Whose answers to what are scored: it names where a scorer keeps its calls."""
+
+    ckpt: str
+    task: str
 
 
 class Scorer(Protocol):
@@ -43,11 +52,13 @@ def scorer_names() -> list[str]:
     )
 
 
-def load_scorer(spec: Mapping[str, Any]) -> Scorer:
+def load_scorer(spec: Mapping[str, Any], ckpt: str | None = None, task: str | None = None) -> Scorer:
     """Build the scorer that a task asks for.
 
     Args:
         spec: The task's `scorer`: its `name`, and its options as its schema allows them.
+        ckpt: Whose answers are scored, and
+        task: to which task: a scorer with `keeps_calls` is told, as its `place`, and keeps what it asks of models.
 
     Raises:
         UnknownScorerError: There is no scorer of this name.
@@ -61,4 +72,7 @@ def load_scorer(spec: Mapping[str, Any]) -> Scorer:
             f"There is no scorer {name!r}. Scorers: {', '.join(known)}.{did_you_mean(str(name), known)} "
             "Correct the task's `scorer: {name: …}`, or add scripts/milepost/scorers/ and config/schemas/scorers/ files."
         )
-    return cast(Scorer, import_module(f"milepost.scorers.{name}").Scorer(**options))
+    made = import_module(f"milepost.scorers.{name}").Scorer
+    if ckpt is not None and task is not None and getattr(made, "keeps_calls", False):
+        options["place"] = Place(ckpt, task)
+    return cast(Scorer, made(**options))

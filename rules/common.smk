@@ -142,7 +142,11 @@ def data_of(wildcards):
 
 
 def servers(wildcards):
-    """Whether a server will be started: not for a checkpoint whose store is complete. Asked when the job is submitted."""
+    """Whether a server will be started: not for a checkpoint whose store is complete, or that others serve. Asked when
+    the job is submitted.
+    """
+    if CAMPAIGN.checkpoints[wildcards.ckpt].endpoint is not None:
+        return 0
     return 0 if is_complete(wildcards.ckpt, TASKS) else 1
 
 

@@ -58,6 +58,10 @@ class CallError(MilepostError):
         self.lasting = lasting
 
 
+class EndpointError(MilepostError):
+    """An endpoint of config/endpoints.yaml does not answer, or not as the model that was named."""
+
+
 class EnvironmentMissingError(MilepostError):
     """An environment in envs/ is not installed, or cannot run on this machine."""
 

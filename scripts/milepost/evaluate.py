@@ -23,6 +23,7 @@ from milepost.client import Client, RequestError, read_reply
 from milepost.containers import Containers
 from milepost.endpoints import Endpoint
 from milepost.endpoints.gpus import check_visible
+from milepost.endpoints.open import External
 from milepost.endpoints.vllm import VllmServer, engine_version
 from milepost.environments import environment_python
 from milepost.errors import MilepostError, ModelError, ServerError
@@ -154,6 +155,8 @@ class Supervisor:
 
     def versions(self) -> dict[str, str]:
         """Versions of what is going to answer."""
+        if self.job.ckpt.endpoint is not None:
+            return {"milepost": __version__, "engine": self.job.ckpt.endpoint.provider}
         # What is inside an image, only the server can say.
         bare = self.job.containers.vllm is None
         engine = engine_version(environment_python("vllm")) if bare else "unknown"
@@ -228,15 +231,14 @@ class Supervisor:
     ) -> None:
         """Start the server, run everything beside each other, end the server."""
         watchdog = Watchdog()
-        output = self.job.logs / f"{self.job.ckpt.name}.server.log"
-        server = VllmServer(self.job.ckpt, output, watchdog, containers=self.job.containers)
+        server = self.server(watchdog)
         try:
             self.ledger.starting()
-            log.info("%d answers and %d NeMo runs are missing; starting the server", len(work), len(runs))
+            log.info("%d answers and %d NeMo runs are missing; %s", len(work), len(runs), server.begins)
             begun = time.monotonic()
             await server.start()
             self.ledger.ready()
-            if self.job.containers.vllm is not None:
+            if isinstance(server, VllmServer) and self.job.containers.vllm is not None:
                 self.ledger.versions["engine"] = await server.version()
             log.info("the server answers after %.0f s", time.monotonic() - begun)
             death = asyncio.create_task(server.died())
@@ -255,10 +257,17 @@ class Supervisor:
                     task.cancel()
                 # NeMo's processes and the server are ended at the same time: there are only seconds for both.
                 await asyncio.gather(asking, native, harness, death, server.stop(), return_exceptions=True)
-            log.info("%d of %d answers; the server has ended", self.done, self.total)
+            log.info("%d of %d answers; %s", self.done, self.total, server.ended)
         finally:
             await server.stop()
             watchdog.close()
+
+    def server(self, watchdog: Watchdog) -> VllmServer | External:
+        """Who answers: a server of this job's own, or an endpoint that is there already."""
+        if self.job.ckpt.endpoint is not None:
+            return External(self.job.ckpt.endpoint)
+        output = self.job.logs / f"{self.job.ckpt.name}.server.log"
+        return VllmServer(self.job.ckpt, output, watchdog, containers=self.job.containers)
 
     async def ask(self, work: Iterator[Request], stores: dict[str, TaskStore], endpoint: Endpoint) -> None:
         """Put all requests to the server, a bounded number at once, and store the answers as they come."""
@@ -293,9 +302,15 @@ class Supervisor:
             return read_reply(reply, request.id, request.sample, request.seed), True
         except RequestError as failure:
             if failure.status in (401, 403, 404):
+                whose = "refusing a question" if self.job.ckpt.endpoint else "as only one that is not ours would"
                 raise ServerError(
-                    f"The server at {endpoint.url} answered {failure.status}, as only one that is not ours would:"
-                    f" {failure.error['message']}. Nothing of it was stored; run again."
+                    f"The server at {endpoint.url} answered {failure.status}, {whose}: {failure.error['message']}. Nothing of it was stored; run again."
+                ) from None
+            if failure.error["type"] == "connection" and self.job.ckpt.endpoint is not None:
+                # It is not the question's fault: counted as a failed answer, it would be final after three jobs.
+                raise ServerError(
+                    f"The endpoint {endpoint.url} is gone: {failure.error['message']}. What it answered is stored; run again"
+                    " when it is back."
                 ) from None
             if not failure.lasting:
                 # A server that dies answers what is under way with errors: its death ends this job meanwhile.

@@ -55,7 +55,7 @@ def test_schema_is_closed_and_described_and_is_what_the_scorer_takes(name):
     scorer = load_scorer({"name": name})
     taken = inspect.signature(type(scorer)).parameters
     options = schema["properties"].keys() - {"name"}
-    assert options == taken.keys() - {"embed"}
+    assert options == taken.keys() - {"embed", "place"}
     for option in options:
         default = taken[option].default
         assert schema["properties"][option].get("default") == (list(default) if default == () else default)

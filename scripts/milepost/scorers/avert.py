@@ -249,7 +249,10 @@ class Scorer:
             listed = {group: [text for text in texts[group] if text in shown] for group in (CORRECT, WRONG)}
             positions = {group: [shown.index(text) for text in members] for group, members in listed.items()}
             candidates = candidate_groups(listed, enhance=enhance, positions=positions, compat=self._compat)
-            extra = {group: [text for text in members if text not in listed.get(group, ())] for group, members in texts.items()}
+            extra = {
+                group: [text for text in members if text not in listed.get(group, ())]
+                for group, members in texts.items()
+            }
             for group, members in candidate_groups(extra, enhance=enhance).items():
                 candidates[group] = candidates.get(group, []) + members
         else:

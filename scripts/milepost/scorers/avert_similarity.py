@@ -125,7 +125,9 @@ def _named(too_long: Mapping[str, str], original: Mapping[str, str]) -> dict[str
     """
     for text, reason in too_long.items():
         if text not in original:
-            raise CallError(f"A text that answers are compared with is too long: {text[:80]!r}... {reason}", "context", True)
+            raise CallError(
+                f"A text that answers are compared with is too long: {text[:80]!r}... {reason}", "context", True
+            )
     return {original[text]: reason for text, reason in too_long.items()}
 
 

@@ -94,6 +94,13 @@ class EvaluatorVerdict(TypedDict):
     usage: NotRequired[Usage]
 
 
+class Winner(TypedDict):
+    """What an answer was nearest to, of all that it was compared with."""
+
+    group: str
+    candidate: str
+
+
 class Score(TypedDict):
     """The verdict on one answer. `score` null means that it could not be scored; `note` then says why."""
 
@@ -104,6 +111,7 @@ class Score(TypedDict):
     cluster: NotRequired[str]
     note: NotRequired[str]
     verdicts: NotRequired[dict[str, EvaluatorVerdict]]
+    winner: NotRequired[Winner]
 
 
 class Estimate(TypedDict):

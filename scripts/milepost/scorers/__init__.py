@@ -16,6 +16,14 @@ from milepost.errors import UnknownScorerError, did_you_mean
 from milepost.records import Answer, Prompt, PromptSet, Score
 
 
+@dataclass(frozen=True)
+class Place:
+    """Whose answers to what are scored: it names where a scorer keeps its calls."""
+
+    ckpt: str
+    task: str
+
+
 class Scorer(Protocol):
     """Scores answers.
 
@@ -32,21 +40,6 @@ class Scorer(Protocol):
     def score(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Iterator[Score]:
         """Yield one score per answer, in the order of the answers; an answer with an error has a score of null."""
         ...
-
-
-@dataclass(frozen=True)
-class Place:
-    """Whose answers to what are scored: where a scorer keeps its calls, and finds what was built for it."""
-
-    ckpt: str
-    task: str
-
-
-@runtime_checkable
-class PlacedScorer(Protocol):
-    """A scorer that must know the place of what it scores."""
-
-    place: Place | None
 
 
 @runtime_checkable
@@ -68,12 +61,13 @@ def scorer_names() -> list[str]:
     )
 
 
-def load_scorer(spec: Mapping[str, Any], place: Place | None = None) -> Scorer:
+def load_scorer(spec: Mapping[str, Any], ckpt: str | None = None, task: str | None = None) -> Scorer:
     """Build the scorer that a task asks for.
 
     Args:
         spec: The task's `scorer`: its `name`, and its options as its schema allows them.
-        place: What will be scored, for the scorers that must know it.
+        ckpt: Whose answers are scored, and
+        task: to which task: a scorer with `keeps_calls` is told, as its `place`, and keeps what it asks of models.
 
     Raises:
         UnknownScorerError: There is no scorer of this name.
@@ -87,7 +81,7 @@ def load_scorer(spec: Mapping[str, Any], place: Place | None = None) -> Scorer:
             f"There is no scorer {name!r}. Scorers: {', '.join(known)}.{did_you_mean(str(name), known)} "
             "Correct the task's `scorer: {name: …}`, or add scripts/milepost/scorers/ and config/schemas/scorers/ files."
         )
-    scorer = cast(Scorer, import_module(f"milepost.scorers.{name}").Scorer(**options))
-    if isinstance(scorer, PlacedScorer):
-        scorer.place = place
-    return scorer
+    made = import_module(f"milepost.scorers.{name}").Scorer
+    if ckpt is not None and task is not None and getattr(made, "keeps_calls", False):
+        options["place"] = Place(ckpt, task)
+    return cast(Scorer, made(**options))

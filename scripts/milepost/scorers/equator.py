@@ -49,12 +49,14 @@ class Scorer:
         max_tokens: Longest reply.
         compat: Read replies as the original does.
         label: Name of the folder with the tables; of no consequence here.
+        place: What is scored: it names the collection of the key, and where calls are kept.
         keys: The answer key by id, if it need not be fetched.
         opens: Opens an endpoint.
     """
 
     name = "equator"
     metric = "equator"
+    keeps_calls = True
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class Scorer:
         max_tokens: int = 512,
         compat: Compat | None = None,
         label: str | None = None,
+        place: Place | None = None,
         keys: Mapping[str, Key] | None = None,
         opens: Opens = open_endpoint,
     ) -> None:
@@ -80,7 +83,7 @@ class Scorer:
         self._keys = keys
         self._opens = opens
         self._draws: Draws | None = None
-        self.place: Place | None = None
+        self._place = place
         several = self._evaluators if len(self._evaluators) > 1 else []
         self.metrics: tuple[str, ...] = ("equator", *(f"equator_{name}" for name in several))
 
@@ -207,9 +210,9 @@ class Scorer:
         return JUDGED / name / place.ckpt / f"{place.task}.jsonl"
 
     def _where(self) -> Place:
-        if self.place is None:
+        if self._place is None:
             raise ConfigError(
                 "The scorer equator works inside a campaign only: its answer key and its evaluators belong to one. Run "
                 "`snakemake` in the campaign's folder."
             )
-        return self.place
+        return self._place

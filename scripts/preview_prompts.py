@@ -48,6 +48,9 @@ def render(ckpt: str, chats: list[Any]) -> list[str]:
     folder = find_model(checkpoint)
     if not chats:
         return []
+    if checkpoint.endpoint is not None:
+        # Its server applies the template, and shows it to nobody.
+        return ["\n".join(f"{turn['role']}: {turn['content']}" for turn in chat) for chat in chats]
     if folder is None:
         raise ModelError(
             f"The files of {checkpoint.model} are not on this machine, so its chat template cannot be shown."

@@ -10,7 +10,7 @@ from milepost.errors import ConfigError, did_you_mean, run_step
 from milepost.processes import end_with_snakemake
 from milepost.provenance import provenance_of
 from milepost.records import Score, read_answers, read_prompts, write_record, write_records
-from milepost.scorers import load_scorer
+from milepost.scorers import SamplingScorer, load_scorer
 from milepost.summary import summarize
 
 
@@ -26,8 +26,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     end_with_snakemake()
     task = load_task(args.task)
-    scorer = load_scorer(task.spec["scorer"])
+    scorer = load_scorer(task.spec["scorer"], args.ckpt, args.task)
     prompts, answers = read_prompts(args.prompts), read_answers(args.answers)
+    if isinstance(scorer, SamplingScorer):
+        prompts = scorer.sample(prompts)
+        drawn = {prompt["id"] for prompt in prompts.prompts}
+        answers = [answer for answer in answers if answer["id"] in drawn]
     scores = list(scorer.score(prompts.prompts, answers))
     metric = task.spec.get("metric", scorer.metric)
     if metric != scorer.metric:

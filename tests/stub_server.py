@@ -42,6 +42,12 @@ def faults(kind: str) -> list[str]:
     return [line.partition(" ")[2] for line in lines if line.partition(" ")[0] == kind]
 
 
+def mark(asked: str) -> str:
+    """A strict teacher's verdict: right is an answer that holds the answer key."""
+    data = json.loads(next(line for line in asked.splitlines() if line.startswith("{")))
+    return json.dumps({"evaluation": "as the key says", "score": 100 * (data["answer_key"] in data["student_answer"])})
+
+
 class Handler(BaseHTTPRequestHandler):
     """Chat, completions, models and health."""
 
@@ -87,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         if any(word in asked for word in faults("fail")):
             self.reply(500, {"error": {"message": "failed on purpose"}})
             return
-        text = f"{subject}, said with seed {body.get('seed')}"
+        text = mark(asked) if "response_format" in body else f"{subject}, said with seed {body.get('seed')}"
         usage = {"prompt_tokens": len(asked.split()), "completion_tokens": 2}
         choice = {"index": 0, "finish_reason": "stop"}
         message = {"message": {"role": "assistant", "content": text}} if "messages" in body else {"text": text}

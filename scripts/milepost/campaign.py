@@ -12,11 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from milepost.errors import ConfigError, ModelError, UnknownKeyError, UnknownTaskError, did_you_mean
+
+if TYPE_CHECKING:
+    from milepost.endpoints.specs import EndpointSpec
 
 WORKFLOW = Path(__file__).resolve().parents[2]
 SCHEMAS = WORKFLOW / "config" / "schemas"
@@ -58,7 +61,10 @@ class Serving:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One row of the sheet. `run` and `step` place it on a curve and are no part of what it is."""
+    """One row of the sheet. `run` and `step` place it on a curve and are no part of what it is.
+
+    With an `endpoint`, others serve it: `model` is then its name there, and no file of it is here.
+    """
 
     name: str
     model: str
@@ -68,6 +74,7 @@ class Checkpoint:
     generation: int
     serving: Serving
     model_profile: str = "default"
+    endpoint: EndpointSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -139,11 +146,14 @@ def load_campaign(config: Mapping[str, Any] | None = None) -> Campaign:
     Raises:
         ConfigError: An unknown key, task or profile, a wrong value, or a checkpoint named twice.
     """
+    from milepost.endpoints.specs import load_endpoints
+
     config = dict(config if config is not None else load_config())
     check(config, "config", "config/config.yaml")
     tasks = {name: load_task(name) for name in config["tasks"]}
     sheet = Path(config.get("checkpoints", "config/checkpoints.tsv"))
     checkpoints = read_checkpoints(sheet, config.get("model_profiles", {}))
+    load_endpoints()  # also where nothing refers to one: a wrong entry is found before it is needed
     return Campaign(config, checkpoints, tasks)
 
 
@@ -309,6 +319,12 @@ def spread(cells: dict[str, str], sheet: Path) -> list[dict[str, str]]:
 def parse_checkpoint(cells: Mapping[str, str], sheet: Path, profiles: Mapping[str, Mapping[str, Any]]) -> Checkpoint:
     """Make a checkpoint of its row and its model profile."""
     where = f"{sheet}, row {cells['name']!r}"
+    if "endpoint" in cells:
+        from milepost.endpoints.specs import checkpoint_at
+
+        return checkpoint_at(cells, where)
+    if "model" not in cells:
+        raise ConfigError(f"{where} has neither a model nor an endpoint. Fill in one of these columns.")
     name = cells.get("model_profile", "default")
     if name not in profiles and name != "default":
         raise ConfigError(
@@ -333,17 +349,22 @@ def parse_checkpoint(cells: Mapping[str, str], sheet: Path, profiles: Mapping[st
             f"{where}: tensor x pipeline x data parallel sizes make {size}, but gpus is {serving.gpus}. They must be the same"
             " (gpus 0 is for vLLM's CPU build)."
         )
-    step = cells.get("step")
     return Checkpoint(
         name=cells["name"],
         model=cells["model"],
         revision=cells.get("revision"),
         run=cells.get("run"),
-        step=None if not step else int(step) if step.isdigit() else float(step),
+        step=parse_step(cells),
         generation=int(cells.get("generation", 1)),
         serving=serving,
         model_profile=name,
     )
+
+
+def parse_step(cells: Mapping[str, str]) -> float | None:
+    """Where a row stands on its curve."""
+    step = cells.get("step")
+    return None if not step else int(step) if step.isdigit() else float(step)
 
 
 def parse_options(text: str, where: str) -> dict[str, Any]:
@@ -372,11 +393,13 @@ def parse_options(text: str, where: str) -> dict[str, Any]:
 
 
 def find_model(ckpt: Checkpoint) -> Path | None:
-    """The folder that holds the model's files, or None for a hub model that is not on this machine.
+    """The folder that holds the model's files, or None if they are not on this machine: a hub model's, an endpoint's.
 
     Raises:
         ModelError: A folder that is not there, or a hub model without a revision.
     """
+    if ckpt.endpoint is not None:
+        return None
     folder = Path(ckpt.model)
     if folder.is_dir():
         if not (folder / "config.json").is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -49,9 +49,9 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """A server's answer to one request: its body, and the seconds from sending to the end of the answer."""
+    """A server's answer to one request: its parsed body, and the seconds from sending to the end of the answer."""
 
-    body: dict[str, Any]
+    body: Any
     latency_s: float
 
 
@@ -102,8 +102,13 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> Reply:
+    async def post(self, path: str, body: Mapping[str, Any], check: Callable[[Any], object] | None = None) -> Reply:
         """Send one request until it is answered, refused, or has failed too often.
+
+        Args:
+            path: What follows the base address.
+            body: Sent as JSON.
+            check: Raises ValueError for a body that is no answer: such a reply is a failed try.
 
         Raises:
             RequestError: It was refused, or all tries failed.
@@ -119,7 +124,10 @@ class Client:
                     async with self._session.post(self.url + path, data=data) as response:
                         content = await response.read()
                         if response.status == 200:
-                            return Reply(orjson.loads(content), time.perf_counter() - begun)
+                            reply = Reply(orjson.loads(content), time.perf_counter() - begun)
+                            if check is not None:
+                                check(reply.body)
+                            return reply
                         failure = _refusal(response.status, content)
                         wait_s = retry_after_s(response.headers.get("Retry-After"))
             except TimeoutError:
@@ -129,8 +137,10 @@ class Client:
                 message = f"{type(error).__name__}: {error}"
                 failure = RequestError(AnswerError(type="connection", message=message), None, lasting=False)
             except orjson.JSONDecodeError as error:
-                message = f"the answer is not JSON: {error}"
+                message = f"the answer is not JSON: {error}{'; it holds NaN' if b'NaN' in content else ''}"
                 failure = RequestError(AnswerError(type="server", message=message), 200, lasting=False)
+            except ValueError as error:
+                failure = RequestError(AnswerError(type="server", message=str(error)), 200, lasting=False)
             if failure.lasting or tries_left == 0:
                 raise failure
             if wait_s is None:

@@ -43,6 +43,25 @@ class ServerError(MilepostError):
     """A model server did not start, died, or is not the one that was started."""
 
 
+class CallError(MilepostError):
+    """A call to a scoring model (embedder, reranker, evaluator, judge) that failed for good.
+
+    Attributes:
+        kind: What failed: `refused`, `context`, `server`, `timeout`, `connection` or `reply`.
+        lasting: The same call will always fail.
+    """
+
+    def __init__(self, message: str, kind: str = "server", lasting: bool = False) -> None:
+        """Make one."""
+        super().__init__(message)
+        self.kind = kind
+        self.lasting = lasting
+
+
+class EndpointError(MilepostError):
+    """An endpoint of config/endpoints.yaml does not answer, or not as the model that was named."""
+
+
 class EnvironmentMissingError(MilepostError):
     """An environment in envs/ is not installed, or cannot run on this machine."""
 

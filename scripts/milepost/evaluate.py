@@ -24,6 +24,7 @@ from milepost.client import Client, RequestError, read_reply
 from milepost.containers import Containers
 from milepost.endpoints import Endpoint
 from milepost.endpoints.gpus import check_visible
+from milepost.endpoints.open import External
 from milepost.endpoints.vllm import VllmServer, engine_version
 from milepost.environments import environment_python
 from milepost.errors import MilepostError, ModelError, ServerError
@@ -162,6 +163,8 @@ class Supervisor:
 
     def versions(self) -> dict[str, str]:
         """Versions of what is going to answer."""
+        if self.job.ckpt.endpoint is not None:
+            return {"milepost": __version__, "engine": self.job.ckpt.endpoint.provider}
         # What is inside an image, only the server can say.
         bare = self.job.containers.vllm is None
         engine = engine_version(environment_python("vllm")) if bare else "unknown"
@@ -238,38 +241,37 @@ class Supervisor:
         watchdog = Watchdog()
         try:
             self.ledger.starting()
-            log.info("%d answers and %d NeMo runs are missing; starting the server", len(work), len(runs))
             async with self.model(watchdog) as folder:
-                await self.serve_from(folder, work, runs, stores, watchdog)
+                await self.serve_from(self.server(folder, watchdog), work, runs, stores, watchdog)
         finally:
             watchdog.close()
 
     @asynccontextmanager
     async def model(self, watchdog: Watchdog) -> AsyncIterator[Path | None]:
         """The folder to serve from, which is a copy on this node's disk where the model profile wants that."""
-        folder = find_model(self.job.ckpt)
-        if folder is None or not self.job.ckpt.serving.stage:
+        ckpt = self.job.ckpt
+        folder = find_model(ckpt) if ckpt.endpoint is None else None
+        if folder is None or not ckpt.serving.stage:
             yield folder
             return
-        async with staged(folder, self.job.logs / f"{self.job.ckpt.name}.staging.log", watchdog) as copy:
+        async with staged(folder, self.job.logs / f"{ckpt.name}.staging.log", watchdog) as copy:
             yield copy
 
     async def serve_from(
         self,
-        folder: Path | None,
+        server: VllmServer | External,
         work: list[Request],
         runs: list[tuple[PromptSet, int, Path]],
         stores: dict[str, TaskStore],
         watchdog: Watchdog,
     ) -> None:
         """The life of the server."""
-        output = self.job.logs / f"{self.job.ckpt.name}.server.log"
-        server = VllmServer(self.job.ckpt, output, watchdog, containers=self.job.containers, model=folder)
+        log.info("%d answers and %d NeMo runs are missing; %s", len(work), len(runs), server.begins)
         try:
             begun = time.monotonic()
             await server.start()
             self.ledger.ready()
-            if self.job.containers.vllm is not None:
+            if isinstance(server, VllmServer) and self.job.containers.vllm is not None:
                 self.ledger.versions["engine"] = await server.version()
             log.info("the server answers after %.0f s", time.monotonic() - begun)
             death = asyncio.create_task(server.died())
@@ -288,9 +290,21 @@ class Supervisor:
                     task.cancel()
                 # NeMo's processes and the server are ended at the same time: there are only seconds for both.
                 await asyncio.gather(asking, native, harness, death, server.stop(), return_exceptions=True)
-            log.info("%d of %d answers; the server has ended", self.done, self.total)
+            log.info("%d of %d answers; %s", self.done, self.total, server.ended)
         finally:
             await server.stop()
+
+    def server(self, folder: Path | None, watchdog: Watchdog) -> VllmServer | External:
+        """Who answers: a server of this job's own, or an endpoint that is there already.
+
+        Args:
+            folder: Where the model's files are served from.
+            watchdog: Ends the server, should this process die.
+        """
+        if self.job.ckpt.endpoint is not None:
+            return External(self.job.ckpt.endpoint)
+        output = self.job.logs / f"{self.job.ckpt.name}.server.log"
+        return VllmServer(self.job.ckpt, output, watchdog, containers=self.job.containers, model=folder)
 
     async def ask(self, work: Iterator[Request], stores: dict[str, TaskStore], endpoint: Endpoint) -> None:
         """Put all requests to the server, a bounded number at once, and store the answers as they come."""
@@ -325,9 +339,15 @@ class Supervisor:
             return read_reply(reply, request.id, request.sample, request.seed), True
         except RequestError as failure:
             if failure.status in (401, 403, 404):
+                whose = "refusing a question" if self.job.ckpt.endpoint else "as only one that is not ours would"
                 raise ServerError(
-                    f"The server at {endpoint.url} answered {failure.status}, as only one that is not ours would:"
-                    f" {failure.error['message']}. Nothing of it was stored; run again."
+                    f"The server at {endpoint.url} answered {failure.status}, {whose}: {failure.error['message']}. Nothing of it was stored; run again."
+                ) from None
+            if failure.error["type"] == "connection" and self.job.ckpt.endpoint is not None:
+                # It is not the question's fault: counted as a failed answer, it would be final after three jobs.
+                raise ServerError(
+                    f"The endpoint {endpoint.url} is gone: {failure.error['message']}. What it answered is stored; run again"
+                    " when it is back."
                 ) from None
             if not failure.lasting:
                 # A server that dies answers what is under way with errors: its death ends this job meanwhile.

@@ -55,16 +55,22 @@ def identify(ckpt: Checkpoint, cache: DigestCache | None = None) -> dict[str, An
         ModelError: The model is not there.
     """
     shared, cache = cache is not None, cache or DigestCache(CACHE)
+    if ckpt.endpoint is not None:
+        return _digested({"endpoint": ckpt.endpoint.identity}, ckpt)
     folder = find_model(ckpt)
     # A hub model is its commit, whether its files are here yet or not. The revision of a folder says nothing.
     model: dict[str, Any] = {"hub": ckpt.model, "revision": ckpt.revision}
     if folder is not None and folder == Path(ckpt.model):
         model = {"files": describe_folder(folder, cache)}
     identity: dict[str, Any] = {"model": model, "serving": describe_serving(ckpt.serving, cache)}
-    if ckpt.generation != 1:
-        identity["generation"] = ckpt.generation
     if not shared:
         cache.save()
+    return _digested(identity, ckpt)
+
+
+def _digested(identity: dict[str, Any], ckpt: Checkpoint) -> dict[str, Any]:
+    if ckpt.generation != 1:
+        identity["generation"] = ckpt.generation
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return {"digest": hashlib.sha256(canonical.encode()).hexdigest(), "identity": identity}
 

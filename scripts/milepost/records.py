@@ -84,6 +84,23 @@ class Answer(TypedDict):
     error: NotRequired[AnswerError]
 
 
+class EvaluatorVerdict(TypedDict):
+    """What one evaluator said of one answer: `score` 0 or 100, or null with the `problem`, beside its own words."""
+
+    score: int | None
+    evaluation: NotRequired[str]
+    problem: NotRequired[str]
+    reply: NotRequired[str]
+    usage: NotRequired[Usage]
+
+
+class Winner(TypedDict):
+    """What an answer was nearest to, of all that it was compared with."""
+
+    group: str
+    candidate: str
+
+
 class Score(TypedDict):
     """The verdict on one answer. `score` null means that it could not be scored; `note` then says why."""
 
@@ -93,6 +110,8 @@ class Score(TypedDict):
     metrics: dict[str, float | None]
     cluster: NotRequired[str]
     note: NotRequired[str]
+    verdicts: NotRequired[dict[str, EvaluatorVerdict]]
+    winner: NotRequired[Winner]
 
 
 class Estimate(TypedDict):

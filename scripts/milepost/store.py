@@ -137,10 +137,22 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         StoreError: A line that was damaged in another way; names file and line.
     """
+    for _, record in read_places(path):
+        yield record
+
+
+def read_places(path: Path) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
+    """The stored lines as `read_lines` gives them, each with its place in the file: its first byte, and its length.
+
+    Raises:
+        StoreError: As `read_lines`.
+    """
     if not path.exists():
         return
+    begin, end = 0, 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
+            begin, end = end, end + len(line)
             if not line.endswith(b"\n"):
                 return  # `mend` will cut it off, even if only its end is missing
             try:
@@ -153,7 +165,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                     f"{path}, line {number} is damaged. Each line is one stored answer: restore the line, or remove it"
                     " to have this one asked again."
                 ) from None
-            yield record
+            yield (begin, len(line)), record
 
 
 def is_settled(line: dict[str, Any], failures: dict[str, set[str]]) -> bool:

@@ -187,7 +187,7 @@ HEADER = "name\tmodel\tgpus\tmodel_profile\tvllm_args\n"
         ("name\tmodel\nc\n", ConfigError, ["the row of 'c' has not as many columns as the header. Separate by tabs"]),
         ("name\tmodel\nc\tm\tx\n", ConfigError, ["not as many columns"]),
         ("name model\nc m\n", UnknownKeyError, ["unknown key 'name model'"]),
-        ("name\tmodel\nc\t\n", ConfigError, ["row 'c' lacks the key 'model'"]),
+        ("name\tmodel\nc\t\n", ConfigError, ["row 'c' has neither a model nor an endpoint"]),
         ("name\tmodel\n\tm\n", ConfigError, ["lacks the key 'name'"]),
         ("name\tmodel\nc\tm\nd\tm\nc\tn\n", ConfigError, ["names the checkpoint 'c' twice", "rename one"]),
         ("name\tmodel\n../c\tm\n", ConfigError, ["name is wrong", "It means: What results are filed under."]),

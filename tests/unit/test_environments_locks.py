@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ENVS = Path(__file__).parents[2] / "envs"
-NAMES = ["workflow", "dev", "vllm", "nemo", "nemo-simple-evals", "train", "semantic"]
+NAMES = ["workflow", "dev", "vllm", "nemo", "nemo-simple-evals", "train", "semantic", "equator"]
 
 
 def requirements(path: Path) -> dict[str, str]:
@@ -122,4 +122,4 @@ def test_setup_names_what_there_is(names, said):
     done = subprocess.run(["bash", ENVS / "setup.sh", *names], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert said in done.stderr
-    assert "workflow dev vllm nemo nemo-simple-evals train semantic" in done.stderr
+    assert "workflow dev vllm nemo nemo-simple-evals train semantic equator" in done.stderr

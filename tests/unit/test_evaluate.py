@@ -2,6 +2,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -18,6 +19,7 @@ from milepost.campaign import load_campaign
 from milepost.errors import ModelError, ServerError, StoreError
 from milepost.evaluate import Job, Stopped, evaluate
 from milepost.lease import started
+from milepost.processes import free_port
 from milepost.records import read_prompts, read_record
 from milepost.store import TaskStore
 
@@ -507,3 +509,41 @@ class TestHarness:
         pids = [int(path.read_text()) for path in Path("results/store/c1/n").glob("*/run-?/pid")]
         assert len(pids) == 2
         assert [pid for pid in pids if started(pid) is not None] == []
+
+
+@pytest.fixture
+def outside(campaign):
+    """A server of somebody else, behind the checkpoint's row."""
+    port = free_port()
+    environment = {**os.environ, "VLLM_API_KEY": "key-of-the-endpoint"}
+    command = [sys.executable, str(STUB), "-m", "api_server", "--model", "m1", "--served-model-name", "their-model"]
+    server = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)], env=environment)
+    spec = {"provider": "external", "url": f"http://127.0.0.1:{port}/v1", "model": "their-model", "key_env": "THE_KEY"}
+    campaign.write("config/endpoints.yaml", json.dumps({"theirs": {**spec, "retries": 0, "concurrency": 1}}))
+    campaign.write("config/checkpoints.tsv", "name\tendpoint\nc1\ttheirs\n")
+    campaign.wait_for("START their-model")
+    yield server
+    server.kill()
+    server.wait()
+
+
+def test_a_checkpoint_behind_an_endpoint_is_asked_there(campaign, outside, monkeypatch):
+    monkeypatch.setenv("THE_KEY", "key-of-the-endpoint")
+    note = evaluate(job(campaign))
+    assert note["tasks"] == {task: {"done": 4, "missing": 0} for task in ("t1", "t2", "t3")}
+    assert {line.split()[1] for line in campaign.stub_lines()} == {"their-model"}, "no server of ours was started"
+    assert note["versions"]["engine"] == "external"
+    assert ledger()[0]["gpus"] == 0
+    kept = "".join(path.read_text() for path in Path(".").rglob("*") if path.is_file())
+    assert "key-of-the-endpoint" not in kept
+    assert outside.poll() is None, "it is not ours to end"
+
+
+def test_an_endpoint_that_goes_away_ends_the_job_and_blames_no_question(campaign, outside, monkeypatch):
+    monkeypatch.setenv("THE_KEY", "key-of-the-endpoint")
+    campaign.items("t2", "hello", "deadly")
+    campaign.faults("m1", "die deadly")
+    with pytest.raises(ServerError, match="The endpoint http://127.0.0.1:.* is gone: .* run again when it is back"):
+        evaluate(job(campaign))
+    assert len(stored(campaign)) == 6
+    assert not any("error" in line for line in stored(campaign))

@@ -1,4 +1,5 @@
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,10 @@ def test_unknown_scorer_hints():
         load_scorer({"name": "exact_mach"})
 
 
+# Options without a default.
+REQUIRED = {"equator": {"evaluators": ["e"], "answer_key": "key.jsonl"}}
+
+
 @pytest.mark.parametrize("name", scorer_names())
 def test_schema_is_closed_and_described_and_is_what_the_scorer_takes(name):
     schema = yaml.safe_load((SCHEMAS / f"{name}.yaml").read_text())
@@ -52,11 +57,13 @@ def test_schema_is_closed_and_described_and_is_what_the_scorer_takes(name):
     assert schema["additionalProperties"] is False
     assert schema["properties"]["name"]["const"] == name
     assert all(option.get("description") for option in schema["properties"].values())
-    scorer = load_scorer({"name": name})
+    required = REQUIRED.get(name, {})
+    assert schema["required"] == ["name", *required]
+    scorer = load_scorer({"name": name, **required})
     taken = inspect.signature(type(scorer)).parameters
     options = schema["properties"].keys() - {"name"}
-    assert options == taken.keys() - {"embed"}
-    for option in options:
+    assert options == taken.keys() - {"embed", "place", "keys", "opens"}
+    for option in options - required.keys():
         default = taken[option].default
         assert schema["properties"][option].get("default") == (list(default) if default == () else default)
     assert scorer.name == name
@@ -66,10 +73,10 @@ def test_schema_is_closed_and_described_and_is_what_the_scorer_takes(name):
 @pytest.mark.parametrize("name", scorer_names())
 def test_a_scorer_starts_without_heavy_imports(name):
     code = (
-        "import sys; from milepost.scorers import load_scorer; load_scorer({'name': sys.argv[1]}); "
+        "import sys, json; from milepost.scorers import load_scorer; load_scorer(json.loads(sys.argv[1])); "
         "print(*{'numpy', 'scipy', 'pandas', 'torch'} & sys.modules.keys())"
     )
-    command = [sys.executable, "-c", code, name]
+    command = [sys.executable, "-c", code, json.dumps({"name": name, **REQUIRED.get(name, {})})]
     done = subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True, check=True)
     assert not done.stdout.strip()
 

@@ -211,7 +211,10 @@ def test_metrics_of_the_demo():
 
 def test_metrics_without_truth_and_chance():
     scorer = Scorer(chance=False, embed=by_name)
-    assert scorer.metrics == ("avert_match", "avert_correct", "avert_wrong", "tie", "exact_match")
+    assert scorer.metrics == (
+        *("avert_match", "avert_correct", "avert_wrong", "margin", "tie", "exact_match"),
+        "semscore",
+    )
     (score,) = scorer.score([where("kitchen")], [{"id": "kitchen", "sample": 0, "content": "kitchen"}])
     assert tuple(score["metrics"]) == scorer.metrics
 

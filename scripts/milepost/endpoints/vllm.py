@@ -48,6 +48,8 @@ CACHES = {
 class VllmServer:
     """One vLLM server. `start` returns when it answers as the one that was started."""
 
+    begins, ended = "starting the server", "the server has ended"
+
     def __init__(
         self,
         ckpt: Checkpoint,

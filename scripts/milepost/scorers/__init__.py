@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from milepost.errors import UnknownScorerError, did_you_mean
-from milepost.records import Answer, Prompt, Score
+from milepost.records import Answer, Prompt, PromptSet, Score
+
+
+@dataclass(frozen=True)
+class Place:
+    """Whose answers to what are scored: it names where a scorer keeps its calls."""
+
+    ckpt: str
+    task: str
 
 
 class Scorer(Protocol):
@@ -33,6 +42,15 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
+class SamplingScorer(Protocol):
+    """A scorer that may score part of the items only."""
+
+    def sample(self, prompts: PromptSet) -> PromptSet:
+        """The items to score; marked as partial in the header if some are left out."""
+        ...
+
+
 def scorer_names() -> list[str]:
     """The scorers that there are: the modules of this package that define a class `Scorer`."""
     # Read, not imported: asking for names must stay quick whatever the scorers need.
@@ -43,11 +61,13 @@ def scorer_names() -> list[str]:
     )
 
 
-def load_scorer(spec: Mapping[str, Any]) -> Scorer:
+def load_scorer(spec: Mapping[str, Any], ckpt: str | None = None, task: str | None = None) -> Scorer:
     """Build the scorer that a task asks for.
 
     Args:
         spec: The task's `scorer`: its `name`, and its options as its schema allows them.
+        ckpt: Whose answers are scored, and
+        task: to which task: a scorer with `keeps_calls` is told, as its `place`, and keeps what it asks of models.
 
     Raises:
         UnknownScorerError: There is no scorer of this name.
@@ -61,4 +81,7 @@ def load_scorer(spec: Mapping[str, Any]) -> Scorer:
             f"There is no scorer {name!r}. Scorers: {', '.join(known)}.{did_you_mean(str(name), known)} "
             "Correct the task's `scorer: {name: …}`, or add scripts/milepost/scorers/ and config/schemas/scorers/ files."
         )
-    return cast(Scorer, import_module(f"milepost.scorers.{name}").Scorer(**options))
+    made = import_module(f"milepost.scorers.{name}").Scorer
+    if ckpt is not None and task is not None and getattr(made, "keeps_calls", False):
+        options["place"] = Place(ckpt, task)
+    return cast(Scorer, made(**options))

@@ -13,11 +13,26 @@ from collections.abc import Mapping, Sequence
 from milepost.errors import ConfigError
 
 ENHANCED = ("correct", "wrong")
+# What answers say that do not answer. Groups of their own: a refusal is neither right nor wrong in meaning.
+REFUSALS: dict[str, list[str]] = {
+    "refusal": [
+        "I cannot answer this question.",
+        "I am sorry, but I am not able to say.",
+        "I would rather not answer that.",
+        "I do not know the answer.",
+    ],
+    "formulation_mistake": [
+        "The question makes no sense as it is asked, so it has no answer.",
+        "There seems to be a mistake in the question.",
+        "None of the given options is correct.",
+    ],
+}
 
 _ORDINALS = (
     "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
     "sixteenth seventeenth eighteenth nineteenth twentieth"
 ).split()
+_MOST_IN_ORIGINAL = 10
 _ROMANS = ((100, "C"), (90, "XC"), (50, "L"), (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"))
 
 
@@ -27,6 +42,7 @@ def candidate_groups(
     enhance: bool = True,
     positions: Mapping[str, Sequence[int]] | None = None,
     symbols: str = "letters",
+    compat: bool = False,
 ) -> dict[str, list[str]]:
     """Make the candidates of each group, in the order of the groups.
 
@@ -36,6 +52,7 @@ def candidate_groups(
         positions: For each of `correct` and `wrong`, where its texts stand among the item's options, counted from 0.
             None for items that show no options.
         symbols: How the item numbers its options: `letters` or `romans`.
+        compat: Whether to walk through options as the original does, with its faults; beyond its ten, as ours.
 
     Raises:
         ConfigError: `positions` do not number all options, each once.
@@ -54,7 +71,13 @@ def candidate_groups(
         at = positions[group] if positions is not None else [None] * len(members)
         candidates = [text for member, place in zip(members, at, strict=True) for text in _said(member, place, symbols)]
         if options is not None and positions is not None:
-            candidates += [text for place in positions[group] for text in _walked(options, place, symbols)]
+            if compat and len(options) <= _MOST_IN_ORIGINAL:
+                order = [place for name in reversed(ENHANCED) for place in positions[name]]
+                candidates += [
+                    text for place in positions[group] for text in _walked_as_original(options, place, order)
+                ]
+            else:
+                candidates += [text for place in positions[group] for text in _walked(options, place, symbols)]
         groups[group] = candidates
     return groups
 
@@ -118,4 +141,25 @@ def _walked(options: Sequence[str], chosen: int, symbols: str) -> list[str]:
     return [
         f"T{answer[1:]}. Let me explain why:\n{others}",
         f"Analyzing the options:\n{''.join(lines)}\nTherefore, {answer}",
+    ]
+
+
+def _walked_as_original(options: Sequence[str], chosen: int, order: Sequence[int]) -> list[str]:
+    """The same as the original writes them.
+
+    That is with letters, wrong options before right ones, and the chosen one put before the option that follows it in
+    the item; it is missing where none follows.
+    """
+    lines = {
+        place: f'\tOption "{option_symbol(place, "letters")}". "{text}". Is {"correct" if place == chosen else "not correct"}.\n'
+        for place, text in enumerate(options)
+    }
+    answer = (
+        f'the answer is the {_ORDINALS[chosen]} one, option "{option_symbol(chosen, "letters")}". "{options[chosen]}"'
+    )
+    others = [place for place in order if place != chosen]
+    analysed = "".join((lines[chosen] if place == chosen + 1 else "") + lines[place] for place in others)
+    return [
+        f"T{answer[1:]}. Let me explain why:\n{''.join(lines[place] for place in others)}",
+        f"Analyzing the options:\n{analysed}\nTherefore, {answer}",
     ]

@@ -24,6 +24,8 @@ Embed = Callable[[Sequence[str]], Any]
 """Texts to vectors: an array, or lists of numbers, of shape (n_texts, n_dimensions)."""
 
 ENVIRONMENT = "semantic"
+# What decides the built-in embedder's vectors, for those that are kept. Raise the version when minilm.py changes them.
+MINILM_IDENTITY = {"model": "all-MiniLM-L6-v2", "worker": "1"}
 _WORKER = Path(__file__).with_name("minilm.py")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 

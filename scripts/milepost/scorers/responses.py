@@ -33,9 +33,9 @@ class Response:
         """The score of this answer, with the answer's note and the scorer's own."""
         return self._score(score, metrics, "; ".join(part for part in (self.note, note) if part))
 
-    def unscored(self, metrics: Sequence[str]) -> Score:
-        """The score of an answer that is none: null, never 0."""
-        return self._score(None, dict.fromkeys(metrics), self.note or "no answer")
+    def unscored(self, metrics: Sequence[str], reason: str | None = None) -> Score:
+        """The score of an answer that is none, or that cannot be scored for the reason given: null, never 0."""
+        return self._score(None, dict.fromkeys(metrics), reason or self.note or "no answer")
 
     def _score(self, score: float | None, metrics: dict[str, float | None], note: str) -> Score:
         record = Score(id=self.answer["id"], sample=self.answer["sample"], score=score, metrics=metrics)

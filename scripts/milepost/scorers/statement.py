@@ -18,6 +18,8 @@ SENTENCES = 4
 DECAY = 0.7
 # What a sentence that draws a conclusion counts more.
 CONCLUSION = 1.3
+# What a first sentence counts that says an option and nothing else: the answer first, and then why.
+LEAD = 1.0
 # A named option against one that shares all its words, or all its meaning, with the sentence.
 NAMED, SHARED, NEAR = 1.0, 0.5, 0.5
 
@@ -39,12 +41,20 @@ _DENIES = re.compile(
     r"\b(?:not|never|no|cannot|\w+n't|neither|nor|none|incorrect|wrong|instead|rather|eliminated?|false|invalid|fails?|"
     r"impossible|unnecessary|without)\b"
 )
+_REFUSES = re.compile(
+    r"\b(?:i|we)(?:'m| am| are|'re)? (?:sorry|afraid|cannot|can't|can not|could not|couldn't|unable|not able|"
+    r"(?:do not|don't) (?:know|have)|(?:would|'d) rather not|won't|will not|refuse)\b"
+    r"|\b(?:not possible|impossible|no way) to (?:know|say|tell|determine|decide|answer)\b"
+    r"|\b(?:cannot|can't|can not) be (?:known|determined|answered|said)\b|\bnot enough information\b"
+)
 _CLAUSE = re.compile(r"[,;:]|\b(?:but|because|so|since|as|while|although|however)\b")
 _SYMBOL = re.compile(
     r"\b(?:option|choice|answer)s?\b(?:\s+(?:is|was|would be))?\s*:?\s*[\"'(\[]?((?-i:[A-Z]))\b"
     r"|^[\"'(\[]?((?-i:[A-Z]))[\])\"'.:](?=\s|$)|\(((?-i:[A-Z]))\)",
     re.IGNORECASE,
 )
+# Words around an option that is said and nothing else.
+_FRAME = frozenset("answer option choice correct final best right solution".split())
 # Words that say nothing of which option is meant.
 _EMPTY = frozenset(
     "a an the is are was were be been being of to in on at and or for with by from as it its this that these those they "
@@ -78,6 +88,43 @@ def last_sentences(text: str, count: int = SENTENCES) -> list[str]:
     return found[:count]
 
 
+def lead(text: str) -> str | None:
+    """The first sentence of a text that has several.
+
+    >>> lead("Ten. Because five and five are ten.")
+    'Ten.'
+    >>> lead("Ten.") is None
+    True
+    """
+    first, _, rest = text.replace("**", "").replace("__", "").replace("`", "").strip().partition("\n")
+    found = last_sentences(first, len(first))
+    return found[-1] if found and (len(found) > 1 or re.search(r"\w", rest)) else None
+
+
+def refuses(text: str) -> bool:
+    """Whether a text says that it does not answer.
+
+    >>> refuses("I'm sorry, but I cannot say."), refuses("He cannot swim.")
+    (True, False)
+    """
+    return bool(_REFUSES.search(_plain(text)))
+
+
+def refusal(
+    sentences: Sequence[str],
+    members: Sequence[str],
+    similarity: Callable[[str, Sequence[str]], Sequence[float]],
+    options: Options,
+) -> list[float]:
+    """How far an answer's last sentences say each of some refusals, on the scale of `Options.stated`."""
+    found = [0.0] * len(members)
+    for place, sentence in enumerate(sentences):
+        said = NAMED * (refuses(sentence) and not options.chosen(sentence))
+        near = similarity(sentence, members)
+        found = [max(one, DECAY**place * (said + NEAR * cosine)) for one, cosine in zip(found, near, strict=True)]
+    return found
+
+
 @dataclass(frozen=True)
 class Options:
     """The texts that an answer can mean, right and wrong ones, of one item.
@@ -102,29 +149,67 @@ class Options:
         object.__setattr__(self, "_telling", [{stem: 1 / shared[stem] for stem in one} for one in stems])
         object.__setattr__(self, "_denying", [_denies(text) for text in self.texts])
 
-    def stated(self, sentences: Sequence[str], cosine: Cosine) -> list[float]:
+    def stated(self, sentences: Sequence[str], cosine: Cosine, first: str | None = None) -> list[float]:
         """How far an answer's last sentences state each option, from 0 on.
 
         Args:
             sentences: From `last_sentences`: the last one first.
             cosine: How near a sentence is to an option.
+            first: From `lead`: the answer's first sentence, if it has others.
         """
         found = [0.0] * len(self.texts)
         place = 0
+        bare = self._bare(first) if first is not None else None
+        if bare is not None and not any(self._concludes(sentence) for sentence in sentences):
+            # What follows explains it, and names what else it must.
+            found[bare] = LEAD * (NAMED + SHARED + NEAR)
         for sentence in sentences:
             named, shared = self._named(sentence), self._shared(sentence)
             if not named and sentence.endswith(":") and max(shared, default=0) < SHARED:
                 continue  # announces what comes, or came, and says nothing itself
             chosen = self._chosen(sentence, named)
+            if not chosen and refuses(sentence):
+                continue
             denies = _denies(sentence)
             weight = DECAY**place * (CONCLUSION if _CONCLUDES.search(sentence) else 1)
             place += 1
+            said = [0.0] * len(self.texts)
             for option in range(len(self.texts)):
+                if option in named and option not in chosen and self._ruled_out_in(option, sentence):
+                    continue  # near in words and meaning to what it denies
                 # "You should spin" shares most words with "You should not spin".
                 alike = denies == self._denying[option] or option in chosen
-                said = NAMED * (option in chosen) + SHARED * alike * shared[option] + NEAR * cosine(sentence, option)
-                found[option] = max(found[option], weight * said)
+                said[option] = (
+                    NAMED * (option in chosen) + SHARED * alike * shared[option] + NEAR * cosine(sentence, option)
+                )
+            if len(chosen) > 1:
+                # It cannot say which: what is nearer in meaning decides nothing.
+                said = [max(said) if option in chosen else one for option, one in enumerate(said)]
+            found = [max(one, weight * other) for one, other in zip(found, said, strict=True)]
         return found
+
+    def chosen(self, sentence: str) -> set[int]:
+        """The options that a sentence names last and does not rule out."""
+        return self._chosen(sentence, self._named(sentence))
+
+    def _concludes(self, sentence: str) -> bool:
+        """Whether a sentence draws a conclusion that names an option."""
+        return bool(_CONCLUDES.search(sentence)) and bool(self.chosen(sentence))
+
+    def _bare(self, sentence: str) -> int | None:
+        """The option that a sentence says, if it says nothing else."""
+        named = self._named(sentence)
+        if len(named) != 1:
+            return None
+        (option,) = named
+        rest = Counter(words(sentence))
+        rest.subtract(self._words[option])
+        symbol = chr(ord("a") + option) if option < self.lettered else ""
+        left = {word for word, count in rest.items() if count > 0} - _EMPTY - _FRAME - {symbol}
+        return None if left else option
+
+    def _ruled_out_in(self, option: int, sentence: str) -> bool:
+        return self._ruled_out(option, _CLAUSE.split(sentence.casefold()))
 
     def _named(self, sentence: str) -> dict[int, tuple[int, int]]:
         """The options that a sentence names, and from which word to which it does so last."""
@@ -173,7 +258,11 @@ class Options:
 
 
 def _denies(text: str) -> bool:
-    return bool(_DENIES.search(text.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")))
+    return bool(_DENIES.search(_plain(text)))
+
+
+def _plain(text: str) -> str:
+    return text.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
 
 
 def _stem(word: str) -> str:

@@ -1,0 +1,218 @@
+"""Open an endpoint by its specification: whoever answers there has shown that it is the model that was named."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import aiohttp
+import orjson
+
+from milepost.endpoints import Endpoint
+from milepost.endpoints.specs import ENDPOINTS, EndpointSpec
+from milepost.errors import EndpointError, did_you_mean
+
+LIMIT_S = 30.0  # until it is said what is wrong
+TRY_S = 8.0
+PAUSE_S = 1.0
+SHOWN = 8
+# Answers of servers that list no models.
+NO_LIST = (404, 405, 501)
+PROBES: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": ("/chat/completions", {"messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 1}),
+    "embedding": ("/embeddings", {"input": ["yes"]}),
+    "reranker": ("/rerank", {"query": "yes", "documents": ["yes", "no"]}),
+}
+
+
+@asynccontextmanager
+async def open_endpoint(spec: EndpointSpec) -> AsyncIterator[Endpoint]:
+    """An endpoint that answers, as long as the context lasts.
+
+    Raises:
+        EndpointError: Nobody answers, the key is refused, or another model answers; within 30 s, in one paragraph.
+    """
+    assert spec.url is not None
+    endpoint = Endpoint(url=spec.url, key=spec.read_key(), model=spec.model, name=spec.model)
+    await verify(endpoint, spec)
+    yield endpoint
+
+
+class External:
+    """An endpoint as a job sees its server: with a start, a possible death, and an end."""
+
+    begins, ended = "asking its endpoint who it is", "done with its endpoint"
+
+    def __init__(self, spec: EndpointSpec) -> None:
+        """Nothing is sent yet."""
+        self.spec = spec
+        self._open: AsyncExitStack | None = None
+        self.endpoint: Endpoint
+
+    async def start(self) -> None:
+        """Open it.
+
+        Raises:
+            EndpointError: It does not answer as the one that was named.
+        """
+        self._open = AsyncExitStack()
+        self.endpoint = await self._open.enter_async_context(open_endpoint(self.spec))
+
+    async def died(self) -> EndpointError:
+        """Never returns: a server of others may go and come back, and each request tries again."""
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable: nobody sets the event")
+
+    async def stop(self) -> None:
+        """Let go of it."""
+        if self._open is not None:
+            await self._open.aclose()
+            self._open = None
+
+
+async def verify(endpoint: Endpoint, spec: EndpointSpec) -> None:
+    """See that the server is the one that was named, by the names of models that it reports.
+
+    Raises:
+        EndpointError: It is not, or it cannot be told within 30 s.
+    """
+    loop = asyncio.get_running_loop()
+    # The last look at its list, and a question in place of one, have their time after it.
+    deadline = loop.time() + LIMIT_S - 2 * TRY_S
+    while True:
+        try:
+            status, body = await _send("GET", "/models", endpoint)
+            if status < 500 and status != 429:
+                break
+            problem = f"answered {status}: {_words(body)}"
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            problem = f"could not be reached: {_reason(error)}"
+        if loop.time() > deadline or _is_final(problem):
+            raise EndpointError(
+                f"Endpoint {spec.name!r}: {endpoint.url} {problem}. See that the server runs and that this host may reach it"
+                f" (compute nodes often have no way out), or correct the address in {ENDPOINTS}."
+            )
+        await asyncio.sleep(PAUSE_S)
+    if status in NO_LIST:
+        await probe(endpoint, spec)
+        return
+    if status != 200:
+        raise refused(status, body, endpoint, spec)
+    names = _model_names(body)
+    if names is None:
+        raise EndpointError(
+            f"Endpoint {spec.name!r}: {endpoint.url}/models answers, but with no list of models as OpenAI's interface has it:"
+            f" {_words(body)}. Another program listens there, or the address is wrong: correct it in {ENDPOINTS}."
+        )
+    # Ollama names a model without its tag by this one.
+    if not {endpoint.model, f"{endpoint.model}:latest"} & set(names):
+        raise wrong_model(names, endpoint, spec)
+
+
+async def probe(endpoint: Endpoint, spec: EndpointSpec) -> float:
+    """Ask one small question; the seconds until its answer.
+
+    Raises:
+        EndpointError: It was not answered, or by a model of another name.
+    """
+    path, question = PROBES[spec.kind]
+    begun = asyncio.get_running_loop().time()
+    try:
+        status, body = await _send("POST", path, endpoint, {"model": endpoint.model, **question})
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise EndpointError(
+            f"Endpoint {spec.name!r}: a first question to {endpoint.url}{path} failed: {_reason(error)}. The server is"
+            " overloaded or has ended: try again, or ask whoever runs it."
+        ) from None
+    if status != 200:
+        raise refused(status, body, endpoint, spec, path)
+    said = body.get("model") if isinstance(body, dict) else None
+    # Some report a dated version of what was asked for.
+    if said is not None and not str(said).startswith(endpoint.model):
+        raise wrong_model([str(said)], endpoint, spec)
+    return asyncio.get_running_loop().time() - begun
+
+
+def refused(status: int, body: Any, endpoint: Endpoint, spec: EndpointSpec, path: str = "/models") -> EndpointError:
+    """What a status other than 200 means for the user."""
+    if status in (401, 403):
+        where = spec.key_env or spec.key_file
+        key, advice = f"the key in {where}", "Correct the key"
+        if where is None:
+            key, advice = "a request without a key", f"Name the key's variable: key_env in {ENDPOINTS}"
+        return EndpointError(
+            f"Endpoint {spec.name!r}: {endpoint.url} refused {key} ({status}). {advice}, or ask whoever runs the server for"
+            " one."
+        )
+    if 300 <= status < 400:
+        return EndpointError(
+            f"Endpoint {spec.name!r}: {endpoint.url} sends elsewhere ({status}), where the key is not sent after it. Write the"
+            f" final address into {ENDPOINTS}."
+        )
+    return EndpointError(
+        f"Endpoint {spec.name!r}: {endpoint.url}{path} answered {status}: {_words(body)}. See that it serves a model of kind"
+        f" {spec.kind!r} named {spec.model!r}, or correct {ENDPOINTS}."
+    )
+
+
+def wrong_model(names: list[str], endpoint: Endpoint, spec: EndpointSpec) -> EndpointError:
+    """Another model answers than the one that was named."""
+    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    listed = ", ".join(_plain(name) for name in sorted(names)[:SHOWN]) or "none"
+    return EndpointError(
+        f"Endpoint {spec.name!r}: {endpoint.url} reports no model {endpoint.model!r}. It reports: {listed}{rest}."
+        f"{did_you_mean(endpoint.model, map(_plain, names))} Nothing was asked. Correct 'model' in {ENDPOINTS}, or the address."
+    )
+
+
+async def _send(method: str, path: str, endpoint: Endpoint, body: Any = None) -> tuple[int, Any]:
+    """One request: the status, and the body as JSON, or its first characters."""
+    headers = {"Authorization": f"Bearer {endpoint.key}"}
+    timeout = aiohttp.ClientTimeout(total=TRY_S)
+    async with (
+        aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
+        # A redirect would carry the key to another address.
+        session.request(method, endpoint.url + path, json=body, allow_redirects=False) as response,
+    ):
+        content = await response.read()
+    try:
+        return response.status, orjson.loads(content)
+    except ValueError:
+        return response.status, content[:500].decode(errors="replace")
+
+
+def _model_names(body: Any) -> list[str] | None:
+    """Names in a list of models; some servers send the bare list."""
+    entries = body.get("data") if isinstance(body, dict) else body
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) and "id" in entry for entry in entries):
+        return None
+    return [str(entry["id"]) for entry in entries]
+
+
+def _is_final(problem: str) -> bool:
+    """Whether waiting cannot help: a name that does not exist, a certificate that is not trusted."""
+    return any(words in problem for words in ("not known", "No address", "Name or service", "certificate", "SSL"))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {TRY_S:.0f} s"
+    cause = getattr(error, "os_error", None) or error
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno)
+    return _plain(str(cause)) or type(error).__name__
+
+
+def _words(body: Any) -> str:
+    """What a server says, short and on one line: it is data of somebody else's."""
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    text = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
+    return _plain(text)[:200].rstrip(".") or "nothing"
+
+
+def _plain(text: str) -> str:
+    """Text without line ends and what a terminal would obey."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -1,0 +1,182 @@
+"""The endpoints that a campaign names in config/endpoints.yaml."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from milepost.campaign import NAME, Checkpoint, Serving, check, parse_step, read_yaml
+from milepost.errors import ConfigError, EndpointError, did_you_mean
+
+ENDPOINTS = Path("config/endpoints.yaml")
+PROVIDERS = ("external",)
+# What servers that want no key are given: clients of OpenAI's interface send it, too.
+NO_KEY = "EMPTY"
+
+
+@dataclass(frozen=True)
+class EndpointSpec:
+    """One entry of config/endpoints.yaml.
+
+    Attributes:
+        name: Its name there.
+        provider: Who runs it.
+        model: Name that the server reports.
+        kind: What it is asked: `chat`, `embedding` or `reranker`.
+        revision: The user's word for the model's version.
+        url: Base address with `/v1`.
+        key_env: Environment variable with the key.
+        key_file: File with the key.
+        serving: How many requests at once, and how long they may take.
+    """
+
+    name: str
+    provider: str
+    model: str
+    kind: str = "chat"
+    revision: str | None = None
+    url: str | None = None
+    key_env: str | None = None
+    key_file: Path | None = None
+    serving: Serving = field(default_factory=lambda: Serving(gpus=0))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides its answers, for digests: who is asked where, as far as it can be seen from here."""
+        return {"url": self.url, "model": self.model, "revision": self.revision}
+
+    def read_key(self) -> str:
+        """The key.
+
+        Raises:
+            EndpointError: The variable is not set; the file is missing, empty, or others may read it.
+        """
+        if self.key_env:
+            return _sendable(os.environ.get(self.key_env, ""), f"the environment variable {self.key_env}", self.name)
+        if self.key_file:
+            return _sendable(_read_key_file(self.key_file, self.name), str(self.key_file), self.name)
+        return NO_KEY
+
+
+def load_endpoints() -> dict[str, EndpointSpec]:
+    """Read and check config/endpoints.yaml of the campaign in the current folder; nothing where there is none.
+
+    Raises:
+        ConfigError: An unknown provider or key, or a wrong value.
+    """
+    if not ENDPOINTS.is_file():
+        return {}
+    return {str(name): _parse(str(name), entry) for name, entry in read_yaml(ENDPOINTS).items()}
+
+
+def find_endpoint(name: str, where: str) -> EndpointSpec:
+    """The endpoint of a name.
+
+    Args:
+        name: As the configuration refers to it.
+        where: What refers to it, for the message.
+
+    Raises:
+        ConfigError: There is none; the message names those that there are.
+    """
+    known = load_endpoints()
+    if name not in known:
+        raise ConfigError(
+            f"{where} asks for endpoint {name!r}. Endpoints in {ENDPOINTS}: {', '.join(sorted(known)) or 'none'}."
+            f"{did_you_mean(name, known)} Correct the name, or add it there; config/README.md says how."
+        )
+    return known[name]
+
+
+def checkpoint_at(cells: Mapping[str, str], where: str) -> Checkpoint:
+    """A checkpoint that others serve; what it is and how it is asked stands in config/endpoints.yaml."""
+    for column in ("model", "revision", "gpus", "model_profile", "vllm_args"):
+        if column in cells:
+            raise ConfigError(
+                f"{where} has an endpoint and a {column}. What is behind an endpoint is said in {ENDPOINTS}: empty the cell."
+            )
+    spec = find_endpoint(cells["endpoint"], where)
+    if spec.provider != "external" or spec.kind != "chat":
+        raise ConfigError(
+            f"{where}: endpoint {spec.name!r} is {spec.provider}, of kind {spec.kind}. A checkpoint's is external and chats;"
+            " to serve a model of yours, name it in the column 'model'."
+        )
+    return Checkpoint(
+        name=cells["name"],
+        model=spec.model,
+        revision=spec.revision,
+        run=cells.get("run"),
+        step=parse_step(cells),
+        generation=int(cells.get("generation", 1)),
+        serving=spec.serving,
+        # Its pace is that of nothing that is served here.
+        model_profile=f"endpoint {spec.name}",
+        endpoint=spec,
+    )
+
+
+def _parse(name: str, entry: Any) -> EndpointSpec:
+    where = f"{ENDPOINTS}, endpoint {name!r}"
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(
+            f"{where}: a name has letters, digits, '.', '_' and '-' only, and begins with a letter or digit."
+        )
+    provider = entry.get("provider") if isinstance(entry, dict) else None
+    if provider not in PROVIDERS:
+        raise ConfigError(
+            f"{where}: the provider is {provider!r}. Providers: {', '.join(PROVIDERS)}."
+            f"{did_you_mean(str(provider), PROVIDERS)} config/README.md describes their keys."
+        )
+    check(entry, f"endpoint_{provider}", where)
+    if "key_env" in entry and "key_file" in entry:
+        raise ConfigError(f"{where} names both key_env and key_file. Take one of them out.")
+    served = ("concurrency", "request_timeout_s", "retries")
+    return EndpointSpec(
+        name=name,
+        provider=provider,
+        model=entry["model"],
+        kind=entry.get("kind", "chat"),
+        revision=entry.get("revision"),
+        url=entry["url"].rstrip("/"),
+        key_env=entry.get("key_env"),
+        key_file=Path(entry["key_file"]).expanduser() if "key_file" in entry else None,
+        serving=Serving(gpus=0, **{key: entry[key] for key in served if key in entry}),
+    )
+
+
+def _read_key_file(path: Path, name: str) -> str:
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise EndpointError(
+            f"Endpoint {name!r}: its key file {path} cannot be read: {error.strerror} (from {Path.cwd()})."
+            f" Correct key_file in {ENDPOINTS}, or ask whoever runs the server for the key."
+        ) from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise EndpointError(
+            f"Endpoint {name!r}: others than you may read its key file {path} (mode {stat.filemode(mode)})."
+            f" Run `chmod 600 {path}`, and if it stood open for long, ask for a new key."
+        )
+    return text
+
+
+def _sendable(key: str, where: str, name: str) -> str:
+    """A key as a header takes it. The message must not repeat it."""
+    key = key.strip()
+    if not key:
+        raise EndpointError(
+            f"Endpoint {name!r}: {where}, which should hold its key, is not set or empty. Set it in the shell that starts"
+            " Snakemake, or correct it."
+        )
+    if not re.fullmatch(r"[\x21-\x7e]+", key):
+        raise EndpointError(
+            f"Endpoint {name!r}: {where} holds no key: {len(key)} characters with spaces, line ends or others that no key"
+            " has. It must hold the key and nothing else."
+        )
+    return key

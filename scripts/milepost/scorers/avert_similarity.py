@@ -1,0 +1,201 @@
+"""Where A-VERT's similarities come from: the embedder that comes with Milepost, or an endpoint that embeds or reranks.
+
+All that will be compared is known beforehand: each distinct text is embedded once, each answer reranked once, and what
+was computed is kept in results/judged for the next time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from milepost.calls import Calls
+from milepost.endpoints import Endpoint
+from milepost.errors import CallError
+from milepost.scorers import Place
+from milepost.scorers.avert_endpoint import address_of, embed_texts, rerank_pairs
+from milepost.scorers.avert_settings import BUILT_IN, Settings, Template
+from milepost.scorers.embedding import MINILM_IDENTITY, CosineSimilarity, Embed, MiniLM, checked_vectors
+from milepost.scorers.vectors import Keep, VectorStore
+
+JUDGED = Path("results/judged")
+# Texts that the built-in embedder gets at once: what a crash costs at most.
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What will be compared.
+
+    Attributes:
+        pairs: The documents of each query.
+        plain: Texts whose embeddings are compared as they are, without a template.
+    """
+
+    pairs: dict[str, list[str]]
+    plain: list[str] = field(default_factory=list)
+
+
+class Similarities:
+    """The similarities of all that was wanted.
+
+    Attributes:
+        too_long: Queries that the model could not take, and what the server says.
+        plain: Cosines of plain texts; None where the model does not embed.
+    """
+
+    def __init__(
+        self,
+        found: CosineSimilarity | Mapping[str, Mapping[str, float]],
+        template: Template | None,
+        too_long: Mapping[str, str],
+        plain: CosineSimilarity | None,
+    ) -> None:
+        self._found = found
+        self._template = template
+        self.too_long = too_long
+        self.plain = plain
+
+    def __call__(self, query: str, documents: Sequence[str]) -> Sequence[float]:
+        """How similar each document is to the query."""
+        if self._template is not None:
+            query, documents = self._template.queried(query), list(map(self._template.documented, documents))
+        if isinstance(self._found, CosineSimilarity):
+            return self._found(query, documents)
+        scores = self._found[query]
+        return [scores[document] for document in documents]
+
+
+def find_similarities(
+    settings: Settings, wanted: Wanted, place: Place | None = None, embed: Embed | None = None, *, double: bool = False
+) -> Similarities:
+    """Compare all that is wanted.
+
+    Args:
+        settings: With what.
+        wanted: What.
+        place: Whose answers they are; None keeps nothing.
+        embed: Makes vectors of texts, instead of the embedder that the settings name.
+        double: Whether to keep vectors in double precision.
+
+    Raises:
+        CallError: The endpoint failed for good.
+        EndpointError: It does not answer, or not as the model that was named.
+        EnvironmentMissingError: The built-in embedder is not installed.
+        ServerError: Vectors that cannot be compared.
+    """
+    template = settings.template
+    pairs = {
+        template.queried(query): list(map(template.documented, documents)) for query, documents in wanted.pairs.items()
+    }
+    too_long: dict[str, str] = {}
+    untemplated = template.query is None and template.document is None
+    original = {template.queried(query): query for query in wanted.pairs}
+    if settings.method == "rerank":
+        scores, too_long = asyncio.run(_rerank(settings, pairs, place)) if pairs else ({}, {})
+        plain = None
+        if wanted.plain:
+            with MiniLM() as minilm:
+                plain = CosineSimilarity(_kept(minilm, MINILM_IDENTITY, place, double), wanted.plain)
+        return Similarities(scores, None if untemplated else template, _named(too_long, original), plain)
+    texts = {*pairs, *wanted.plain, *(document for documents in pairs.values() for document in documents)}
+    if embed is not None:
+        found = CosineSimilarity(embed, texts)
+    elif settings.endpoint == BUILT_IN:
+        with MiniLM() as minilm:
+            found = CosineSimilarity(_kept(minilm, MINILM_IDENTITY, place, double), texts)
+    else:
+
+        def ask(missing: Sequence[str], keep: Keep) -> None:
+            too_long.update(asyncio.run(_embed(settings, missing, keep)))
+
+        with VectorStore(_folder(settings, place), _identity(settings), double=double) as store:
+            found = CosineSimilarity(lambda distinct: store.embed(distinct, ask), texts)
+    return Similarities(found, None if untemplated else template, _named(too_long, original), found)
+
+
+def _named(too_long: Mapping[str, str], original: Mapping[str, str]) -> dict[str, str]:
+    """The queries that are too long, as they were before the template.
+
+    Raises:
+        CallError: It is a candidate that is too long: no answer could be compared with it.
+    """
+    for text, reason in too_long.items():
+        if text not in original:
+            raise CallError(
+                f"A text that answers are compared with is too long: {text[:80]!r}... {reason}", "context", True
+            )
+    return {original[text]: reason for text, reason in too_long.items()}
+
+
+def _kept(embed: Embed, identity: Mapping[str, str], place: Place | None, double: bool) -> Embed:
+    """The embedder, with what it gave before kept on disk."""
+
+    def ask(missing: Sequence[str], keep: Keep) -> None:
+        for at in range(0, len(missing), CHUNK):
+            chunk = missing[at : at + CHUNK]
+            keep(chunk, checked_vectors(embed(chunk), len(chunk)))
+
+    def embedded(texts: Sequence[str]) -> object:
+        folder = JUDGED / BUILT_IN / "vectors" / place.task if place else None
+        with VectorStore(folder, identity, double=double) as store:
+            return store.embed(texts, ask)
+
+    return embedded
+
+
+async def _rerank(
+    settings: Settings, pairs: Mapping[str, list[str]], place: Place | None
+) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    path = None if place is None else JUDGED / _name(settings) / place.ckpt / f"{place.task}.jsonl"
+    async with AsyncExitStack() as stack:
+        calls = await _open(settings, path, stack)
+        return await rerank_pairs(calls, settings.api, pairs.items())
+
+
+async def _embed(settings: Settings, texts: Sequence[str], keep: Keep) -> dict[str, str]:
+    async with AsyncExitStack() as stack:
+        # Vectors are kept in a form of their own, by text.
+        calls = await _open(settings, None, stack)
+        return await embed_texts(calls, settings.api, texts, keep)
+
+
+async def _open(settings: Settings, path: Path | None, stack: AsyncExitStack) -> Calls:
+    endpoint = settings.address
+    options: dict[str, float] = {}
+    if endpoint is None:
+        from milepost.endpoints.open import open_endpoint
+        from milepost.endpoints.specs import find_endpoint
+
+        spec = find_endpoint(settings.endpoint, "The scorer avert")
+        if settings.api == "tei":
+            # It has neither a list of models nor reranking under /v1: its first answer shows whether it is there.
+            endpoint = Endpoint(url=str(spec.url), key=spec.read_key(), model=spec.model, name=spec.model)
+        else:
+            endpoint = await stack.enter_async_context(open_endpoint(spec))
+        options = {"concurrency": spec.serving.concurrency, "timeout_s": spec.serving.request_timeout_s}
+    endpoint = address_of(endpoint, settings.api)
+    calls = Calls(endpoint, path, identity=_identity(settings), **options)  # type: ignore[arg-type]
+    return await stack.enter_async_context(calls)
+
+
+def _identity(settings: Settings) -> dict[str, object]:
+    """What decides the numbers: who answers, and in what way it is asked."""
+    address = settings.address
+    if address is not None:
+        return {"url": address.url, "model": address.model, "api": settings.api}
+    from milepost.endpoints.specs import find_endpoint
+
+    return {**find_endpoint(settings.endpoint, "The scorer avert").identity, "api": settings.api}
+
+
+def _folder(settings: Settings, place: Place | None) -> Path | None:
+    return None if place is None else JUDGED / _name(settings) / "vectors" / place.task
+
+
+def _name(settings: Settings) -> str:
+    """The endpoint's name as a folder's."""
+    return settings.endpoint if settings.address is None else "environment"

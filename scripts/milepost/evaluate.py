@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from milepost import __version__, nemo
 from milepost.campaign import Checkpoint, find_model
-from milepost.client import Client, RequestError, read_reply
+from milepost.client import ELSEWHERE, Client, RequestError, read_reply
 from milepost.containers import Containers
 from milepost.endpoints import Endpoint
 from milepost.endpoints.gpus import check_visible
@@ -292,7 +292,7 @@ class Supervisor:
             reply = await client.post(request.path, {"model": endpoint.model, **request.body})
             return read_reply(reply, request.id, request.sample, request.seed), True
         except RequestError as failure:
-            if failure.status in (401, 403, 404):
+            if failure.status in ELSEWHERE:
                 raise ServerError(
                     f"The server at {endpoint.url} answered {failure.status}, as only one that is not ours would:"
                     f" {failure.error['message']}. Nothing of it was stored; run again."

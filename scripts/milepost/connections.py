@@ -18,6 +18,7 @@ from milepost import __version__
 
 # Servers close connections that are idle (uvicorn after 5 s), and one that is being closed loses the next request.
 IDLE_S = 3.0
+KEPT = frozenset({b"content-length", b"transfer-encoding", b"retry-after"})
 IN_A_PATH = "/%:@!$&'()*+,;=~"
 
 
@@ -31,7 +32,7 @@ class ServerDisconnectedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a server said. Names of headers are in lower case."""
+    """What a server said, and those of its headers that are of use: `KEPT`."""
 
     status: int
     headers: dict[str, str]
@@ -234,7 +235,9 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header came."""
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        name = name.lower()
+        if name in KEPT:
+            self._headers[name.decode()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """The body follows."""

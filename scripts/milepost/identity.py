@@ -24,6 +24,8 @@ WHOLE = (".json", ".jinja", ".model", ".txt", ".py", ".tiktoken")
 IGNORED = ("README.md", "training_args.bin", "trainer_state.json", "optimizer.pt", "scheduler.pt", "generation.log")
 SAMPLE = 64 * 1024  # bytes
 SAMPLES = 16
+# Made once: there is a key for each of what may be millions of requests.
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 # Options and variables that cannot change an answer: where and with how much the model is served.
 INERT_OPTIONS = frozenset(
@@ -162,5 +164,4 @@ def request_key(digest: str, body: Mapping[str, Any], sample: int, generation: i
         generation: The task's.
     """
     asked = {name: value for name, value in body.items() if name != "model"}
-    text = json.dumps([digest, asked, sample, generation], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(CANONICAL.encode([digest, asked, sample, generation]).encode()).hexdigest()[:32]

@@ -61,7 +61,7 @@ def install(peer: Peer) -> Path:
         python = os.path.realpath(sys.executable)
         for command in (
             [uv, "venv", "--quiet", "--python", python, str(folder)],
-            [uv, "pip", "install", "--quiet", "--python", str(folder / "bin/python"), *peer.packages],
+            [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(folder / "bin/python"), *peer.packages],
         ):
             try:
                 subprocess.run(command, check=True, capture_output=True, text=True, timeout=900)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -130,8 +131,10 @@ class DigestCache:
 
     def __init__(self, path: Path) -> None:
         """Open the cache; one that is missing or unreadable is an empty one."""
-        self.path = path
+        # Absolute: it may be saved when this process is about to end, in another folder.
+        self.path = path.absolute()
         self.changed = False
+        self._saved = float("-inf")
         try:
             loaded = json.loads(path.read_bytes())
         except (OSError, ValueError):
@@ -147,9 +150,10 @@ class DigestCache:
             self.changed = True
         return self.digests[key]
 
-    def save(self) -> None:
-        """Keep what was added."""
-        if self.changed:
+    def save(self, pause_s: float = 0.0) -> None:
+        """Keep what was added; the whole file is written, so not again within `pause_s` of the last time."""
+        if self.changed and time.monotonic() - self._saved >= pause_s:
+            self._saved = time.monotonic()
             write_record(self.path, self.digests)
             self.changed = False
 

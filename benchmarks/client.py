@@ -47,7 +47,7 @@ NEMO_RUN = """config:
   output_dir: %(folder)s/out
   params:
     parallelism: %(at_once)d
-    request_timeout: 60
+    request_timeout: 600
     max_retries: 2
     temperature: 0.7
     max_new_tokens: 256
@@ -195,7 +195,7 @@ def compare(clients: list[Client], folder: Path) -> None:
                 command, env = client.command(homes[client.name], url, folder, n)
                 before = count(url)
                 try:
-                    client.times[n].append(run(command, cwd=place, env=env, core=core))
+                    client.times[n].append(run(command, cwd=place, env=env, core=core, timeout_s=1200))
                 except BenchmarkError as error:
                     client.trouble = str(error)
                     break

@@ -17,7 +17,7 @@ uv_wanted=0.9.0
 # What an environment is for, imported once before it counts as made: a package that cannot run on this machine is
 # found now, and Python's compiled files are there when a server has to start (28 s of imports, then 12 s).
 declare -A proofs=(
-    [workflow]="snakemake.cli, pandas, polars, seaborn, scipy.stats, statsmodels.api, aiohttp, orjson, jsonschema, jinja2, psutil"
+    [workflow]="snakemake.cli, pandas, polars, seaborn, scipy.stats, statsmodels.api, aiohttp, httptools, orjson, jsonschema, jinja2, psutil"
     [dev]="pytest, hypothesis, mypy.api"
     [vllm]="vllm.entrypoints.openai.api_server, vllm.v1.engine.core, vllm.v1.worker.cpu_worker"
     [nemo]="nemo_evaluator.core.entrypoint, lm_eval.evaluator"

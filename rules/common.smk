@@ -1,4 +1,5 @@
 # What the rules share. No rules here.
+import atexit
 import builtins
 import json
 import os
@@ -81,6 +82,9 @@ TABLES = [
     f"results/tables/scores.{kind}" for kind in config.get("tables", {}).get("formats", []) if kind in ("tex", "xlsx")
 ]
 DIGESTS = DigestCache(CACHE)
+# Planning asks for one checkpoint after the other: writing all that is known each time would cost its square.
+atexit.register(DIGESTS.save)
+SAVE_EVERY_S = 2.0
 
 
 def names(tasks):
@@ -118,7 +122,7 @@ def identity_digest(wildcards):
         digest = identify(CAMPAIGN.checkpoints[wildcards.ckpt], DIGESTS)["digest"]
     except MilepostError as error:
         raise WorkflowError(f"{type(error).__name__}: {error}") from None
-    DIGESTS.save()
+    DIGESTS.save(SAVE_EVERY_S)
     return digest
 
 

@@ -1,4 +1,4 @@
-"""The asynchronous OpenAI-compatible client: one connection pool, bounded concurrency, retries with jittered back-off."""
+"""The asynchronous OpenAI-compatible client: kept connections, bounded concurrency, retries with jittered back-off."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 
-import aiohttp
 import orjson
 
+from milepost.connections import ConnectError, Pool, ServerDisconnectedError
 from milepost.records import Answer, AnswerError, Usage
 
 RETRIED = frozenset({408, 409, 429})
+# Not the server that was meant: another one, another address, or another key.
+ELSEWHERE = frozenset({401, 403, 404, *range(300, 400)})
 BROKEN_OFF = ("abort", "error")  # vLLM's finish reasons of requests that it gave up
 LONGEST_PAUSE_S = 60.0
 # How servers say that prompt and answer do not fit: vLLM, OpenAI, TGI, llama.cpp.
@@ -82,25 +84,19 @@ class Client:
         self.retries = retries
         self.pause_s = pause_s
         self.concurrency = concurrency
-        self._key = key
         self._places = asyncio.Semaphore(concurrency)
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._session: aiohttp.ClientSession | None = None
+        # Proxies and .netrc of the user's environment are for the outside, not for a server on loopback: it knows none.
+        self._pool = Pool(self.url, key, timeout_s)
 
     async def __aenter__(self) -> Self:
-        """Open the connection pool."""
-        connector = aiohttp.TCPConnector(limit=self.concurrency)
-        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
-        # Proxies and .netrc of the user's environment are for the outside, not for a server on loopback.
-        self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout, headers=headers)
+        """Nothing is opened before the first request."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close all connections; requests under way end unanswered."""
-        if self._session is not None:
-            await self._session.close()
+        self._pool.close()
 
     async def post(self, path: str, body: Mapping[str, Any], check: Callable[[Any], object] | None = None) -> Reply:
         """Send one request until it is answered, refused, or has failed too often.
@@ -113,7 +109,6 @@ class Client:
         Raises:
             RequestError: It was refused, or all tries failed.
         """
-        assert self._session is not None, "use the client as an asynchronous context manager"
         data = orjson.dumps(body)
         for tries_left in range(self.retries, -1, -1):
             wait_s: float | None = None
@@ -121,19 +116,18 @@ class Client:
                 # Waiting for a place is no part of a try: its time limit begins with the request.
                 async with self._places:
                     begun = time.perf_counter()
-                    async with self._session.post(self.url + path, data=data) as response:
-                        content = await response.read()
-                        if response.status == 200:
-                            reply = Reply(orjson.loads(content), time.perf_counter() - begun)
-                            if check is not None:
-                                check(reply.body)
-                            return reply
-                        failure = _refusal(response.status, content)
-                        wait_s = retry_after_s(response.headers.get("Retry-After"))
+                    response = await self._pool.post(path, data)
+                    if response.status == 200:
+                        reply = Reply(orjson.loads(response.body), time.perf_counter() - begun)
+                        if check is not None:
+                            check(reply.body)
+                        return reply
+                    failure = _refusal(response.status, response.body)
+                    wait_s = retry_after_s(response.headers.get("retry-after"))
             except TimeoutError:
-                message = f"no answer within {self._timeout.total:.0f} s"
+                message = f"no answer within {self._pool.timeout_s:.0f} s"
                 failure = RequestError(AnswerError(type="timeout", message=message), None, lasting=False)
-            except (aiohttp.ClientError, OSError) as error:
+            except (ConnectError, ServerDisconnectedError, OSError) as error:
                 message = f"{type(error).__name__}: {error}"
                 failure = RequestError(AnswerError(type="connection", message=message), None, lasting=False)
             except orjson.JSONDecodeError as error:
@@ -161,7 +155,9 @@ def _refusal(status: int, content: bytes) -> RequestError:
     except orjson.JSONDecodeError:
         message = content.decode(errors="replace")
     message = message[:500]
-    lasting = 400 <= status < 500 and status not in RETRIED
+    if 300 <= status < 400:
+        message = "it redirects to another address; give that one"
+    lasting = 300 <= status < 500 and status not in RETRIED
     sign = " ".join(map(str, [message, *kinds])).lower()
     kind = "refused" if lasting else "server"
     if lasting and any(words in sign for words in CONTEXT):

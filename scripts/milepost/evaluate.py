@@ -12,6 +12,7 @@ import logging
 import signal
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from typing import Any, cast
 
 from milepost import __version__, nemo
 from milepost.campaign import Checkpoint, find_model
-from milepost.client import Client, RequestError, read_reply
+from milepost.client import ELSEWHERE, Client, RequestError, read_reply
 from milepost.containers import Containers
 from milepost.endpoints import Endpoint
 from milepost.endpoints.gpus import check_visible
@@ -127,7 +128,7 @@ class Supervisor:
                         nemo.versions(place_of(prompts.header["harness"], job.containers))
                 self.ledger = Ledger(self.attempt, job.gpus, self.versions())
                 await self.attend(work, runs, stores)
-            note = self.note(stores)
+            note = self.note(work, stores)
         complete = [name for name in native if note["tasks"][name]["missing"] == 0]
         remember_complete(job.ckpt.name, complete, job.digest)
         return note
@@ -338,7 +339,7 @@ class Supervisor:
             reply = await client.post(request.path, {"model": endpoint.model, **request.body})
             return read_reply(reply, request.id, request.sample, request.seed), True
         except RequestError as failure:
-            if failure.status in (401, 403, 404):
+            if failure.status in ELSEWHERE:
                 whose = "refusing a question" if self.job.ckpt.endpoint else "as only one that is not ours would"
                 raise ServerError(
                     f"The server at {endpoint.url} answered {failure.status}, {whose}: {failure.error['message']}. Nothing of it was stored; run again."
@@ -390,17 +391,18 @@ class Supervisor:
                 answer["usage"] = cast(Usage, usage)
             self.ledger.answered(answer)
 
-    def note(self, stores: dict[str, TaskStore]) -> dict[str, Any]:
-        """How far the checkpoint came, task by task."""
+    def note(self, work: list[Request], stores: dict[str, TaskStore]) -> dict[str, Any]:
+        """How far the checkpoint came, task by task; `work` is what was missing before."""
         tasks: dict[str, Any] = {}
+        unanswered = Counter(request.task for request in work if request.key not in stores[request.task].settled)
         for name, prompts in self.job.prompts.items():
             if name in stores:
-                asked = [request.key for request in requests_of(prompts, self.job.digest)]
-                missing = sum(key not in stores[name].settled for key in asked)
+                asked = len(prompts.prompts) * prompts.header["samples"]
+                missing = unanswered[name]
             else:
-                asked = [str(number) for number in range(prompts.header["samples"])]
+                asked = prompts.header["samples"]
                 missing = len(missing_runs(self.job.ckpt.name, self.job.digest, prompts.header))
-            tasks[name] = {"done": len(asked) - missing, "missing": missing}
+            tasks[name] = {"done": asked - missing, "missing": missing}
             if missing and name in self.errors:
                 tasks[name]["error"] = self.errors[name]
         sums = sum_lines(self.job.store)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ WHOLE = (".json", ".jinja", ".model", ".txt", ".py", ".tiktoken")
 IGNORED = ("README.md", "training_args.bin", "trainer_state.json", "optimizer.pt", "scheduler.pt", "generation.log")
 SAMPLE = 64 * 1024  # bytes
 SAMPLES = 16
+# Made once: there is a key for each of what may be millions of requests.
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 # Options and variables that cannot change an answer: where and with how much the model is served.
 INERT_OPTIONS = frozenset(
@@ -140,8 +143,10 @@ class DigestCache:
 
     def __init__(self, path: Path) -> None:
         """Open the cache; one that is missing or unreadable is an empty one."""
-        self.path = path
+        # Absolute: it may be saved when this process is about to end, in another folder.
+        self.path = path.absolute()
         self.changed = False
+        self._saved = float("-inf")
         try:
             loaded = json.loads(path.read_bytes())
         except (OSError, ValueError):
@@ -157,9 +162,10 @@ class DigestCache:
             self.changed = True
         return self.digests[key]
 
-    def save(self) -> None:
-        """Keep what was added."""
-        if self.changed:
+    def save(self, pause_s: float = 0.0) -> None:
+        """Keep what was added; the whole file is written, so not again within `pause_s` of the last time."""
+        if self.changed and time.monotonic() - self._saved >= pause_s:
+            self._saved = time.monotonic()
             write_record(self.path, self.digests)
             self.changed = False
 
@@ -174,5 +180,4 @@ def request_key(digest: str, body: Mapping[str, Any], sample: int, generation: i
         generation: The task's.
     """
     asked = {name: value for name, value in body.items() if name != "model"}
-    text = json.dumps([digest, asked, sample, generation], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(CANONICAL.encode([digest, asked, sample, generation]).encode()).hexdigest()[:32]

@@ -28,7 +28,6 @@ from milepost.nemo_place import Place, place_of
 from milepost.nemo_results import newest_samples
 from milepost.processes import ProcessGroup, Watchdog, free_port, last_lines
 from milepost.records import TaskHeader, write_record
-from milepost.relay import Relay, answered
 
 KEY_VARIABLE = "MILEPOST_ENDPOINT_KEY"
 SHUTDOWN_S = 2  # NeMo's own wait after TERM; it must fit into ours
@@ -185,6 +184,9 @@ async def run(
     Raises:
         HarnessError: It failed; with its last lines.
     """
+    # Here, because its web server takes longer to import than most steps take, and they import this module.
+    from milepost.relay import Relay, answered
+
     folder.mkdir(parents=True, exist_ok=True)
     for mark in MARKS:
         (folder / mark).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from milepost import __version__
 from milepost.campaign import Task, check, check_scorer
-from milepost.client import Client, RequestError, read_reply
+from milepost.client import ELSEWHERE, Client, RequestError, read_reply
 from milepost.errors import ConfigError, RecordError, ServerError
 from milepost.provenance import commit
 from milepost.records import Answer, PromptSet, Score, Summary, write_record, write_records
@@ -170,7 +170,7 @@ async def _answer(client: Client, target: Target, request: Request) -> tuple[Ans
             raise ServerError(
                 f"{target.url} cannot be reached: {said}. Start the server, or correct the URL."
             ) from None
-        if failure.status in (401, 403, 404):
+        if failure.status in ELSEWHERE:
             raise ServerError(
                 f"{target.url} answered {said}. Correct the URL (with its path), the model's name {target.model!r} or the key."
             ) from None

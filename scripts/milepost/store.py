@@ -73,12 +73,11 @@ def append(file: int, line: bytes, path: Path) -> None:
     Raises:
         StoreError: It could not be written.
     """
-    size = os.fstat(file).st_size
     try:
         written = os.write(file, line)
         if written < len(line):
-            # Nothing may be glued to a part of a line.
-            os.ftruncate(file, size)
+            # Nothing may be glued to a part of a line. There is one writer: the part is the file's end.
+            os.ftruncate(file, os.fstat(file).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise StoreError(unwritable(path, error)) from None

@@ -24,15 +24,33 @@ COMPLETE = ".complete.json"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sample of one item of one task."""
+    """One sample of one item of one task. A campaign may have millions of them: what it asks is made when it is asked."""
 
-    task: str
-    id: str
+    header: TaskHeader
+    prompt: Prompt
     sample: int
     seed: int
-    path: str
-    body: dict[str, Any]
     key: str
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.header["task"]
+
+    @property
+    def id(self) -> str:
+        """The item's."""
+        return self.prompt["id"]
+
+    @property
+    def path(self) -> str:
+        """Where it is sent to, after the server's address."""
+        return question_of(self.prompt)[0]
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What is sent, but for the name that the server goes by."""
+        return body_of(self.header, self.prompt, self.seed)
 
 
 def requests_of(prompts: PromptSet, digest: str) -> Iterator[Request]:
@@ -43,15 +61,17 @@ def requests_of(prompts: PromptSet, digest: str) -> Iterator[Request]:
         digest: Of the model that is asked.
     """
     header = prompts.header
-    sampling = {name: value for name, value in header["sampling"].items() if name != "seed"}
     base = header["sampling"].get("seed", 0)
     for prompt in prompts.prompts:
         for sample in range(header["samples"]):
             seed = sample_seed(base, prompt["id"], sample)
-            path, question = question_of(prompt)
-            body = {**question, **sampling, "seed": seed}
-            key = request_key(digest, body, sample, header["generation"])
-            yield Request(header["task"], prompt["id"], sample, seed, path, body, key)
+            key = request_key(digest, body_of(header, prompt, seed), sample, header["generation"])
+            yield Request(header, prompt, sample, seed, key)
+
+
+def body_of(header: TaskHeader, prompt: Prompt, seed: int) -> dict[str, Any]:
+    """The request's body: the question, how to sample, and this sample's own seed in place of the task's."""
+    return {**question_of(prompt)[1], **header["sampling"], "seed": seed}
 
 
 def question_of(prompt: Prompt) -> tuple[str, dict[str, Any]]:

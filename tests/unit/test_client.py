@@ -208,7 +208,7 @@ def test_nobody_there():
         async with Client("http://127.0.0.1:1/v1", "k", retries=1, pause_s=0.01) as client:
             await client.post("/chat/completions", {})
 
-    with pytest.raises(RequestError, match="connection: ClientConnectorError"):
+    with pytest.raises(RequestError, match="connection: ConnectError"):
         asyncio.run(play())
 
 

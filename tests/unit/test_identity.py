@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -288,3 +289,20 @@ def test_a_request_is_known_without_the_name_the_server_goes_by_and_in_any_order
 )
 def test_whatever_is_asked_otherwise_has_another_key(model, body, sample, generation):
     assert request_key(model, body, sample, generation) != request_key("d", BODY, 0, 1)
+
+
+def test_a_cache_is_written_once_in_a_while_and_wherever_the_process_is_by_then(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cache = DigestCache(Path("results/cache.json"))
+    written = []
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text(name)
+        cache.digest(tmp_path / name)
+        cache.save(pause_s=60.0)
+        written.append(len(DigestCache(Path("results/cache.json")).digests))
+    assert written == [1, 1, 1]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    cache.save()
+    assert len(DigestCache(tmp_path / "results/cache.json").digests) == 3
+    assert not list((tmp_path / "elsewhere").iterdir())

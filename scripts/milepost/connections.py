@@ -1,0 +1,258 @@
+"""HTTP/1.1 POST requests over kept connections, with as little as possible between the model and the store.
+
+A general HTTP library costs several times what all else about an answer costs (docs/performance.md). The messages are
+parsed by httptools, as uvicorn and with it vLLM parse theirs; connections and TLS are asyncio's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from milepost import __version__
+
+# Servers close connections that are idle (uvicorn after 5 s), and one that is being closed loses the next request.
+IDLE_S = 3.0
+KEPT = frozenset({b"content-length", b"transfer-encoding", b"retry-after"})
+IN_A_PATH = "/%:@!$&'()*+,;=~"
+
+
+class ConnectError(Exception):
+    """No connection could be made."""
+
+
+class ServerDisconnectedError(Exception):
+    """The connection ended before the answer did, or what came was no HTTP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a server said, and those of its headers that are of use: `KEPT`."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Pool:
+    """Connections to one server, opened as they are needed."""
+
+    def __init__(self, url: str, key: str, timeout_s: float) -> None:
+        """Describe the server; nothing is opened yet.
+
+        Args:
+            url: Base address; what `post` is given is appended to it.
+            key: Sent as bearer token.
+            timeout_s: Seconds that one request may take, its connection included.
+
+        Raises:
+            ValueError: The key holds a character that no header can.
+        """
+        if any(ord(sign) < 32 or ord(sign) == 127 for sign in key):
+            raise ValueError("The key holds a line end or another control character, which no HTTP header can.")
+        self.url = url
+        self.timeout_s = timeout_s
+        self._key = key
+        self._heads: dict[str, bytes] = {}
+        self._tls: ssl.SSLContext | None = None
+        self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
+
+    def close(self) -> None:
+        """Close all connections; requests under way end unanswered."""
+        for connection in list(self._open):
+            connection.close()
+
+    async def post(self, path: str, body: bytes) -> Response:
+        """Send JSON; redirections are not followed, so that the key goes nowhere else.
+
+        Raises:
+            TimeoutError: It took too long.
+            ConnectError: The server cannot be reached.
+            ServerDisconnectedError: It did not answer, or not in HTTP.
+        """
+        head = self._heads.get(path)
+        if head is None:
+            head = self._heads[path] = self._head(path)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.timeout_s
+        connection = self._kept(loop.time()) or await self._connect(loop, deadline)
+        timer = loop.call_at(deadline, connection.time_out)
+        try:
+            response = await connection.ask(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        except BaseException:
+            # Also when this request is given up from outside: its answer must not be taken for the next one's.
+            connection.close()
+            raise
+        finally:
+            timer.cancel()
+        if connection.reusable:
+            connection.idle_since = loop.time()
+            self._idle.append(connection)
+        else:
+            connection.close()
+        return response
+
+    def _head(self, path: str) -> bytes:
+        """A request's first bytes, up to the value of its content's length."""
+        parts = urlsplit(self.url + path)
+        query = f"?{quote(parts.query, safe=IN_A_PATH + '?')}" if parts.query else ""
+        target = quote(parts.path or "/", safe=IN_A_PATH) + query
+        lines = (
+            f"POST {target} HTTP/1.1",
+            f"Host: {parts.netloc.rpartition('@')[2]}",
+            f"Authorization: Bearer {self._key}",
+            f"User-Agent: milepost/{__version__}",
+            "Accept: application/json",
+            "Accept-Encoding: identity",
+            "Content-Type: application/json",
+            "Content-Length: ",
+        )
+        return "\r\n".join(lines).encode()
+
+    def _kept(self, now: float) -> Connection | None:
+        """A connection that has answered before, the latest first."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.reusable and now - connection.idle_since < IDLE_S:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop, deadline: float) -> Connection:
+        """A new connection.
+
+        Raises:
+            TimeoutError: The deadline is over.
+            ConnectError: It cannot be made.
+        """
+        try:
+            parts = urlsplit(self.url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ConnectError(f"{self.url} is no address of the form http://HOST:PORT/v1")
+            secure = parts.scheme == "https"
+            port = parts.port or (443 if secure else 80)
+            if secure and self._tls is None:
+                self._tls = ssl.create_default_context()
+            async with asyncio.timeout_at(deadline):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(loop, self._open), parts.hostname, port, ssl=self._tls
+                )
+        except TimeoutError:
+            raise
+        except (OSError, ValueError) as error:
+            raise ConnectError(f"no connection to {urlsplit(self.url).netloc.rpartition('@')[2]}: {error}") from None
+        return connection
+
+
+class Connection(asyncio.Protocol):
+    """One connection; at most one request is under way on it.
+
+    Attributes:
+        reusable: It can take another request.
+        idle_since: When it last answered, by the loop's clock.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connections: set[Connection]) -> None:
+        """Not connected yet; it enters `connections` when it is, and leaves them when it is closed."""
+        self.reusable = False
+        self.idle_since = 0.0
+        self._loop = loop
+        self._all = connections
+        self._transport: Any = None
+        self._parser: Any = HttpResponseParser(self)
+        self._answer: asyncio.Future[Response] | None = None
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self._in_body = False
+
+    def ask(self, request: bytes) -> asyncio.Future[Response]:
+        """Send a request; its answer comes later."""
+        self.reusable = False
+        self._answer = self._loop.create_future()
+        if self._transport.is_closing():
+            self._fail(ServerDisconnectedError("the server closed the connection"))
+        else:
+            self._transport.write(request)
+        return self._answer
+
+    def time_out(self) -> None:
+        """Give up what is under way."""
+        self._fail(TimeoutError())
+
+    def close(self) -> None:
+        """Close it at once; what is under way fails."""
+        self.reusable = False
+        self._transport.abort()
+
+    def _fail(self, error: Exception) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None and not answer.done():
+            answer.set_exception(error)
+        self.close()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is open."""
+        self._transport = transport
+        self._all.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """A part of an answer came."""
+        if self._answer is None:
+            # Nothing was asked: a server that says why it closes the connection.
+            self.close()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            self._fail(ServerDisconnectedError(f"the answer is no HTTP: {error}"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """It is closed. An answer without a length ends with it."""
+        self.reusable = False
+        self._all.discard(self)
+        framed = "content-length" in self._headers or "transfer-encoding" in self._headers
+        if self._answer is not None and self._in_body and not framed and error is None:
+            self.on_message_complete()
+        self._fail(ServerDisconnectedError(str(error) if error else "the server closed the connection"))
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """An answer begins; there is none to a question that was not asked."""
+        if self._answer is None:
+            self.close()
+        self._headers = {}
+        self._body = []
+        self._in_body = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header came."""
+        name = name.lower()
+        if name in KEPT:
+            self._headers[name.decode()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """The body follows."""
+        self._in_body = True
+
+    def on_body(self, part: bytes) -> None:
+        """A part of the body came."""
+        self._body.append(part)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole; one that only announces another (1xx) is passed over."""
+        status = self._parser.get_status_code()
+        if status < 200:
+            return
+        answer, self._answer = self._answer, None
+        self.reusable = self._parser.should_keep_alive() and not self._transport.is_closing()
+        if answer is not None and not answer.done():
+            answer.set_result(Response(status, self._headers, b"".join(self._body)))

@@ -122,7 +122,7 @@ async def _all(work: Callable[[_Item], Awaitable[None]], items: Sequence[_Item])
         async with asyncio.TaskGroup() as group:
             for _ in range(min(_AHEAD, len(items))):
                 group.create_task(worker())
-    except* CallError as errors:
+    except BaseExceptionGroup as errors:
         # All of them died of the same server.
         first: BaseException = errors
         while isinstance(first, BaseExceptionGroup):

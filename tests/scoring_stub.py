@@ -14,10 +14,16 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import orjson
 from aiohttp import web
+
+
+@lru_cache(4096)
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall("[a-z0-9]+", text.lower()))
 
 
 def vector(text: str) -> list[float]:
@@ -30,7 +36,7 @@ def vector(text: str) -> list[float]:
 
 def relevance(query: str, document: str) -> float:
     """The relevance of a document."""
-    one, other = (set(re.findall("[a-z0-9]+", text.lower())) for text in (query, document))
+    one, other = _words(query), _words(document)
     return 1 / (1 + math.exp(2 - 6 * (len(one & other) / len(one | other) if one | other else 0.0)))
 
 
@@ -73,11 +79,14 @@ class Stub:
         return web.Response(body=orjson.dumps(reply), content_type="application/json")
 
     def _reply(self, path: str, body: dict[str, Any]) -> Any:
-        texts = body.get("input", body.get("inputs", body.get("documents", body.get("texts"))))
+        texts = body.get("input", body.get("inputs", body.get("documents", body.get("texts", body.get("text_2")))))
         texts = [texts] if isinstance(texts, str) else texts
-        if max(map(len, [*texts, body.get("query", "")])) > self.max_chars:
+        if max(map(len, [*texts, *body.get("text_1", []), body.get("query", "")])) > self.max_chars:
             message = "This model's maximum context length is exceeded"
             return web.json_response({"error": {"message": message}}, status=400)
+        if path == "/v1/score":
+            pairs = zip(body["text_1"], texts, strict=True)
+            return {"data": [{"index": at, "score": relevance(*pair)} for at, pair in enumerate(pairs)]}
         if path == "/v1/embeddings":
             return {"data": [{"index": at, "embedding": vector(text)} for at, text in enumerate(texts)]}
         if path == "/embed":
@@ -91,7 +100,7 @@ class Stub:
     def application(self) -> web.Application:
         """The server's paths."""
         app = web.Application(client_max_size=2**28)
-        for path in ("/v1/embeddings", "/embed", "/v1/rerank", "/rerank"):
+        for path in ("/v1/embeddings", "/embed", "/v1/rerank", "/rerank", "/v1/score"):
             app.router.add_post(path, self.handle)
         app.router.add_get("/v1/models", self.models)
         return app

@@ -162,7 +162,9 @@ def test_the_scorer_in_compat_mode_gives_what_the_original_gave(server, monkeypa
     assert score["metrics"]["avert_wrong"] == pytest.approx(row["group_scores"]["wrong"], abs=1e-9)
     assert score["score"] == row["match"]
     paths = {path for path, _ in server.asked}
-    assert paths == {f"{'' if api == 'tei' else '/v1'}/{row['calls'][0].rpartition('/')[2]}"}
+    # vLLM scores pairs of many answers in one request; the numbers are the same.
+    expected = "/v1/score" if (api, method) == ("vllm", "rerank") else row["calls"][0]
+    assert paths == {expected}
     cut = [body for _, body in server.asked if "truncation_direction" in body or "truncate_prompt_tokens" in body]
     assert bool(cut) == (api != "openai")
     assert all("model" not in body for _, body in server.asked) == (api == "tei")
@@ -173,8 +175,8 @@ def test_templates_of_the_environment(server, monkeypatch):
     use(monkeypatch, server.url, AVERT_PROMPT_TEMPLATE=None, AVERT_INSTRUCTION_PROMPT=" look ", **variables)
     list(Scorer(chance=False).score([CITY], answers_to("Lyon", "It is {query}.")))
     (_, body), *_ = server.asked
-    assert body["query"] == "ä look\nIt is {query}."
-    assert body["documents"][0] == "D Lyon"
+    assert set(body["text_1"]) == {"ä look\nIt is {query}."}
+    assert "D Lyon" in body["text_2"]
 
 
 def test_instructions_by_task(tmp_path):
@@ -276,15 +278,20 @@ def infinite(reply):
 
 
 FAULTS = [
-    ("rerank", no_index, "without the index"),
-    ("rerank", not_a_number, "NaN"),
-    ("rerank", none, "is None, not a finite number"),
-    ("rerank", fewer, "11 scores for 12 documents"),
-    ("rerank", lambda reply: b"{}", "without 'results'"),
-    ("embedding", no_index, "without the index"),
-    ("embedding", fewer, "11 vectors for 12 texts"),
-    ("embedding", shorter, "different sizes: 63, 64"),
-    ("embedding", infinite, "not.*finite|finite numbers"),
+    ("openai", "rerank", no_index, "without the index"),
+    ("openai", "rerank", not_a_number, "NaN"),
+    ("openai", "rerank", none, "is None, not a finite number"),
+    ("openai", "rerank", fewer, "11 scores for 12 documents"),
+    ("openai", "rerank", lambda reply: b"{}", "without 'results'"),
+    ("openai", "embedding", no_index, "without the index"),
+    ("openai", "embedding", fewer, "11 vectors for 12 texts"),
+    ("openai", "embedding", shorter, "different sizes: 63, 64"),
+    ("openai", "embedding", infinite, "not.*finite|finite numbers"),
+    ("vllm", "rerank", no_index, "without the index"),
+    ("vllm", "rerank", fewer, "11 scores for 12 pairs"),
+    ("vllm", "rerank", lambda reply: orjson.dumps({"data": [{"index": n} for n in range(12)]}), "no 'score'"),
+    ("tei", "rerank", no_index, "without the index"),
+    ("tei", "embedding", lambda reply: orjson.dumps(reply[1:]), "11 vectors for 12 texts"),
 ]
 
 
@@ -296,9 +303,11 @@ def patient(monkeypatch):
     monkeypatch.setattr(client, "LONGEST_PAUSE_S", 0.001)
 
 
-@pytest.mark.parametrize(("method", "fault", "message"), FAULTS)
-def test_a_reply_that_is_none_is_asked_for_again_and_then_named(server, monkeypatch, patient, method, fault, message):
-    use(monkeypatch, server.url, AVERT_METHOD=method)
+@pytest.mark.parametrize(("api", "method", "fault", "message"), FAULTS)
+def test_a_reply_that_is_none_is_asked_for_again_and_then_named(
+    server, monkeypatch, patient, api, method, fault, message
+):
+    use(monkeypatch, server.url, AVERT_METHOD=method, AVERT_ENDPOINT_TYPE=api)
     scorer = Scorer(reading="whole", semscore=False, chance=False)
     server.faults = [fault]
     (score,) = scorer.score([CITY], answers_to("Lyon", "Lyon"))
@@ -320,30 +329,49 @@ def test_throttling_and_drops_are_waited_out_and_a_dead_server_is_named(server, 
         list(Scorer(chance=False).score([CITY], answers_to("Lyon", "Lyon")))
 
 
-@pytest.mark.parametrize("method", ["rerank", "embedding"])
-def test_scoring_again_repeats_nothing(server, monkeypatch, tmp_path, patient, method):
-    use(monkeypatch, server.url, AVERT_METHOD=method)
+def compared(server):
+    """What was asked for: texts, queries, or pairs."""
+    return [
+        text
+        for _, body in server.asked
+        for text in body.get("input")
+        or list(zip(body.get("text_1", ()), body.get("text_2", ()), strict=True))
+        or [body["query"]]
+    ]
+
+
+@pytest.mark.parametrize(("api", "method"), [("vllm", "rerank"), ("openai", "rerank"), ("vllm", "embedding")])
+def test_scoring_again_repeats_nothing(server, monkeypatch, tmp_path, patient, api, method):
+    use(monkeypatch, server.url, AVERT_METHOD=method, AVERT_ENDPOINT_TYPE=api)
     monkeypatch.chdir(tmp_path)
     spec = {"name": "avert", "reading": "whole", "chance": False}
     contents = [f"It is {name}, I think, number {n}." for n in range(40) for name in ("Lyon", "Nice")]
     server.faults = [None, 400]
     with pytest.raises(CallError):
         list(load_scorer(spec, "c", "t").score([CITY], answers_to("Lyon", *contents)))
-    first = [text for _, body in server.asked[:1] for text in body.get("input", [body.get("query")])]
+    del server.asked[1:]
+    first = compared(server)
     server.asked.clear()
     scores = list(load_scorer(spec, "c", "t").score([CITY], answers_to("Lyon", *contents)))
     assert len(scores) == 80
-    again = [text for _, body in server.asked for text in body.get("input", [body.get("query")])]
-    assert scores == list(load_scorer(spec).score([CITY], answers_to("Lyon", *contents)))
+    again = compared(server)
     assert again
     assert not set(first) & set(again)
+    assert scores == list(load_scorer(spec).score([CITY], answers_to("Lyon", *contents)))
     server.asked.clear()
     assert list(load_scorer(spec, "c", "t").score([CITY], answers_to("Lyon", *contents))) == scores
     assert not server.asked
     # Another checkpoint: its candidates are known, its answers are not.
     list(load_scorer(spec, "d", "t").score([CITY], answers_to("Lyon", "Somewhere else.")))
-    asked = [text for _, body in server.asked for text in body.get("input", [body.get("query")])]
-    assert asked == ["Somewhere else."]
+    assert {text[0] if isinstance(text, tuple) else text for text in compared(server)} == {"Somewhere else."}
+
+
+def test_a_server_without_scoring_of_pairs_reranks(server, monkeypatch):
+    use(monkeypatch, server.url)
+    server.faults = [404]
+    (score,) = Scorer(chance=False).score([CITY], answers_to("Lyon", "Lyon"))
+    assert score["score"] == 1
+    assert [path for path, _ in server.asked] == ["/v1/score", "/v1/rerank"]
 
 
 @pytest.mark.parametrize("method", ["rerank", "embedding"])
@@ -370,7 +398,7 @@ def test_an_endpoint_by_name(server, tmp_path, monkeypatch):
     (tmp_path / "config/endpoints.yaml").write_text(
         f"small: {{provider: external, kind: reranker, model: m, url: '{server.url}/v1', key_env: SCORING_KEY}}\n"
     )
-    spec = {"name": "avert", "endpoint": "small", "method": "rerank", "api": "vllm"}
+    spec = {"name": "avert", "endpoint": "small", "method": "rerank", "api": "openai"}
     (score,) = load_scorer(spec, "c", "t").score([CITY], answers_to("Lyon", "Lyon, I am sure."))
     assert score["winner"] == {"group": "correct", "candidate": "Lyon"}
     kept = tmp_path / "results/judged/small/c/t.jsonl"

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 # Sentences from the end that are looked at, and what one counts against the one after it.
 SENTENCES = 4
 DECAY = 0.7
-# What a sentence that draws a conclusion counts more.
-CONCLUSION = 1.3
+# What a sentence that draws a conclusion counts more: so much that one plain sentence may follow it.
+CONCLUSION = 1.5
 # What a first sentence counts that says an option and nothing else: the answer first, and then why.
 LEAD = 1.0
 # A named option against one that shares all its words, or all its meaning, with the sentence.
@@ -194,8 +194,8 @@ class Options:
         return self._chosen(sentence, self._named(sentence))
 
     def _says_anew(self, sentence: str, first: int) -> bool:
-        """Whether a sentence draws a conclusion, takes back what came first, or says another option and nothing else."""
-        if not self.chosen(sentence):
+        """Whether a sentence names another option, and concludes with it, takes back the first, or says nothing else."""
+        if not self.chosen(sentence) - {first}:
             return False
         return bool(_CONCLUDES.search(sentence) or _TAKES_BACK.search(sentence)) or self._bare(sentence) not in (
             None,

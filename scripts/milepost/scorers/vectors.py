@@ -75,22 +75,32 @@ class VectorStore:
         Raises:
             ServerError: Vectors of another size than those before.
         """
+        missing = self.missing(texts)
+        if missing:
+            ask(missing, self.keep)
+        return self.get(texts)
+
+    def missing(self, texts: Sequence[str]) -> list[str]:
+        """The texts of which no vector is kept."""
+        return [text for text in texts if _hash(text) not in self._places]
+
+    def get(self, texts: Sequence[str]) -> Vectors:
+        """The vectors of texts, shape (n_texts, size); zeros where none is kept."""
         import numpy as np
 
-        hashes = [_hash(text) for text in texts]
-        missing = [text for text, key in zip(texts, hashes, strict=True) if key not in self._places]
-        if missing:
-            ask(missing, self._keep)
-        if not texts:
-            return np.zeros((0, 1), self._type)
         gathered = np.zeros((len(texts), self._size or 1), self._type)
-        for at, key in enumerate(hashes):
-            if key in self._places:
-                block, row = self._places[key]
-                gathered[at] = self._blocks[block][row]
+        for at, text in enumerate(texts):
+            place = self._places.get(_hash(text))
+            if place is not None:
+                gathered[at] = self._blocks[place[0]][place[1]]
         return gathered
 
-    def _keep(self, texts: Sequence[str], vectors: Any) -> None:
+    def keep(self, texts: Sequence[str], vectors: Any) -> None:
+        """Add the vectors of some texts.
+
+        Raises:
+            ServerError: They are of another size than those before.
+        """
         import numpy as np
 
         array = np.ascontiguousarray(vectors, dtype=self._type)

@@ -29,7 +29,10 @@ class EndpointSpec:
         model: Name that the server reports.
         kind: What it is asked: `chat`, `embedding` or `reranker`.
         revision: The user's word for the model's version.
-        url: Base address with `/v1`.
+        url: Base address with `/v1`; None for one that a tunnel leads to.
+        host: Where the tunnel leads.
+        port_file: File with the server's port on that host.
+        ssh_config: Configuration of the tunnel's ssh.
         key_env: Environment variable with the key.
         key_file: File with the key.
         serving: How many requests at once, and how long they may take.
@@ -41,6 +44,9 @@ class EndpointSpec:
     kind: str = "chat"
     revision: str | None = None
     url: str | None = None
+    host: str | None = None
+    port_file: Path | None = None
+    ssh_config: Path | None = None
     key_env: str | None = None
     key_file: Path | None = None
     serving: Serving = field(default_factory=lambda: Serving(gpus=0))
@@ -48,7 +54,9 @@ class EndpointSpec:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides its answers, for digests: who is asked where, as far as it can be seen from here."""
-        return {"url": self.url, "model": self.model, "revision": self.revision}
+        # The port behind a tunnel is another one after each start of the same server.
+        address = {"url": self.url} if self.url else {"host": self.host}
+        return {**address, "model": self.model, "revision": self.revision}
 
     def read_key(self) -> str:
         """The key.
@@ -135,6 +143,12 @@ def _parse(name: str, entry: Any) -> EndpointSpec:
     check(entry, f"endpoint_{provider}", where)
     if "key_env" in entry and "key_file" in entry:
         raise ConfigError(f"{where} names both key_env and key_file. Take one of them out.")
+    if ("url" in entry) == ("host" in entry) or ("host" in entry) != ("port_file" in entry):
+        raise ConfigError(f"{where} needs either a url, or a host and a port_file to tunnel to.")
+    if "ssh_config" in entry and "host" not in entry:
+        raise ConfigError(
+            f"{where} has an ssh_config, but no host to tunnel to. Take it out, or add host and port_file."
+        )
     served = ("concurrency", "request_timeout_s", "retries")
     return EndpointSpec(
         name=name,
@@ -142,11 +156,18 @@ def _parse(name: str, entry: Any) -> EndpointSpec:
         model=entry["model"],
         kind=entry.get("kind", "chat"),
         revision=entry.get("revision"),
-        url=entry["url"].rstrip("/"),
+        url=entry["url"].rstrip("/") if "url" in entry else None,
+        host=entry.get("host"),
+        port_file=_path(entry, "port_file"),
+        ssh_config=_path(entry, "ssh_config"),
         key_env=entry.get("key_env"),
-        key_file=Path(entry["key_file"]).expanduser() if "key_file" in entry else None,
+        key_file=_path(entry, "key_file"),
         serving=Serving(gpus=0, **{key: entry[key] for key in served if key in entry}),
     )
+
+
+def _path(entry: Mapping[str, Any], key: str) -> Path | None:
+    return Path(entry[key]).expanduser() if key in entry else None
 
 
 def _read_key_file(path: Path, name: str) -> str:

@@ -91,8 +91,15 @@ def spec_of(host, server, monkeypatch, name="far", **changes):
     return EndpointSpec("one", "external", given.pop("model", "their-model"), **given)
 
 
+def leads_to(host, port):
+    async def place():
+        return host, port
+
+    return place
+
+
 def make_tunnel(host, port):
-    return Tunnel("far", lambda: port, name="one", file="here", ssh_config=host / "config")
+    return Tunnel(leads_to("far", port), name="one", file="here", ssh_config=host / "config")
 
 
 def ssh_processes(host):
@@ -171,8 +178,9 @@ def test_many_connections_at_once_and_large_bodies(host, server):
 def test_a_killed_process_leaves_no_ssh_behind(host, server):
     code = (
         "import asyncio, sys\nfrom pathlib import Path\nfrom milepost.endpoints.tunnel import Tunnel\n"
+        "async def place():\n    return 'far', 9\n"
         "async def play():\n"
-        f"    async with Tunnel('far', lambda: 9, name='one', file='here', ssh_config=Path({str(host / 'config')!r})):\n"
+        f"    async with Tunnel(place, name='one', file='here', ssh_config=Path({str(host / 'config')!r})):\n"
         "        print('open', flush=True)\n        await asyncio.sleep(99)\n"
         "asyncio.run(play())\n"
     )
@@ -239,7 +247,7 @@ def test_a_host_that_says_nothing(host, monkeypatch):
         config.write_text(f"Host far\n  HostName 127.0.0.1\n  Port {silent.getsockname()[1]}\n")
 
         async def play():
-            async with Tunnel("far", lambda: 9, name="one", file="here", ssh_config=config):
+            async with Tunnel(leads_to("far", 9), name="one", file="here", ssh_config=config):
                 raise AssertionError("it opened")
 
         with pytest.raises(EndpointError, match=r"there was no way within 1 s\. Try `ssh far true` by hand"):

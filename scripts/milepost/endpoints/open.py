@@ -12,6 +12,7 @@ import aiohttp
 import orjson
 
 from milepost.endpoints import Endpoint
+from milepost.endpoints.shared import open_shared
 from milepost.endpoints.specs import ENDPOINTS, EndpointSpec
 from milepost.endpoints.tunnel import Tunnel, read_port
 from milepost.errors import EndpointError, did_you_mean
@@ -37,6 +38,10 @@ async def open_endpoint(spec: EndpointSpec) -> AsyncIterator[Endpoint]:
     Raises:
         EndpointError: Nobody answers, the key is refused, or another model answers; within 30 s, in one paragraph.
     """
+    if spec.provider == "shared":
+        async with open_shared(spec) as endpoint:
+            yield endpoint
+        return
     key = spec.read_key()
     if spec.url is not None:
         endpoint = Endpoint(url=spec.url, key=key, model=spec.model, name=spec.model)
@@ -64,10 +69,10 @@ async def open_tunnel(spec: EndpointSpec) -> AsyncIterator[tuple[Tunnel, str]]:
     assert host is not None
     assert port_file is not None
 
-    def port() -> int:
-        return read_port(port_file, spec.name)
+    async def place() -> tuple[str, int]:
+        return host, read_port(port_file, spec.name)
 
-    tunnel = Tunnel(host, port, name=spec.name, file=str(ENDPOINTS), ssh_config=spec.ssh_config)
+    tunnel = Tunnel(place, name=spec.name, file=str(ENDPOINTS), ssh_config=spec.ssh_config)
     async with tunnel as near:
         yield tunnel, f"http://127.0.0.1:{near}/v1"
 

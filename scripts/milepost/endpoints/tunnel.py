@@ -11,7 +11,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -60,20 +60,32 @@ class Tunnel:
     """A port of loopback that leads to another host's. Use it as an asynchronous context manager."""
 
     def __init__(
-        self, host: str, port: Callable[[], int], *, name: str, file: str, ssh_config: Path | None = None
+        self,
+        place: Callable[[], Awaitable[tuple[str | None, int]]],
+        *,
+        name: str,
+        file: str,
+        ssh_config: Path | None = None,
+        wait_s: float = WAIT_S,
+        failed: Callable[[], object] = lambda: None,
     ) -> None:
         """Describe it; nothing is started yet.
 
         Args:
-            host: Where ssh goes: a name, `user@name`, or an alias of ~/.ssh/config.
-            port: Asked each time that the tunnel is opened: the port of that host's loopback.
+            place: Asked each time that the tunnel is opened: where ssh goes (a name, `user@name`, or an alias of
+                ~/.ssh/config; None for this very host), and the port of that host's loopback.
             name: The endpoint's, for messages.
             file: Where the user can correct the host.
             ssh_config: Instead of the user's own.
+            wait_s: Seconds that a connection waits for a tunnel that is being opened again.
+            failed: Called when it could not be opened again, before the place is asked for anew.
         """
-        self.host = host
+        self.host: str | None = None
         self.starts = 0
-        self._port, self._name, self._file, self._ssh_config = port, name, file, ssh_config
+        self._place, self._name, self._file, self._ssh_config = place, name, file, ssh_config
+        self._wait_s, self._failure = wait_s, failed
+        self._near: int | None = None  # the server's port, if it is on this host
+        self._is_open, self._unfit = asyncio.Event(), asyncio.Event()
         self._group: ProcessGroup | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._carried: set[asyncio.Task[None]] = set()
@@ -110,24 +122,38 @@ class Tunnel:
         for task in self._carried:
             task.cancel()
         await asyncio.gather(*self._carried, return_exceptions=True)
-        if self._group is not None:
-            await self._group.stop()
+        await self._stop_ssh()
         self._watchdog.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def said(self) -> str:
         """What ssh said last."""
+        if not self._log.exists():
+            return ""
         return " ".join(last_lines(self._log, 1).split())
 
+    def reopen(self) -> None:
+        """What it leads to is not what was meant: ask anew where that is. Connections wait."""
+        self._is_open.clear()
+        self._unfit.set()
+
     async def _start(self) -> None:
-        """Start ssh and wait until it is through."""
-        port = self._port()
+        """Start ssh, if it takes one, and wait until it is through."""
+        self.host, port = await self._place()
+        self._near = port if self.host is None else None
+        if self.host is not None:
+            await self._start_ssh(self.host, port)
+        self.starts += 1
+        self._unfit.clear()
+        self._is_open.set()
+
+    async def _start_ssh(self, host: str, port: int) -> None:
         self._socket.unlink(missing_ok=True)
         self._log.write_bytes(b"")
         config = ["-F", str(self._ssh_config)] if self._ssh_config else []
         options = [word for option, value in OPTIONS.items() for word in ("-o", f"{option}={value}")]
         forward = ["-L", f"{self._socket}:127.0.0.1:{port}"]
-        command = ["ssh", *config, *options, "-N", "-T", *forward, "--", self.host]
+        command = ["ssh", *config, *options, "-N", "-T", *forward, "--", host]
         # No key of ours is for ssh, nor for the other host, should it be asked for variables.
         kept = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "SSH_AUTH_SOCK", "KRB5CCNAME", "TMPDIR")
         env = {name: value for name, value in os.environ.items() if name in kept}
@@ -135,10 +161,9 @@ class Tunnel:
             self._group = await ProcessGroup.start(command, env=env, log=self._log, watchdog=self._watchdog)
         except FileNotFoundError:
             raise EndpointError(
-                f"Endpoint {self._name!r}: there is no ssh on this host, and {self.host} is reached by a tunnel. Install it"
+                f"Endpoint {self._name!r}: there is no ssh on this host, and {host} is reached by a tunnel. Install it"
                 " (openssh-client), or load its module."
             ) from None
-        self.starts += 1
         try:
             async with asyncio.timeout(START_S):
                 while not await self._answers():
@@ -167,9 +192,16 @@ class Tunnel:
         """Open it again whenever it drops, with growing pauses while that fails."""
         failures = 0
         while True:
-            assert self._group is not None
-            await self._group.process.wait()
-            await self._group.stop()
+            ends = [asyncio.create_task(self._unfit.wait())]
+            if self._group is not None:
+                ends.append(asyncio.create_task(self._group.process.wait()))  # type: ignore[arg-type]
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for end in ends:
+                    end.cancel()
+            self._is_open.clear()
+            await self._stop_ssh()
             await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
             try:
                 await self._start()
@@ -177,7 +209,14 @@ class Tunnel:
             except EndpointError:
                 # Whoever asks meanwhile is told; the other host may be back in a minute.
                 failures += 1
-                await self._group.stop()
+                await asyncio.to_thread(self._failure)
+                self._unfit.set()
+                await self._stop_ssh()
+
+    async def _stop_ssh(self) -> None:
+        if self._group is not None:
+            await self._group.stop()
+            self._group = None
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one connection both ways until it ends."""
@@ -200,8 +239,11 @@ class Tunnel:
                     end.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(self._wait_s):
             while True:
+                await self._is_open.wait()
+                if self._near is not None:
+                    return await asyncio.open_connection("127.0.0.1", self._near)
                 with suppress(OSError):
                     return await asyncio.open_unix_connection(self._socket)
                 await asyncio.sleep(POLL_S)

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from milepost.containers import Containers
 from milepost.endpoints.gpus import check_visible
-from milepost.endpoints.shared import Place, identity_digest, write_private
+from milepost.endpoints.shared import Place, identity_digest, read_json, write_private
 from milepost.endpoints.specs import EndpointSpec
 from milepost.endpoints.vllm import VllmServer
 from milepost.errors import MilepostError
@@ -102,22 +102,11 @@ async def _serve(service: Service, lease: Lease) -> str:
             return _ending(told, keeper)
         start.result()
         account["start_s"] = round(time.monotonic() - begun, 3)
-        ready = time.monotonic()
         log.info("the server of endpoint %r answers after %.0f s", service.spec.name, account["start_s"])
-        record = {"attempt": service.attempt, "host": socket.gethostname(), "port": server.port, "kept": service.kept}
-        write_private(place.record, {**record, "identity": identity_digest(service.spec)})
         death = asyncio.create_task(server.died())
-        while not told.done():
-            await asyncio.wait([told, death, keeper], timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
-            if death.done():
-                raise death.result()
-            if keeper.done():
-                break
-            usage = await server.usage()
-            account |= {"up_s": round(time.monotonic() - ready, 3)}
-            account |= {name: usage[name] for name in ("requests", "busy_s") if name in usage}
-            if not service.kept and usage.get("idle_s", 0.0) > service.spec.idle_s:
-                stop("idle")
+        await _attend(service, server, [told, death, keeper], account, stop)
+        if death.done():
+            raise death.result()
         return _ending(told, keeper)
     finally:
         # Whoever comes now must not be sent here.
@@ -129,6 +118,34 @@ async def _serve(service: Service, lease: Lease) -> str:
         watchdog.close()
         account["end"] = told.result() if told.done() else "failed"
         _write_account(service, account)
+
+
+async def _attend(
+    service: Service,
+    server: VllmServer,
+    ends: list[asyncio.Future[Any]],
+    account: dict[str, Any],
+    stop: Callable[[str], None],
+) -> None:
+    """Show where the server is, and count what it is asked, until something ends it or nobody asks any more."""
+    place, ready = service.place, time.monotonic()
+    record = {
+        "attempt": service.attempt,
+        "host": socket.gethostname(),
+        "port": server.port,
+        "kept": service.kept,
+        "identity": identity_digest(service.spec),
+    }
+    while not any(end.done() for end in ends):
+        # Again where something has happened to it: nobody would find the server otherwise.
+        if read_json(place.record) != record:
+            write_private(place.record, record)
+        await asyncio.wait(ends, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+        usage = await server.usage()
+        account |= {"up_s": round(time.monotonic() - ready, 3)}
+        account |= {name: usage[name] for name in ("requests", "busy_s") if name in usage}
+        if not service.kept and usage.get("idle_s", 0.0) > service.spec.idle_s:
+            stop("idle")
 
 
 def _ending(told: asyncio.Future[str], keeper: asyncio.Task[None]) -> str:

@@ -131,7 +131,7 @@ class Client:
                 message = f"{type(error).__name__}: {error}"
                 failure = RequestError(AnswerError(type="connection", message=message), None, lasting=False)
             except orjson.JSONDecodeError as error:
-                message = f"the answer is not JSON: {error}{'; it holds NaN' if b'NaN' in content else ''}"
+                message = f"the answer is not JSON: {error}{'; it holds NaN' if b'NaN' in response.body else ''}"
                 failure = RequestError(AnswerError(type="server", message=message), 200, lasting=False)
             except ValueError as error:
                 failure = RequestError(AnswerError(type="server", message=str(error)), 200, lasting=False)

@@ -68,8 +68,11 @@ rule tabulate:
         curves={name: [ckpt.run, ckpt.step] for name, ckpt in CAMPAIGN.checkpoints.items()},
         titles={name: task.title for name, task in CAMPAIGN.tasks.items()},
         tables=config.get("tables"),
+        # Left from an earlier run that was asked for them, they would show its numbers beside new ones.
+        unwanted=[path for path in ("results/tables/scores.tex", "results/tables/scores.xlsx") if path not in TABLES],
     shell:
         """
+        rm -f {params.unwanted:q}
         python {input.script:q} --summaries results/summaries --compared results/tables --csv {output.scores:q} \
             --metrics {output.metrics:q} --markdown {output.markdown:q} --text {output.text:q} \
             --also {output.on_request:q} 2> >(tee {log:q} >&2)

@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-# Read when numpy is first imported. Its matrices are small here: the threads of a product would wait for each other far
-# longer than they work, on a busy host a hundred times longer.
+# Read when numpy is first imported. Its matrices are small here: on a busy host, the threads of a product would wait for
+# each other tens of times longer than they work.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from milepost.campaign import load_campaign

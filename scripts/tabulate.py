@@ -16,14 +16,12 @@ from milepost.tables import Curve, MetricRow, ScoreRow, metric_rows, read_table,
 from milepost.tables_to_read import comparison_table, coverage_table, metric_tables, score_table, trend_table
 from milepost.workbook import write_workbook
 
-ON_REQUEST = (".tex", ".xlsx")
-
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--summaries", required=True, type=Path, help="folder of {ckpt}/{task}.json")
     parser.add_argument("--compared", type=Path, help="folder of comparisons.csv and the files beside it, for marks")
-    parser.add_argument("--csv", help="write the headline scores here, long; old .tex and .xlsx beside it are removed")
+    parser.add_argument("--csv", help="write the headline scores here, long")
     parser.add_argument("--metrics", help="write every metric here, long")
     parser.add_argument("--markdown", help="write the tables to read here")
     parser.add_argument("--text", help="write the summary table for a terminal here")
@@ -53,7 +51,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     compared = [table for table in (comparison_table(comparisons), trend_table(trends)) if table.lines]
     if args.csv:
         write_table(args.csv, ScoreRow, rows)
-        remove_old_tables(Path(args.csv), args.also)
     if args.metrics:
         write_table(args.metrics, MetricRow, metrics)
     if args.markdown:
@@ -85,15 +82,6 @@ def read_summaries(folder: Path, campaign: Campaign) -> list[Summary]:
             "correct the folder."
         )
     return found
-
-
-def remove_old_tables(csv: Path, asked: Sequence[Path]) -> None:
-    """Remove what an earlier run wrote beside the CSV file and this one is not asked for: it shows other numbers."""
-    kept = {path.resolve() for path in asked}
-    for suffix in ON_REQUEST:
-        path = csv.with_suffix(suffix)
-        if path.resolve() not in kept:
-            path.unlink(missing_ok=True)
 
 
 def _write(path: str | Path, content: str) -> None:

@@ -412,21 +412,6 @@ def test_command(tmp_path, campaign):
     assert cells_of(tmp_path / "scores.xlsx")["scores.csv"]["E2"] == "Sums & more"
 
 
-def test_a_format_that_is_no_longer_asked_for_leaves_no_old_table(tmp_path, campaign):
-    write_record(tmp_path / "summaries/a-9/sums.json", {**summary(), "ckpt": "a-9"})
-    tex, xlsx, paper = (tmp_path / f"tables/{name}" for name in ("scores.tex", "scores.xlsx", "paper.tex"))
-    command = ["--summaries", str(tmp_path / "summaries"), "--csv", str(tmp_path / "tables/scores.csv"), "--also"]
-    tabulate.main([*command, str(tex), str(xlsx), str(paper)])
-    assert tex.exists()
-    assert xlsx.exists()
-    tabulate.main([*command, str(xlsx)])
-    assert not tex.exists()
-    assert xlsx.exists()
-    tabulate.main(command[:-1])
-    assert not xlsx.exists()
-    assert paper.exists()
-
-
 def test_no_summary_at_all_is_an_error(tmp_path, campaign):
     with pytest.raises(RecordError, match="holds no summary of this campaign"):
         tabulate.main(["--summaries", str(tmp_path)])

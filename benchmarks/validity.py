@@ -1,6 +1,9 @@
 """How often each scorer agrees with labels.
 
-python benchmarks/validity.py [--plot docs/images/validity.svg]
+python benchmarks/validity.py [--plot docs/images/validity.svg] [--judge ENDPOINT]
+
+With --judge, EQUATOR is among the methods: ENDPOINT is a name in config/endpoints.yaml of the current folder, and its
+replies are kept there, in results/judged.
 
 Prints Markdown tables for docs/validity.md. Two sets of labelled answers:
 - easy: free answers of three models to 30 questions in ten orders of their options, each labelled right or wrong. They
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import random
 import sys
@@ -26,8 +30,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from milepost.scorers.avert import Scorer  # noqa: E402 (the package is found from here)
+from milepost.errors import run_step  # noqa: E402 (the package is found from here)
+from milepost.scorers import Place  # noqa: E402
+from milepost.scorers.avert import Scorer  # noqa: E402
 from milepost.scorers.embedding import CosineSimilarity, MiniLM  # noqa: E402
+from milepost.scorers.equator import Scorer as Equator  # noqa: E402
+from milepost.scorers.equator_keys import Key  # noqa: E402
 from milepost.scorers.exact_match import Scorer as ExactMatch  # noqa: E402
 
 VIEWS = ("whole", "uncued", "prose")
@@ -46,6 +54,7 @@ class Labelled:
     cluster: str
     group: str
     """What R² is taken over: model and category."""
+    question: str
 
 
 def read_easy(folder: Path, view: str) -> tuple[list[Labelled], int]:
@@ -58,12 +67,15 @@ def read_easy(folder: Path, view: str) -> tuple[list[Labelled], int]:
     found, blank = [], 0
     for path in sorted(folder.glob("auto_eval-*.json")):
         model = path.stem.removeprefix("auto_eval-")
+        questions = {row["index"]: row["question"] for row in json.loads(path.read_text()).values()}
         for row in views.read(path):
             if not row[view].strip():
                 blank += 1
                 continue
-            group = f"{model} {row['category']}"
-            found.append(Labelled(row[view], row["options"], row["correct"], row["label"], str(row["question"]), group))
+            group, asked = f"{model} {row['category']}", row["question"]
+            found.append(
+                Labelled(row[view], row["options"], row["correct"], row["label"], str(asked), group, questions[asked])
+            )
     return found, blank
 
 
@@ -95,10 +107,10 @@ def make_places(seed: int = 0, items: int = 40) -> Iterator[tuple[str, Labelled]
         for label, said in ((True, right), (False, wrong)):
             for name, forms in SAYINGS.items():
                 text = draw.choice(forms).format(who=who, said=said, other=other)
-                yield name, Labelled(text, options, options.index(right), label, str(item), name)
+                yield name, Labelled(text, options, options.index(right), label, str(item), name, f"Where is {who}?")
         for name, forms in WRONG_SAYINGS.items():
             text = draw.choice(forms).format(who=who, right=right, other=other)
-            yield name, Labelled(text, options, options.index(right), False, str(item), name)
+            yield name, Labelled(text, options, options.index(right), False, str(item), name, f"Where is {who}?")
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,13 @@ class Judged:
     margins: np.ndarray
     """Of shape (n_answers,): above 0 for right; the larger, the surer."""
     right: np.ndarray
+    without: frozenset[int] = frozenset()
+    """Answers without a verdict: they are counted, and left out of the agreement."""
+
+    def part(self, rows: Sequence[int]) -> Judged:
+        """The same of some answers."""
+        without = frozenset(at for at, row in enumerate(rows) if row in self.without)
+        return Judged(self.margins[list(rows)], self.right[list(rows)], without)
 
 
 Method = Callable[[Sequence[Labelled]], Judged]
@@ -171,6 +190,20 @@ def avert(embed: MiniLM, **options: Any) -> Method:
     return judge
 
 
+def equator(judge: str) -> Method:
+    """An evaluator with the right option as its answer key."""
+
+    def run(rows: Sequence[Labelled]) -> Judged:
+        keys = {str(n): Key(str(n), row.question, row.options[row.correct]) for n, row in enumerate(rows)}
+        scorer = Equator(evaluators=[judge], answer_key="", keys=keys, place=Place("validity", "answers"))
+        found = [score["score"] for score in scorer.score(*records(rows))]
+        without = frozenset(n for n, score in enumerate(found) if score is None)
+        margins = np.array([(score or 0.0) - 0.5 for score in found])
+        return Judged(margins, np.array([score == 1 for score in found]), without)
+
+    return run
+
+
 def agreement(right: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Accuracy, balanced accuracy, precision, recall, F1 and Cohen's kappa."""
     hit, miss = (right & labels).sum(), (~right & labels).sum()
@@ -210,18 +243,24 @@ def interval(right: np.ndarray, labels: np.ndarray, clusters: np.ndarray) -> tup
 
 def print_table(title: str, rows: Sequence[Labelled], judged: dict[str, Judged], note: str = "") -> None:
     """One table: a line for each method."""
-    labels = np.array([row.label for row in rows])
-    clusters = np.array([row.cluster for row in rows])
-    print(f"\n{title}: {len(rows)} answers, {labels.mean():.0%} of them right{note}\n")
+    right = np.mean([row.label for row in rows])
+    print(f"\n{title}: {len(rows)} answers, {right:.0%} of them right{note}\n")
     print("| method | balanced accuracy [95 %] | accuracy | precision | recall | F1 | κ | R² |")
     print("|---|---|---|---|---|---|---|---|")
     for name, judge in judged.items():
-        low, high = interval(judge.right, labels, clusters)
-        numbers = agreement(judge.right, labels)
+        there = [n for n in range(len(rows)) if n not in judge.without]
+        if not there:
+            print(f"| {name} ({len(rows)} without a verdict) |{' |' * 7}")
+            continue
+        labels, clusters = (np.array([getattr(rows[n], what) for n in there]) for what in ("label", "cluster"))
+        verdicts, groups = judge.right[there], [rows[n].group for n in there]
+        low, high = interval(verdicts, labels, clusters)
+        numbers = agreement(verdicts, labels)
         cells = [f"{numbers['balanced']:.3f} [{low:.2f}, {high:.2f}]"]
         cells += [f"{numbers[key]:.3f}" for key in ("accuracy", "precision", "recall", "F1", "κ")]
-        cells += [f"{r_squared(judge.right, labels, [row.group for row in rows]):.2f}"]
-        print(f"| {name} | {' | '.join(cells)} |".replace("nan", "-"))
+        cells += [f"{r_squared(verdicts, labels, groups):.2f}"]
+        counted = f" ({len(judge.without)} without a verdict)" if judge.without else ""
+        print(f"| {name}{counted} | {' | '.join(cells)} |".replace("nan", "-"))
 
 
 def print_by_saying(rows: Sequence[Labelled], judged: dict[str, Judged]) -> None:
@@ -231,7 +270,10 @@ def print_by_saying(rows: Sequence[Labelled], judged: dict[str, Judged]) -> None
     print(f"\nAccuracy by the way of saying it\n\n| method | {' | '.join(names)} |\n|---{'|---' * len(names)}|")
     for name, judge in judged.items():
         agree = judge.right == labels
-        cells = [f"{agree[[row.group == saying for row in rows]].mean():.2f}" for saying in names]
+        cells = []
+        for saying in names:
+            there = [n for n, row in enumerate(rows) if row.group == saying and n not in judge.without]
+            cells.append(f"{agree[there].mean():.2f}" if there else "-")
         print(f"| {name} | {' | '.join(cells)} |")
 
 
@@ -263,6 +305,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Judge, and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plot", type=Path, help="where to draw the calibration of the margin (SVG or PNG)")
+    parser.add_argument(
+        "--judge", action="append", default=[], help="endpoint that marks as EQUATOR's evaluator; may be repeated"
+    )
     args = parser.parse_args(argv)
     with MiniLM() as embed:
         methods: dict[str, Method] = {
@@ -270,6 +315,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "SemScore": semscore(embed),
             "A-VERT, whole answer": avert(embed, reading="whole"),
             "A-VERT, statement": avert(embed, letters=True),
+            **{f"EQUATOR, {judge}": equator(judge) for judge in args.judge},
         }
         shared = os.environ.get("MILEPOST_SHARED")
         if shared is None:
@@ -281,7 +327,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if view == "uncued":
                 for model in sorted({row.group.split()[0] for row in rows}):
                     own = [n for n, row in enumerate(rows) if row.group.split()[0] == model]
-                    part = {name: Judged(j.margins[own], j.right[own]) for name, j in judged.items()}
+                    part = {name: j.part(own) for name, j in judged.items()}
                     print_table(f"easy, view uncued, {model}", [rows[n] for n in own], part)
                 if args.plot:
                     plot(args.plot, rows, {name: j for name, j in judged.items() if name.startswith("A-VERT")})
@@ -292,4 +338,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_step(main)

@@ -10,6 +10,7 @@ include: "rules/submission.smk"
 include: "rules/preflight.smk"
 include: "rules/prepare.smk"
 include: "rules/images.smk"
+include: "rules/endpoints.smk"
 include: "rules/evaluate.smk"
 include: "rules/score.smk"
 include: "rules/report.smk"
@@ -31,7 +32,12 @@ rule all:
         collect("results/equator/{task}", task=BY_ANSWER_KEY),
 
 
+onsuccess:
+    stop_shared_servers()
+
+
 onerror:
+    stop_shared_servers()
     # Earlier, it would take waiting jobs with it; the next run goes on with these checkpoints.
     remove_withdrawn_notes()
     if any(Path("results/summaries").glob("*/*.json")):

@@ -7,6 +7,7 @@ import shutil
 import socket
 import sys
 from base64 import urlsafe_b64decode
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -140,12 +141,18 @@ def scoring(wildcards):
     return CAMPAIGN.tasks[wildcards.task].scoring()
 
 
+@cache
+def endpoint_identity(name):
+    """Who answers at an endpoint. A shared one's files are looked at once, not for each checkpoint."""
+    return find_endpoint(name, "A scorer").identity
+
+
 def marking(wildcards):
     """What decides the scores by an answer key: the scorer's options, and who the evaluators are."""
     decides = scoring(wildcards)
     scorer = {key: value for key, value in decides["scorer"].items() if key != "label"}
     try:
-        who = {name: find_endpoint(name, f"Task {wildcards.task!r}").identity for name in scorer["evaluators"]}
+        who = {name: endpoint_identity(name) for name in scorer["evaluators"]}
     except MilepostError as error:
         raise WorkflowError(f"{type(error).__name__}: {error}") from None
     return {**decides, "scorer": scorer, "evaluators": who}

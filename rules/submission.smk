@@ -1,12 +1,28 @@
-# What a run would submit, and what SLURM refused. No rules here.
+# What a run would submit, what SLURM refused, and the servers that its jobs share. No rules here.
+import subprocess
+
 from snakemake.iocontainers import Wildcards
 from snakemake.logging import logger
 
+from milepost.endpoints.shared import SBATCH, sbatch_options
+from milepost.endpoints.specs import load_endpoints
 from milepost.submission import explain_refusals
 
-LOOKS = {"preflight", "plan", "preview_prompts", "list_evals", "prefetch"}
+LOOKS = {"preflight", "plan", "preview_prompts", "list_evals", "prefetch", "check_endpoint", "stop_servers"}
 # What SLURM is asked for.
-SUBMITTED = {"slurm_account", "slurm_partition", "constraint", "gpu", "gpu_model", "gres", "mem_mb", "runtime"}
+SUBMITTED = {
+    "slurm_account",
+    "slurm_partition",
+    "constraint",
+    "gpu",
+    "gpu_model",
+    "gres",
+    "mem_mb",
+    "runtime",
+    "cpus_per_task",
+}
+# Endpoints that this campaign serves for many of its jobs.
+SHARED = [spec for spec in load_endpoints().values() if spec.provider == "shared"]
 # Before this look takes the lock itself.
 LOCKED = IS_MAIN and any(Path(".snakemake/locks").glob("*"))
 
@@ -74,3 +90,15 @@ def submission(wildcards):
         "jobs": list(jobs.values()),
     }
     return json.dumps(told, default=str)
+
+
+def hand_down_resources(step):
+    """Tell the jobs with which resources one of them starts a shared server: those that the profile gives to this rule."""
+    if SHARED and IS_MAIN and workflow.executor_plugin is not None and workflow.executor_plugin.name == "slurm":
+        os.environ[SBATCH] = json.dumps(sbatch_options(attempts_of(step, {})[0]))
+
+
+def stop_shared_servers():
+    """A campaign that is over needs none of its servers. Without this, they would end when nobody asks for a while."""
+    if SHARED and IS_MAIN and not workflow.dryrun:
+        subprocess.run([sys.executable, CODE / "scripts" / "stop_servers.py", "--but-kept"], check=False)

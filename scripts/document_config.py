@@ -20,7 +20,7 @@ A campaign is a folder with `config/`: what to evaluate. Where it runs (partitio
 
 - `config.yaml`: which tasks, and how models are served
 - `checkpoints.tsv`: which checkpoints, one a row
-- `endpoints.yaml`: servers that somebody else runs, if there are any
+- `endpoints.yaml`: servers that somebody else runs, and models that many jobs share, if there are any
 - `tasks/`: one file for each task, named as the task
 
 Everything is checked before anything runs. A key that is not in these tables is an error, and the message names the
@@ -29,7 +29,15 @@ nearest one that is.
 This file is written by `make docs` from `config/schemas/`: change the descriptions there.
 """
 # In the order in which a reader needs them; the scorers follow.
-SCHEMAS_FIRST = ("config", "model_profile", "checkpoint", "endpoint_external", "task_native", "task_nemo")
+SCHEMAS_FIRST = (
+    "config",
+    "model_profile",
+    "checkpoint",
+    "endpoint_external",
+    "endpoint_shared",
+    "task_native",
+    "task_nemo",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

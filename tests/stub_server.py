@@ -73,8 +73,19 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def do_GET(self) -> None:
-        """Models and health."""
-        if self.allowed():
+        """Models and health, and what the guard answers itself."""
+        path, _, nonce = self.path.partition("?")
+        if path == "/milepost/proof":
+            self.reply(
+                200, {"proof": hmac.new(os.environ["VLLM_API_KEY"].encode(), nonce.encode(), "sha256").hexdigest()}
+            )
+        elif not self.allowed():
+            return
+        elif path == "/milepost/usage":
+            self.reply(
+                200, {"requests": self.server.asked, "busy_s": 0.0, "idle_s": time.monotonic() - self.server.last}
+            )
+        else:
             self.reply(200, {"data": [{"id": name} for name in ARGS.served_model_name]})
 
     def do_POST(self) -> None:
@@ -82,6 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self.allowed():
             return
+        self.server.asked, self.server.last = self.server.asked + 1, time.monotonic()
         asked = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
         subject = asked.partition("\n")[0]
         log("ASK", CKPT, subject, f"seed={body.get('seed')}")
@@ -106,6 +118,7 @@ class Server(ThreadingHTTPServer):
 
     request_queue_size = 256
     daemon_threads = True
+    asked, last = 0, time.monotonic()
 
 
 if ARGS.module is None:

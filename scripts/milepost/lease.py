@@ -51,7 +51,7 @@ class Lease:
 
     def held(self) -> bool:
         """Whether the file still names this holder."""
-        return bool(_read(self.path).get("nonce") == self.owner["nonce"])
+        return bool(read_lease(self.path).get("nonce") == self.owner["nonce"])
 
     def release(self) -> None:
         """Give the lease back."""
@@ -79,11 +79,11 @@ def acquire(path: Path, say: Callable[[str], None], stale_s: float = STALE_S) ->
     while True:
         if _create(path, owner):
             return Lease(path, owner), None
-        holder = _read(path)
-        age = _age(path)
+        holder = read_lease(path)
+        age = file_age(path)
         if age is None:
             continue  # it was given back just now
-        if age >= stale_s or _has_ended(holder):
+        if age >= stale_s or has_ended(holder):
             if _take_over(path, holder, owner):
                 return Lease(path, owner), holder.get("content")
             continue
@@ -127,7 +127,8 @@ def started(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
-def _has_ended(holder: dict[str, Any]) -> bool:
+def has_ended(holder: dict[str, Any]) -> bool:
+    """Whether the holder of a lease is known to be gone: its process on this very host, or its SLURM job."""
     here = _this_process()
     if all(holder.get(key) == here[key] for key in ("host", "boot", "namespace")):
         return started(int(holder.get("pid", 0))) != holder.get("started")
@@ -174,14 +175,14 @@ def _create(path: Path, owner: dict[str, Any]) -> bool:
 
 def _take_over(path: Path, holder: dict[str, Any], owner: dict[str, Any]) -> bool:
     """Put a dead holder's file aside; only one of several successors gets it."""
-    if _read(path).get("nonce") != holder.get("nonce"):
+    if read_lease(path).get("nonce") != holder.get("nonce"):
         return False
     aside = path.with_name(f"{path.name}.{owner['nonce']}.dead")
     try:
         os.rename(path, aside)
     except FileNotFoundError:
         return False
-    if _read(aside).get("nonce") != holder.get("nonce"):
+    if read_lease(aside).get("nonce") != holder.get("nonce"):
         # Another successor was quicker and this was its lease: give it back.
         try:
             os.link(aside, path)
@@ -200,7 +201,7 @@ def _beaten(path: Path) -> float:
         return 0.0
 
 
-def _age(path: Path) -> float | None:
+def file_age(path: Path) -> float | None:
     """Seconds since the last beat by the clock of the file system, so that hosts' clocks may differ."""
     probe = path.with_name(f"{path.name}.{uuid.uuid4().hex}.now")
     probe.touch()
@@ -212,7 +213,8 @@ def _age(path: Path) -> float | None:
         probe.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_lease(path: Path) -> dict[str, Any]:
+    """Who holds a lease; nothing if nobody does."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -91,7 +91,8 @@ def check_environments(campaign: Campaign) -> Iterator[Check]:
     needed = {
         "vllm": bare or containers.vllm is None,
         "nemo": bool(campaign.named("nemo")) and (bare or containers.nemo is None),
-        "semantic": "avert" in scorers,
+        "semantic": bool({"avert", "equator"} & scorers),
+        "equator": "equator" in scorers,
     }
     there = []
     for name in [name for name, wanted in needed.items() if wanted]:

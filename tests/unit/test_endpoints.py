@@ -124,7 +124,7 @@ def test_whoever_is_another_is_not_asked(monkeypatch, options, message):
     ],
 )
 def test_nobody_answers_is_said_in_time(monkeypatch, url, message):
-    monkeypatch.setattr(open_module, "LIMIT_S", 2 * open_module.TRY_S + 1)
+    monkeypatch.setattr(open_module.verify, "__defaults__", (1.0,))
     write(one={**HOSTED, "url": url})
     begun = time.monotonic()
 
@@ -179,7 +179,14 @@ def test_one_question_of_its_kind(monkeypatch, kind, path):
     ("entry", "kind", "message"),
     [
         ({**HOSTED, "provider": "openai"}, ConfigError, "the provider is 'openai'. Providers: external"),
-        ({"provider": "external", "model": "m"}, ConfigError, "lacks the key 'url'"),
+        ({"provider": "external", "model": "m"}, ConfigError, "needs either a url, or a host and a port_file"),
+        ({**HOSTED, "host": "h", "port_file": "p"}, ConfigError, "needs either a url, or a host"),
+        ({**HOSTED, "ssh_config": "c"}, ConfigError, "has an ssh_config, but no host"),
+        (
+            {"provider": "external", "model": "m", "host": "-oProxyCommand=x", "port_file": "p"},
+            ConfigError,
+            "host is wrong",
+        ),
         ({**HOSTED, "keyenv": "x"}, UnknownKeyError, "unknown key 'keyenv'.*Did you mean 'key_env'"),
         ({**HOSTED, "key_env": "A", "key_file": "b"}, ConfigError, "both key_env and key_file"),
         ({**HOSTED, "url": "http://host/v1/chat/completions"}, ConfigError, "up to `/v1` and no further"),

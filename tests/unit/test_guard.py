@@ -1,4 +1,6 @@
 import asyncio
+import hmac
+import json
 
 import pytest
 
@@ -95,3 +97,44 @@ def test_without_a_key_nothing_is_served(monkeypatch):
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
     with pytest.raises(KeyError):
         Guard(None)
+
+
+def test_it_shows_that_it_knows_the_key_and_gives_nothing_else_away(guard):
+    nonce = b"0123456789abcdef" * 2
+    start, body = call(guard, type="http", method="GET", path="/milepost/proof", query_string=nonce)
+    assert start["status"] == 200
+    assert json.loads(body["body"]) == {"proof": hmac.new(KEY.encode(), nonce, "sha256").hexdigest()}
+    for query in (b"", b"x" * 32, nonce.upper(), nonce + b"0", nonce + b"\n"):
+        start, _ = call(guard, type="http", method="GET", path="/milepost/proof", query_string=query)
+        assert start["status"] == 401
+    assert call(guard, type="websocket", path="/milepost/proof", query_string=nonce)[0]["type"] == "websocket.close"
+
+
+def test_it_counts_what_is_asked_and_for_how_long(guard):
+    async def slow(scope, receive, send):
+        await asyncio.sleep(0.2)
+        await send({"type": "passed"})
+
+    guard.app = slow
+
+    async def play():
+        async def ask(method, **scope):
+            async def send(message):
+                sent.append(message)
+
+            await guard(
+                {"type": "http", "method": method, "path": "/v1/embeddings", "headers": [RIGHT], **scope}, None, send
+            )
+
+        sent = []
+        await asyncio.gather(ask("POST"), ask("POST"), ask("GET"), ask("POST", headers=[]))
+        await asyncio.sleep(0.1)
+        sent.clear()
+        await ask("GET", path="/milepost/usage")
+        return json.loads(sent[1]["body"])
+
+    usage = asyncio.run(play())
+    assert usage["requests"] == 2
+    assert 0.2 <= usage["busy_s"] < 0.3, "two at once are busy once"
+    assert 0.1 <= usage["idle_s"] < 0.3
+    assert call(guard, type="http", method="GET", path="/milepost/usage")[0]["status"] == 401

@@ -194,8 +194,8 @@ def test_a_full_disk_is_an_error_and_the_lease_stays_whole(path, said, monkeypat
 def try_once(path):
     """What `acquire` does with a lease that is free or dead, without its waiting: threads share a process's id."""
     owner = {**lease_module._this_process(), "nonce": os.urandom(8).hex()}
-    holder = lease_module._read(path)
-    age = lease_module._age(path)
+    holder = lease_module.read_lease(path)
+    age = lease_module.file_age(path)
     if age is None:
         return lease_module.Lease(path, owner) if lease_module._create(path, owner) else None
     return lease_module.Lease(path, owner) if age > 90 and lease_module._take_over(path, holder, owner) else None

@@ -12,12 +12,15 @@ import aiohttp
 import orjson
 
 from milepost.endpoints import Endpoint
+from milepost.endpoints.shared import open_shared
 from milepost.endpoints.specs import ENDPOINTS, EndpointSpec
+from milepost.endpoints.tunnel import Tunnel, read_port
 from milepost.errors import EndpointError, did_you_mean
 
 LIMIT_S = 30.0  # until it is said what is wrong
 TRY_S = 8.0
 PAUSE_S = 1.0
+ATTEMPT_S = 4.0  # for what a tunnel leads to: opening it took its time
 SHOWN = 8
 # Answers of servers that list no models.
 NO_LIST = (404, 405, 501)
@@ -35,10 +38,43 @@ async def open_endpoint(spec: EndpointSpec) -> AsyncIterator[Endpoint]:
     Raises:
         EndpointError: Nobody answers, the key is refused, or another model answers; within 30 s, in one paragraph.
     """
-    assert spec.url is not None
-    endpoint = Endpoint(url=spec.url, key=spec.read_key(), model=spec.model, name=spec.model)
-    await verify(endpoint, spec)
-    yield endpoint
+    if spec.provider == "shared":
+        async with open_shared(spec) as endpoint:
+            yield endpoint
+        return
+    key = spec.read_key()
+    if spec.url is not None:
+        endpoint = Endpoint(url=spec.url, key=key, model=spec.model, name=spec.model)
+        await verify(endpoint, spec)
+        yield endpoint
+        return
+    async with open_tunnel(spec) as (tunnel, url):
+        endpoint = Endpoint(url=url, key=key, model=spec.model, name=spec.model)
+        try:
+            await verify(endpoint, spec, ATTEMPT_S)
+        except EndpointError as error:
+            if "open failed" in tunnel.said():
+                raise EndpointError(
+                    f"Endpoint {spec.name!r}: nobody listens on the port that {spec.port_file} names, on {spec.host}. The"
+                    " server has ended or not begun: ask whoever runs it."
+                ) from None
+            raise EndpointError(f"{error} (Reached through the tunnel to {spec.host}.)") from None
+        yield endpoint
+
+
+@asynccontextmanager
+async def open_tunnel(spec: EndpointSpec) -> AsyncIterator[tuple[Tunnel, str]]:
+    """The tunnel to an endpoint's host, and the address of its end here."""
+    host, port_file = spec.host, spec.port_file
+    assert host is not None
+    assert port_file is not None
+
+    async def place() -> tuple[str, int]:
+        return host, read_port(port_file, spec.name)
+
+    tunnel = Tunnel(place, name=spec.name, file=str(ENDPOINTS), ssh_config=spec.ssh_config)
+    async with tunnel as near:
+        yield tunnel, f"http://127.0.0.1:{near}/v1"
 
 
 class External:
@@ -73,15 +109,20 @@ class External:
             self._open = None
 
 
-async def verify(endpoint: Endpoint, spec: EndpointSpec) -> None:
+async def verify(endpoint: Endpoint, spec: EndpointSpec, patience_s: float = LIMIT_S - 2 * TRY_S) -> None:
     """See that the server is the one that was named, by the names of models that it reports.
+
+    Args:
+        endpoint: The server.
+        spec: What it should be.
+        patience_s: Seconds for which one that does not answer is asked again. One more look, and a question where a
+            server lists no models, take a further 16 s at most.
 
     Raises:
         EndpointError: It is not, or it cannot be told within 30 s.
     """
     loop = asyncio.get_running_loop()
-    # The last look at its list, and a question in place of one, have their time after it.
-    deadline = loop.time() + LIMIT_S - 2 * TRY_S
+    deadline = loop.time() + patience_s
     while True:
         try:
             status, body = await _send("GET", "/models", endpoint)

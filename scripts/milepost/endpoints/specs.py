@@ -12,9 +12,25 @@ from typing import Any
 
 from milepost.campaign import NAME, Checkpoint, Serving, check, parse_step, read_yaml
 from milepost.errors import ConfigError, EndpointError, did_you_mean
+from milepost.identity import identify
 
 ENDPOINTS = Path("config/endpoints.yaml")
-PROVIDERS = ("external",)
+PROVIDERS = ("external", "shared")
+# vLLM options that all models of a kind need, and those that a family needs on top.
+KINDS: dict[str, dict[str, Any]] = {"chat": {}, "embedding": {"runner": "pooling"}, "reranker": {"runner": "pooling"}}
+PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen3_embedding": ("embedding", {}),
+    "qwen3_reranker": (
+        "reranker",
+        {
+            "hf-overrides": {
+                "architectures": ["Qwen3ForSequenceClassification"],
+                "classifier_from_token": ["no", "yes"],
+                "is_original_qwen3_reranker": True,
+            }
+        },
+    ),
+}
 # What servers that want no key are given: clients of OpenAI's interface send it, too.
 NO_KEY = "EMPTY"
 
@@ -29,10 +45,14 @@ class EndpointSpec:
         model: Name that the server reports.
         kind: What it is asked: `chat`, `embedding` or `reranker`.
         revision: The user's word for the model's version.
-        url: Base address with `/v1`.
+        url: Base address with `/v1`; None for one that a tunnel leads to.
+        host: Where the tunnel leads.
+        port_file: File with the server's port on that host.
+        ssh_config: Configuration of the tunnel's ssh.
         key_env: Environment variable with the key.
         key_file: File with the key.
-        serving: How many requests at once, and how long they may take.
+        serving: How many requests at once, and how long they may take; of a shared one, how it is served.
+        idle_s: Seconds without a question after which a shared one ends.
     """
 
     name: str
@@ -41,14 +61,26 @@ class EndpointSpec:
     kind: str = "chat"
     revision: str | None = None
     url: str | None = None
+    host: str | None = None
+    port_file: Path | None = None
+    ssh_config: Path | None = None
     key_env: str | None = None
     key_file: Path | None = None
     serving: Serving = field(default_factory=lambda: Serving(gpus=0))
+    idle_s: float = 600.0
 
     @property
     def identity(self) -> dict[str, Any]:
         """What decides its answers, for digests: who is asked where, as far as it can be seen from here."""
-        return {"url": self.url, "model": self.model, "revision": self.revision}
+        if self.provider == "shared":
+            return {"kind": self.kind, **identify(self.as_checkpoint())["identity"]}
+        # The port behind a tunnel is another one after each start of the same server.
+        address = {"url": self.url} if self.url else {"host": self.host}
+        return {**address, "model": self.model, "revision": self.revision}
+
+    def as_checkpoint(self) -> Checkpoint:
+        """A shared one as its server takes it."""
+        return Checkpoint(self.name, self.model, self.revision, None, None, 1, self.serving)
 
     def read_key(self) -> str:
         """The key.
@@ -133,8 +165,16 @@ def _parse(name: str, entry: Any) -> EndpointSpec:
             f"{did_you_mean(str(provider), PROVIDERS)} config/README.md describes their keys."
         )
     check(entry, f"endpoint_{provider}", where)
+    if provider == "shared":
+        return _parse_shared(name, entry, where)
     if "key_env" in entry and "key_file" in entry:
         raise ConfigError(f"{where} names both key_env and key_file. Take one of them out.")
+    if ("url" in entry) == ("host" in entry) or ("host" in entry) != ("port_file" in entry):
+        raise ConfigError(f"{where} needs either a url, or a host and a port_file to tunnel to.")
+    if "ssh_config" in entry and "host" not in entry:
+        raise ConfigError(
+            f"{where} has an ssh_config, but no host to tunnel to. Take it out, or add host and port_file."
+        )
     served = ("concurrency", "request_timeout_s", "retries")
     return EndpointSpec(
         name=name,
@@ -142,11 +182,40 @@ def _parse(name: str, entry: Any) -> EndpointSpec:
         model=entry["model"],
         kind=entry.get("kind", "chat"),
         revision=entry.get("revision"),
-        url=entry["url"].rstrip("/"),
+        url=entry["url"].rstrip("/") if "url" in entry else None,
+        host=entry.get("host"),
+        port_file=_path(entry, "port_file"),
+        ssh_config=_path(entry, "ssh_config"),
         key_env=entry.get("key_env"),
-        key_file=Path(entry["key_file"]).expanduser() if "key_file" in entry else None,
+        key_file=_path(entry, "key_file"),
         serving=Serving(gpus=0, **{key: entry[key] for key in served if key in entry}),
     )
+
+
+def _parse_shared(name: str, entry: Mapping[str, Any], where: str) -> EndpointSpec:
+    preset_kind, preset = PRESETS[entry["preset"]] if "preset" in entry else (None, {})
+    kind = entry.get("kind", preset_kind or "chat")
+    if preset_kind not in (None, kind):
+        raise ConfigError(f"{where}: the preset {entry['preset']!r} is for kind {preset_kind!r}, not {kind!r}.")
+    given = {option.replace("_", "-"): value for option, value in entry.get("vllm_args", {}).items()}
+    options = ("gpus", "env", "concurrency", "start_timeout_s", "request_timeout_s", "retries")
+    serving = Serving(
+        vllm_args={**KINDS[kind], **preset, **given}, **{key: entry[key] for key in options if key in entry}
+    )
+    return EndpointSpec(
+        name=name,
+        provider="shared",
+        model=entry["model"],
+        kind=kind,
+        revision=entry.get("revision"),
+        ssh_config=_path(entry, "ssh_config"),
+        serving=serving,
+        idle_s=entry.get("idle_s", 600.0),
+    )
+
+
+def _path(entry: Mapping[str, Any], key: str) -> Path | None:
+    return Path(entry[key]).expanduser() if key in entry else None
 
 
 def _read_key_file(path: Path, name: str) -> str:

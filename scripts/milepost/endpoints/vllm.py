@@ -58,6 +58,7 @@ class VllmServer:
         *,
         containers: Containers | None = None,
         model: Path | None = None,
+        known_as: tuple[str, str] | None = None,
     ) -> None:
         """Choose its port, key and name; nothing is started yet.
 
@@ -67,18 +68,20 @@ class VllmServer:
             watchdog: Ends it, should this process die.
             containers: Whether it runs in an image, and what goes in.
             model: A copy of the model's folder to serve from, instead of where it lies.
+            known_as: Key and served name, where others know them already; random ones otherwise.
         """
         self.ckpt = ckpt
         self.log = log
         self._containers = containers or Containers()
         self._watchdog = watchdog
         self._group: ProcessGroup | None = None
-        port = free_port()
+        self.port = port = free_port()
+        key, served = known_as or (secrets.token_urlsafe(32), f"{ckpt.name}-{secrets.token_hex(8)}")
         self._origin = f"http://127.0.0.1:{port}"
         self.endpoint = Endpoint(
             url=f"{self._origin}/v1",
-            key=secrets.token_urlsafe(32),
-            model=f"{ckpt.name}-{secrets.token_hex(8)}",
+            key=key,
+            model=served,
             name=ckpt.name,
         )
         self._folder = folder = model or find_model(ckpt)
@@ -194,6 +197,18 @@ class VllmServer:
                 return f"vllm-{(await response.json())['version']}"
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError):
             return "unknown"
+
+    async def usage(self) -> dict[str, Any]:
+        """How long and how often it was asked, as its guard counts; nothing where it does not say."""
+        key = {"Authorization": f"Bearer {self.endpoint.key}"}
+        try:
+            async with (
+                self._session() as session,
+                session.get(f"{self._origin}/milepost/usage", headers=key) as response,
+            ):
+                return dict(await response.json()) if response.status == 200 else {}
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, TypeError):
+            return {}
 
     async def died(self) -> ServerError:
         """Return, with its last lines, when the server has died; within two seconds of its death."""

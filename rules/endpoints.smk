@@ -1,0 +1,54 @@
+# Servers that many jobs ask. A job that needs one starts it by itself; these rules are for people.
+SERVED = config.get("endpoint")
+
+
+localrules:
+    check_endpoint,
+    stop_servers,
+
+
+rule check_endpoint:
+    """Ask endpoints one small question each, and say what is wrong (--config endpoint=NAME: only this one)."""
+    input:
+        script=script("check_endpoint.py"),
+    log:
+        "logs/check_endpoint.log",
+    retries: 0  # a second look would find the same
+    params:
+        endpoint=["--endpoint", SERVED] if SERVED else [],
+    shell:
+        """
+        python {input.script:q} {params.endpoint:q} 2>&1 | tee {log:q}
+        """
+
+
+rule serve_shared:
+    """Serve a shared endpoint until told to end, also for others than this campaign (--config endpoint=NAME)."""
+    input:
+        script=script("serve_shared.py"),
+    log:
+        "logs/serve_shared.log",
+    retries: 0
+    resources:
+        gpu=next((spec.serving.gpus for spec in SHARED if spec.name == SERVED), 0),
+    params:
+        endpoint=SERVED or "",
+    shell:
+        """
+        python {input.script:q} --endpoint {params.endpoint:q} --kept 2>&1 | tee {log:q}
+        """
+
+
+rule stop_servers:
+    """End the servers that this campaign's jobs share, at once, and those of serve_shared."""
+    input:
+        script=script("stop_servers.py"),
+    log:
+        "logs/stop_servers.log",
+    shell:
+        """
+        python {input.script:q} 2>&1 | tee {log:q}
+        """
+
+
+hand_down_resources(rules.serve_shared.rule)

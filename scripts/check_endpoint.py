@@ -1,0 +1,57 @@
+"""Ask an endpoint of config/endpoints.yaml one small question, and say what is wrong if it is not answered."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from milepost.endpoints.open import open_endpoint, probe
+from milepost.endpoints.specs import ENDPOINTS, EndpointSpec, find_endpoint, load_endpoints
+from milepost.errors import EndpointError, MilepostError, run_step
+from milepost.processes import end_with_snakemake
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--endpoint", nargs="*", default=[], help="names in config/endpoints.yaml; all external ones if none"
+    )
+    args = parser.parse_args(argv)
+    end_with_snakemake()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    chosen = [find_endpoint(name, "check_endpoint") for name in args.endpoint]
+    # A shared one is started by a look at it: that has to be asked for by name.
+    specs = chosen or [spec for spec in load_endpoints().values() if spec.provider == "external"]
+    if not specs:
+        raise EndpointError(
+            f"{ENDPOINTS} names no external endpoint, so there is nothing to check. config/README.md says how."
+        )
+    problems = [problem for spec in specs if (problem := check(spec))]
+    if problems:
+        raise EndpointError(" ".join(problems) if len(problems) == 1 else "\n".join(["", *problems]))
+
+
+def check(spec: EndpointSpec) -> str | None:
+    """Ask one question; what is wrong, if anything is."""
+
+    async def ask() -> tuple[float, float]:
+        begun = time.monotonic()
+        async with open_endpoint(spec) as endpoint:
+            return time.monotonic() - begun, await probe(endpoint, spec)
+
+    try:
+        opened_s, answered_s = asyncio.run(ask())
+    except MilepostError as error:
+        return str(error)
+    print(
+        f"endpoint {spec.name}: ok. It is {spec.model}, of kind {spec.kind}; opened within {opened_s:.1f} s, and one question"
+        f" was answered within {answered_s:.2f} s."
+    )
+    return None
+
+
+if __name__ == "__main__":
+    run_step(main)

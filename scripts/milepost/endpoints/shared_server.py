@@ -1,0 +1,196 @@
+"""A shared endpoint's server: served until nobody asks, until it is told to end, or until its walltime is nearly over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from milepost.containers import Containers
+from milepost.endpoints.gpus import check_visible
+from milepost.endpoints.shared import Place, identity_digest, read_json, write_private
+from milepost.endpoints.specs import EndpointSpec
+from milepost.endpoints.vllm import VllmServer
+from milepost.errors import MilepostError
+from milepost.lease import BEAT_S, Lease, acquire
+from milepost.ledger import append_line
+from milepost.processes import Watchdog
+from milepost.records import LedgerLine
+from milepost.walltime import MARGIN_S, near_the_end
+
+log = logging.getLogger("milepost")
+POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """How a shared endpoint is served.
+
+    Attributes:
+        spec: The endpoint.
+        place: Its folder, key and name.
+        attempt: Names this server in the record.
+        kept: Whether it stays when nobody asks and when the campaign ends.
+        containers: Whether vLLM runs in an image.
+        margin_s: Seconds before the end of its walltime at which it ends itself.
+    """
+
+    spec: EndpointSpec
+    place: Place
+    attempt: str
+    kept: bool = False
+    containers: Containers = field(default_factory=Containers)
+    margin_s: float = MARGIN_S
+
+
+def serve(service: Service) -> str:
+    """Serve until the end; why it came.
+
+    Raises:
+        MilepostError: The server did not start, or died. The jobs that wait for it are told.
+    """
+    place = service.place
+    place.failed.unlink(missing_ok=True)
+    lease, dead = acquire(place.lease, log.info)
+    try:
+        if dead:
+            append_line(place.folder, {**dead, "end": "killed"})  # type: ignore[typeddict-item]
+        return asyncio.run(_serve(service, lease))
+    except MilepostError as error:
+        write_private(place.failed, {"attempt": service.attempt, "error": str(error)})
+        raise
+    finally:
+        if lease.held():
+            place.record.unlink(missing_ok=True)
+        lease.release()
+
+
+async def _serve(service: Service, lease: Lease) -> str:
+    place = service.place
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[str] = loop.create_future()
+
+    def stop(why: str) -> None:
+        if not told.done():
+            told.set_result(why)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number.name)
+    account = _account(service)
+    watchdog = Watchdog()
+    server = VllmServer(
+        service.spec.as_checkpoint(), place.log, watchdog, containers=service.containers, known_as=(place.key, place.model)
+    )  # fmt: skip
+    begun = time.monotonic()
+    keeper = asyncio.create_task(_keep(lease, account))
+    clock: asyncio.Future[Any] = asyncio.gather(_watch_walltime(service.margin_s, stop), _watch_stop(place, stop))
+    death: asyncio.Task[Any] | None = None
+    try:
+        check_visible(service.spec.as_checkpoint())
+        start = asyncio.create_task(server.start())
+        ends: list[asyncio.Future[Any]] = [start, told, keeper]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            start.cancel()
+            await asyncio.gather(start, return_exceptions=True)
+            return _ending(told, keeper)
+        start.result()
+        account["start_s"] = round(time.monotonic() - begun, 3)
+        log.info("the server of endpoint %r answers after %.0f s", service.spec.name, account["start_s"])
+        death = asyncio.create_task(server.died())
+        await _attend(service, server, [told, death, keeper], account, stop)
+        if death.done():
+            raise death.result()
+        return _ending(told, keeper)
+    finally:
+        # Whoever comes now must not be sent here.
+        place.record.unlink(missing_ok=True)
+        beside: list[asyncio.Future[Any]] = [keeper, clock, *([death] if death else [])]
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(server.stop(), *beside, return_exceptions=True)
+        watchdog.close()
+        account["end"] = told.result() if told.done() else "failed"
+        _write_account(service, account)
+
+
+async def _attend(
+    service: Service,
+    server: VllmServer,
+    ends: list[asyncio.Future[Any]],
+    account: dict[str, Any],
+    stop: Callable[[str], None],
+) -> None:
+    """Show where the server is, and count what it is asked, until something ends it or nobody asks any more."""
+    place, ready = service.place, time.monotonic()
+    record = {
+        "attempt": service.attempt,
+        "host": socket.gethostname(),
+        "port": server.port,
+        "kept": service.kept,
+        "identity": identity_digest(service.spec),
+    }
+    while not any(end.done() for end in ends):
+        # Again where something has happened to it: nobody would find the server otherwise.
+        if read_json(place.record) != record:
+            write_private(place.record, record)
+        await asyncio.wait(ends, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+        usage = await server.usage()
+        account |= {"up_s": round(time.monotonic() - ready, 3)}
+        account |= {name: usage[name] for name in ("requests", "busy_s") if name in usage}
+        if not service.kept and usage.get("idle_s", 0.0) > service.spec.idle_s:
+            stop("idle")
+
+
+def _ending(told: asyncio.Future[str], keeper: asyncio.Task[None]) -> str:
+    if keeper.done():
+        keeper.result()  # raises what it met: the lease was lost
+    return told.result()
+
+
+async def _keep(lease: Lease, account: dict[str, Any]) -> None:
+    """Show that the server lives, from before its start."""
+    while True:
+        lease.beat(account)
+        await asyncio.sleep(BEAT_S)
+
+
+async def _watch_stop(place: Place, stop: Callable[[str], None]) -> None:
+    while not place.stop.exists():
+        await asyncio.sleep(POLL_S)
+    stop("stopped")
+
+
+async def _watch_walltime(margin_s: float, stop: Callable[[str], None]) -> None:
+    left = await near_the_end(margin_s)
+    log.warning(
+        "%.0f s of this job's walltime are left: the server ends. Whoever needs it starts another.", max(left, 0)
+    )
+    stop("walltime")
+
+
+def _account(service: Service) -> dict[str, Any]:
+    return {
+        "attempt": service.attempt,
+        "host": socket.gethostname(),
+        "job": os.environ.get("SLURM_JOB_ID"),
+        "gpus": service.spec.serving.gpus,
+        "start_s": 0.0,
+        "up_s": 0.0,
+        "idle_s": 0.0,
+        "busy_s": 0.0,
+        "requests": 0,
+    }
+
+
+def _write_account(service: Service, account: dict[str, Any]) -> None:
+    """Keep what this server took; its idle time is what it was up and not busy."""
+    idle_s = max(0.0, account["up_s"] - account["busy_s"])
+    line = {**account, "busy_s": round(account["busy_s"], 3), "idle_s": round(idle_s, 3)}
+    append_line(service.place.folder, cast(LedgerLine, line))

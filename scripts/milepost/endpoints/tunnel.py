@@ -1,0 +1,282 @@
+"""A way to a port of another host's loopback, by ssh: kept open, and opened again when it drops.
+
+ssh listens on a socket in a folder that nobody else can enter, and this process on a port of loopback, which it holds
+until the end. Were ssh to hold the port itself, then each time that it dropped, a stranger on this host could take the
+port and be sent the key. And requests that come while ssh is away wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from milepost.errors import EndpointError
+from milepost.processes import ProcessGroup, Watchdog, last_lines
+
+START_S = 20.0
+POLL_S = 0.05
+WAIT_S = 20.0  # that a request waits for a tunnel that is being opened again
+BACKOFF_S = (0.2, 1.0, 2.0, 5.0, 10.0)
+OPTIONS = {
+    "BatchMode": "yes",  # what would ask for a password fails
+    "ExitOnForwardFailure": "yes",
+    "ServerAliveInterval": "10",
+    "ServerAliveCountMax": "3",
+    "ConnectTimeout": "10",
+    "ConnectionAttempts": "1",
+    "StreamLocalBindUnlink": "yes",  # the socket of the one that dropped
+    "StreamLocalBindMask": "0177",
+    # A master that the user's configuration asks for would outlive this one, or be another's.
+    "ControlMaster": "no",
+    "ControlPath": "none",
+    "ForwardAgent": "no",
+    "ForwardX11": "no",
+    "LogLevel": "INFO",
+}
+# What ssh says, what that means, and what to do.
+CAUSES = (
+    (("could not resolve",), "no host has this name", "Correct 'host' in {file}, or add the host to ~/.ssh/config."),
+    (("host key verification failed", "no matching host key", "identification has changed"),
+     "its host key is not one that you have accepted", "Run `ssh {host}` once by hand, compare the key with what its owner says, and accept it."),
+    (("permission denied", "too many authentication"),
+     "it wants a password or a key that ssh does not find here",
+     "A job cannot type one: make a key (`ssh-keygen`), append its .pub file to ~/.ssh/authorized_keys on {host}, and see that"
+     " `ssh -o BatchMode=yes {host} true` works from where the job runs."),
+    (("timed out", "no route to host", "network is unreachable"),
+     "it cannot be reached", "See that it is up, and that this host may reach it; correct 'host' in {file} otherwise."),
+    (("connection refused",), "no ssh server answers there", "See that it is up; correct 'host' in {file} otherwise."),
+    (("administratively prohibited", "forwarding"), "it does not forward ports",
+     "Name a host that does; its administrators can say which."),
+)  # fmt: skip
+
+
+class Tunnel:
+    """A port of loopback that leads to another host's. Use it as an asynchronous context manager."""
+
+    def __init__(
+        self,
+        place: Callable[[], Awaitable[tuple[str | None, int]]],
+        *,
+        name: str,
+        file: str,
+        ssh_config: Path | None = None,
+        wait_s: float = WAIT_S,
+        failed: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Describe it; nothing is started yet.
+
+        Args:
+            place: Asked each time that the tunnel is opened: where ssh goes (a name, `user@name`, or an alias of
+                ~/.ssh/config; None for this very host), and the port of that host's loopback.
+            name: The endpoint's, for messages.
+            file: Where the user can correct the host.
+            ssh_config: Instead of the user's own.
+            wait_s: Seconds that a connection waits for a tunnel that is being opened again.
+            failed: Called when it could not be opened again, before the place is asked for anew.
+        """
+        self.host: str | None = None
+        self.starts = 0
+        self._place, self._name, self._file, self._ssh_config = place, name, file, ssh_config
+        self._wait_s, self._failure = wait_s, failed
+        self._near: int | None = None  # the server's port, if it is on this host
+        self._is_open, self._unfit = asyncio.Event(), asyncio.Event()
+        self._group: ProcessGroup | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._carried: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> int:
+        """Open it; the port here.
+
+        Raises:
+            EndpointError: ssh cannot get there.
+        """
+        # The name of a socket has at most 107 bytes, and a job's TMPDIR may be longer.
+        self._folder = Path(tempfile.mkdtemp(prefix="milepost-", dir="/tmp"))
+        self._socket, self._log = self._folder / "socket", self._folder / "log"
+        self._watchdog = Watchdog()
+        self._server: asyncio.Server | None = None
+        try:
+            await self._start()
+            self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        self._keeper = asyncio.create_task(self._keep())
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it; nothing of it is left."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._server is not None:
+            self._server.close()
+        for task in self._carried:
+            task.cancel()
+        await asyncio.gather(*self._carried, return_exceptions=True)
+        await self._stop_ssh()
+        self._watchdog.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def said(self) -> str:
+        """What ssh said last."""
+        if not self._log.exists():
+            return ""
+        return " ".join(last_lines(self._log, 1).split())
+
+    def reopen(self) -> None:
+        """What it leads to is not what was meant: ask anew where that is. Connections wait."""
+        self._is_open.clear()
+        self._unfit.set()
+
+    async def _start(self) -> None:
+        """Start ssh, if it takes one, and wait until it is through."""
+        self.host, port = await self._place()
+        self._near = port if self.host is None else None
+        if self.host is not None:
+            await self._start_ssh(self.host, port)
+        self.starts += 1
+        self._unfit.clear()
+        self._is_open.set()
+
+    async def _start_ssh(self, host: str, port: int) -> None:
+        self._socket.unlink(missing_ok=True)
+        self._log.write_bytes(b"")
+        config = ["-F", str(self._ssh_config)] if self._ssh_config else []
+        options = [word for option, value in OPTIONS.items() for word in ("-o", f"{option}={value}")]
+        forward = ["-L", f"{self._socket}:127.0.0.1:{port}"]
+        command = ["ssh", *config, *options, "-N", "-T", *forward, "--", host]
+        # No key of ours is for ssh, nor for the other host, should it be asked for variables.
+        kept = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "SSH_AUTH_SOCK", "KRB5CCNAME", "TMPDIR")
+        env = {name: value for name, value in os.environ.items() if name in kept}
+        try:
+            self._group = await ProcessGroup.start(command, env=env, log=self._log, watchdog=self._watchdog)
+        except FileNotFoundError:
+            raise EndpointError(
+                f"Endpoint {self._name!r}: there is no ssh on this host, and {host} is reached by a tunnel. Install it"
+                " (openssh-client), or load its module."
+            ) from None
+        try:
+            async with asyncio.timeout(START_S):
+                while not await self._answers():
+                    if self._group.process.returncode is not None:
+                        raise self._failed()
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise self._failed() from None
+
+    async def _answers(self) -> bool:
+        # Connecting to look would already open a connection on the other host.
+        return self._socket.exists()
+
+    def _failed(self) -> EndpointError:
+        said = last_lines(self._log, 5)
+        known = (found for words, *found in CAUSES if any(word in said.lower() for word in words))
+        unknown = [f"there was no way within {START_S:.0f} s", "Try `ssh {host} true` by hand."]
+        cause, advice = next(known, unknown)
+        told = " ".join(said.split())[-300:].rstrip(".")
+        return EndpointError(
+            f"Endpoint {self._name!r}: the tunnel to {self.host} could not be opened: {cause}."
+            f" {advice.format(host=self.host, file=self._file)} ssh said: {told or 'nothing'}."
+        )
+
+    async def _keep(self) -> None:
+        """Open it again whenever it drops, with growing pauses while that fails."""
+        failures = 0
+        while True:
+            ends = [asyncio.create_task(self._unfit.wait())]
+            if self._group is not None:
+                ends.append(asyncio.create_task(self._group.process.wait()))  # type: ignore[arg-type]
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for end in ends:
+                    end.cancel()
+            self._is_open.clear()
+            await self._stop_ssh()
+            await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+            try:
+                await self._start()
+                failures = 0
+            except EndpointError:
+                # Whoever asks meanwhile is told; the other host may be back in a minute.
+                failures += 1
+                await asyncio.to_thread(self._failure)
+                self._unfit.set()
+                await self._stop_ssh()
+
+    async def _stop_ssh(self) -> None:
+        if self._group is not None:
+            await self._group.stop()
+            self._group = None
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection both ways until it ends."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._carried.add(task)
+        far_writer: asyncio.StreamWriter | None = None
+        try:
+            far_reader, far_writer = await self._connect()
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_pump(reader, far_writer))
+                both.create_task(_pump(far_reader, writer))
+        except (OSError, TimeoutError, ExceptionGroup, asyncio.CancelledError):
+            # The client notices that its connection ends, and asks again.
+            pass
+        finally:
+            self._carried.discard(task)
+            for end in (writer, far_writer):
+                if end is not None:
+                    end.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        async with asyncio.timeout(self._wait_s):
+            while True:
+                await self._is_open.wait()
+                if self._near is not None:
+                    return await asyncio.open_connection("127.0.0.1", self._near)
+                with suppress(OSError):
+                    return await asyncio.open_unix_connection(self._socket)
+                await asyncio.sleep(POLL_S)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()
+    writer.write_eof()
+
+
+def read_port(path: Path, name: str) -> int:
+    """The port that a file holds.
+
+    Args:
+        path: The file.
+        name: The endpoint's, for messages.
+
+    Raises:
+        EndpointError: It is missing, or holds something else.
+    """
+    try:
+        text = path.read_bytes()[:200].decode(errors="replace").strip()
+    except OSError as error:
+        raise EndpointError(
+            f"Endpoint {name!r}: its port file {path} cannot be read: {error.strerror} (from {Path.cwd()}). The server does"
+            " not run yet or has ended, or 'port_file' is wrong: ask whoever runs it."
+        ) from None
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1 << 16):
+        held = "".join(letter if letter.isprintable() else "?" for letter in text)[:60]
+        raise EndpointError(
+            f"Endpoint {name!r}: its port file {path} holds no port but {held!r}. It must hold one number from 1 to 65535, as"
+            " the server writes it: ask whoever runs it, or correct 'port_file'."
+        )
+    return int(text)

@@ -61,6 +61,11 @@ test-serving: setup-serving setup ## NeMo Evaluator's harnesses on the demo's mo
 test-kills: setup-serving setup ## Kill running campaigns at KILLS random moments, and see that nothing is lost.
 	$(bin)/pytest tests/kills
 
+.PHONY: test-a-vert
+test-a-vert: ## Compare scores by meaning with the original program, in an environment of its own (needs uv, a minute).
+	uv run --quiet --no-project --python 3.11 --with a-vert==0.3.5 --with pytest --with hypothesis --with aiohttp \
+	    --with orjson --with pyyaml --with jsonschema pytest -q tests/unit/test_scorers_avert_original.py
+
 .PHONY: test-cluster
 test-cluster: setup-serving ## As root on Debian 12: bring up a real SLURM cluster here, and play a campaign's faults on it.
 	@tests/cluster/run.sh

@@ -193,4 +193,5 @@ class Calls:
             f"The endpoint {self.endpoint.name!r} ({self.endpoint.url}{path}) failed: {kind}: {message}. {advice}",
             kind,
             error.lasting,
+            error.status,
         )

@@ -26,7 +26,7 @@ SCHEMAS = WORKFLOW / "config" / "schemas"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 # The parts of a task's file, so that a change in one reruns only what depends on it.
-NATIVE_QUESTIONS = ("version", "generation", "data", "system", "samples", "sampling", "limit")
+NATIVE_QUESTIONS = ("version", "generation", "data", "format", "system", "samples", "sampling", "limit")
 NEMO_QUESTIONS = (
     "version", "generation", "eval_type", "endpoint_type", "params", "tokenizer", "adapter", "environment", "container",
     "samples", "limit",

@@ -49,13 +49,15 @@ class CallError(MilepostError):
     Attributes:
         kind: What failed: `refused`, `context`, `server`, `timeout`, `connection` or `reply`.
         lasting: The same call will always fail.
+        status: HTTP status of the last try; None if there was none.
     """
 
-    def __init__(self, message: str, kind: str = "server", lasting: bool = False) -> None:
+    def __init__(self, message: str, kind: str = "server", lasting: bool = False, status: int | None = None) -> None:
         """Make one."""
         super().__init__(message)
         self.kind = kind
         self.lasting = lasting
+        self.status = status
 
 
 class EndpointError(MilepostError):

@@ -15,13 +15,15 @@ from typing import Any, Literal, TypeVar
 from milepost.calls import Calls, Read
 from milepost.endpoints import Endpoint
 from milepost.errors import CallError
-from milepost.scorers.vectors import Keep
+from milepost.scorers.vectors import Keep, hash_of
 
 Api = Literal["openai", "vllm", "tei"]
 
 # Text Embeddings Inference refuses more in one request, unless it is told otherwise.
 BATCH = 32
-# Texts of which requests are made up ahead: enough to keep a server busy, and little to hold in memory.
+# Pairs in one request to vLLM's scoring, of several answers.
+PAIRS = 256
+# Requests that are made up ahead: enough to keep a server busy, and little to hold in memory.
 _AHEAD = 256
 
 _Item = TypeVar("_Item")
@@ -110,6 +112,50 @@ async def rerank_pairs(
     return scores, too_long
 
 
+async def score_pairs(calls: Calls, pairs: Sequence[tuple[str, str]], keep: Keep) -> dict[str, str]:
+    """Score queries and documents pair by pair, as vLLM can: one request holds pairs of many answers.
+
+    Args:
+        calls: The endpoint.
+        pairs: Distinct queries with documents.
+        keep: Gets the names of pairs (`pair_name`), and a score in a list for each.
+
+    Returns:
+        Queries that are too long, with what the server says.
+
+    Raises:
+        CallError: The endpoint failed for good.
+    """
+    ordered = sorted(pairs, key=lambda pair: (len(pair[0]) + len(pair[1]), pair))
+    batches = [ordered[at : at + PAIRS] for at in range(0, len(ordered), PAIRS)]
+    too_long: dict[str, str] = {}
+
+    async def score(batch: Sequence[tuple[str, str]]) -> None:
+        queries, documents = map(list, zip(*batch, strict=True))
+        body = {"model": calls.endpoint.model, "text_1": queries, "text_2": documents, **_CUT["vllm"]}
+        try:
+            found = await calls.post("/score", body, _read_pairs(len(batch)))
+        except CallError as error:
+            if error.kind != "context":
+                raise
+            if len(batch) == 1:
+                too_long[batch[0][0]] = str(error)
+                return
+            half = len(batch) // 2
+            await score(batch[:half])
+            await score(batch[half:])
+            return
+        keep([pair_name(*pair) for pair in batch], [[number] for number in found])
+
+    await _all(score, batches)
+    return too_long
+
+
+def pair_name(query: str, document: str) -> bytes:
+    """The hash of a pair, under which its score is kept."""
+    return hash_of(f"{len(query)} {query}{document}")
+
+
 async def _all(work: Callable[[_Item], Awaitable[None]], items: Sequence[_Item]) -> None:
     """Do all; the first failure ends the rest."""
     waiting = iter(items)
@@ -122,7 +168,7 @@ async def _all(work: Callable[[_Item], Awaitable[None]], items: Sequence[_Item])
         async with asyncio.TaskGroup() as group:
             for _ in range(min(_AHEAD, len(items))):
                 group.create_task(worker())
-    except* CallError as errors:
+    except BaseExceptionGroup as errors:
         # All of them died of the same server.
         first: BaseException = errors
         while isinstance(first, BaseExceptionGroup):
@@ -174,15 +220,28 @@ def read_scores(api: Api, count: int) -> Read:
         rows = reply if api == "tei" else _field(reply, "results")
         if not isinstance(rows, list) or len(rows) != count:
             raise ValueError(f"a reply with {_count(rows)} scores for {count} documents")
-        scores = _ordered(rows, "score" if api == "tei" else "relevance_score", count)
-        wrong = [at for at, score in enumerate(scores) if not _is_number(score)]
-        if wrong:
-            raise ValueError(
-                f"a reply in which the score of document {wrong[0]} is {scores[wrong[0]]!r}, not a finite number"
-            )
-        return [float(score) for score in scores]
+        return _checked(_ordered(rows, "score" if api == "tei" else "relevance_score", count))
 
     return read
+
+
+def _read_pairs(count: int) -> Read:
+    def read(reply: Any) -> list[float]:
+        rows = _field(reply, "data")
+        if not isinstance(rows, list) or len(rows) != count:
+            raise ValueError(f"a reply with {_count(rows)} scores for {count} pairs")
+        return _checked(_ordered(rows, "score", count))
+
+    return read
+
+
+def _checked(scores: Sequence[Any]) -> list[float]:
+    wrong = [at for at, score in enumerate(scores) if not _is_number(score)]
+    if wrong:
+        raise ValueError(
+            f"a reply in which the score of document {wrong[0]} is {scores[wrong[0]]!r}, not a finite number"
+        )
+    return [float(score) for score in scores]
 
 
 def _ordered(rows: Sequence[Any], name: str, count: int) -> list[Any]:

@@ -16,7 +16,7 @@ from milepost.calls import Calls
 from milepost.endpoints import Endpoint
 from milepost.errors import CallError
 from milepost.scorers import Place
-from milepost.scorers.avert_endpoint import address_of, embed_texts, rerank_pairs
+from milepost.scorers.avert_endpoint import address_of, embed_texts, pair_name, rerank_pairs, score_pairs
 from milepost.scorers.avert_settings import BUILT_IN, Settings, Template
 from milepost.scorers.embedding import MINILM_IDENTITY, CosineSimilarity, Embed, MiniLM, checked_vectors
 from milepost.scorers.vectors import Keep, VectorStore
@@ -24,6 +24,8 @@ from milepost.scorers.vectors import Keep, VectorStore
 JUDGED = Path("results/judged")
 # Texts that the built-in embedder gets at once: what a crash costs at most.
 CHUNK = 1024
+# What servers answer that rerank, but have no scoring of pairs.
+NO_SCORING = (404, 405)
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,35 @@ def _kept(embed: Embed, identity: Mapping[str, str], place: Place | None, double
 async def _rerank(
     settings: Settings, pairs: Mapping[str, list[str]], place: Place | None
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    path = None if place is None else JUDGED / _name(settings) / place.ckpt / f"{place.task}.jsonl"
+    folder = None if place is None else JUDGED / _name(settings) / place.ckpt
+    if settings.api == "vllm":
+        try:
+            return await _score_pairs(settings, pairs, folder and folder / str(place and place.task))
+        except CallError as error:
+            if error.status not in NO_SCORING:
+                raise
     async with AsyncExitStack() as stack:
-        calls = await _open(settings, path, stack)
+        calls = await _open(settings, folder and folder / f"{place and place.task}.jsonl", stack)
         return await rerank_pairs(calls, settings.api, pairs.items())
+
+
+async def _score_pairs(
+    settings: Settings, pairs: Mapping[str, list[str]], folder: Path | None
+) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """As `_rerank`, pair by pair; each pair's score is kept."""
+    named = {pair_name(query, document): (query, document) for query, found in pairs.items() for document in found}
+    with VectorStore(folder, _identity(settings), double=True) as store:
+        missing = store.missing(list(named))
+        too_long: dict[str, str] = {}
+        if missing:
+            async with AsyncExitStack() as stack:
+                calls = await _open(settings, None, stack)
+                too_long = await score_pairs(calls, [named[name] for name in missing], store.keep)
+        found = store.get(list(named))[:, 0].tolist()
+    scores: dict[str, dict[str, float]] = {}
+    for (query, document), score in zip(named.values(), found, strict=True):
+        scores.setdefault(query, {})[document] = score
+    return scores, too_long
 
 
 async def _embed(settings: Settings, texts: Sequence[str], keep: Keep) -> dict[str, str]:

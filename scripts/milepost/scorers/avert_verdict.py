@@ -59,7 +59,7 @@ def grouping_of(name: str, *, compat: bool = False) -> Grouping:
     if name == "max":
         return max
     if name == "mean":
-        return _mean
+        return _numpy_mean if compat else _mean
     found = re.fullmatch(r"mean_top_k_([1-9]\d*)", name)
     if found is None:
         raise ConfigError(
@@ -67,12 +67,19 @@ def grouping_of(name: str, *, compat: bool = False) -> Grouping:
         )
     count = int(found[1])
     if compat:
-        return lambda scores: _mean(scores[:count])
+        return lambda scores: _numpy_mean(scores[:count])
     return lambda scores: _mean(sorted(scores, reverse=True)[:count])
 
 
 def _mean(scores: Sequence[float]) -> float:
     return math.fsum(scores) / len(scores)
+
+
+def _numpy_mean(scores: Sequence[float]) -> float:
+    """The mean as the original rounds it, which decides where groups are level."""
+    import numpy as np
+
+    return float(np.mean(scores))
 
 
 def verdict_of(similarities: Mapping[str, Sequence[float]], grouping: Grouping = max) -> Verdict:
@@ -100,7 +107,7 @@ def original_verdict_of(similarities: Mapping[str, Sequence[float]], grouping: G
     False
     """
     scores = {group: grouping(members) for group, members in similarities.items()}
-    total = math.fsum(scores.values())
+    total = sum(scores.values())
     # As floating-point division goes there: by zero it gives infinities, and nan for 0/0.
     shares = {
         group: score / total if total else (math.nan if score == 0 else math.copysign(math.inf, score))

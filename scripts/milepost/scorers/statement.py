@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 # Sentences from the end that are looked at, and what one counts against the one after it.
 SENTENCES = 4
 DECAY = 0.7
-# What a sentence that draws a conclusion counts more.
-CONCLUSION = 1.3
+# What a sentence that draws a conclusion counts more: so much that one plain sentence may follow it.
+CONCLUSION = 1.5
 # What a first sentence counts that says an option and nothing else: the answer first, and then why.
 LEAD = 1.0
 # A named option against one that shares all its words, or all its meaning, with the sentence.
@@ -37,6 +37,7 @@ _CONCLUDES = re.compile(
     r"based on|this means)\b",
     re.IGNORECASE,
 )
+_TAKES_BACK = re.compile(r"\b(?:wait|actually|correction|mistake|sorry|on second thought)\b", re.IGNORECASE)
 _DENIES = re.compile(
     r"\b(?:not|never|no|cannot|\w+n't|neither|nor|none|incorrect|wrong|instead|rather|eliminated?|false|invalid|fails?|"
     r"impossible|unnecessary|without)\b"
@@ -160,7 +161,7 @@ class Options:
         found = [0.0] * len(self.texts)
         place = 0
         bare = self._bare(first) if first is not None else None
-        if bare is not None and not any(self._concludes(sentence) for sentence in sentences):
+        if bare is not None and not any(self._says_anew(sentence, bare) for sentence in sentences):
             # What follows explains it, and names what else it must.
             found[bare] = LEAD * (NAMED + SHARED + NEAR)
         for sentence in sentences:
@@ -168,7 +169,7 @@ class Options:
             if not named and sentence.endswith(":") and max(shared, default=0) < SHARED:
                 continue  # announces what comes, or came, and says nothing itself
             chosen = self._chosen(sentence, named)
-            if not chosen and refuses(sentence):
+            if not chosen and refuses(sentence) and max(shared, default=0) < SHARED:
                 continue
             denies = _denies(sentence)
             weight = DECAY**place * (CONCLUSION if _CONCLUDES.search(sentence) else 1)
@@ -192,16 +193,21 @@ class Options:
         """The options that a sentence names last and does not rule out."""
         return self._chosen(sentence, self._named(sentence))
 
-    def _concludes(self, sentence: str) -> bool:
-        """Whether a sentence draws a conclusion that names an option."""
-        return bool(_CONCLUDES.search(sentence)) and bool(self.chosen(sentence))
+    def _says_anew(self, sentence: str, first: int) -> bool:
+        """Whether a sentence names another option, and concludes with it, takes back the first, or says nothing else."""
+        if not self.chosen(sentence) - {first}:
+            return False
+        return bool(_CONCLUDES.search(sentence) or _TAKES_BACK.search(sentence)) or self._bare(sentence) not in (
+            None,
+            first,
+        )
 
     def _bare(self, sentence: str) -> int | None:
         """The option that a sentence says, if it says nothing else."""
-        named = self._named(sentence)
-        if len(named) != 1:
+        chosen = self.chosen(sentence)
+        if len(chosen) != 1 or len(self._named(sentence)) != 1:
             return None
-        (option,) = named
+        (option,) = chosen
         rest = Counter(words(sentence))
         rest.subtract(self._words[option])
         symbol = chr(ord("a") + option) if option < self.lettered else ""

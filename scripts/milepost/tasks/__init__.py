@@ -10,6 +10,7 @@ from milepost.identity import CACHE, DigestCache
 from milepost.nemo_files import files_digest
 from milepost.records import Message, Partial, Prompt, PromptSet, TaskHeader
 from milepost.tasks.jsonl import read_items
+from milepost.tasks.known import read_known
 
 DEFAULT_SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048, "seed": 0}
 
@@ -20,7 +21,10 @@ def load_items(task: Task) -> list[Prompt]:
     Raises:
         RecordError: Malformed, empty or repeated items, with file and line.
     """
-    return [] if task.kind == "nemo" else read_items(task.spec["data"])
+    if task.kind == "nemo":
+        return []
+    form = task.spec.get("format", "items")
+    return read_items(task.spec["data"]) if form == "items" else read_known(task.spec["data"], form)
 
 
 def asks_chat(task: Task, items: list[Prompt]) -> bool:

@@ -2,6 +2,7 @@ import json
 import re
 import threading
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -12,8 +13,9 @@ from milepost.records import PromptSet
 from milepost.scorers import Place, load_scorer
 from milepost.scorers.equator import Scorer
 from milepost.scorers.equator_keys import Key
-from milepost.scorers.equator_prompt import evaluator_messages
+from milepost.scorers.equator_prompt import REGEX, evaluator_messages
 from milepost.scorers.equator_sample import draw_evaluators
+from milepost.scorers.equator_verdict import read_verdict
 from milepost.summary import summarize
 
 INJECTIONS = [
@@ -194,6 +196,47 @@ def test_a_server_without_constrained_output_is_asked_for_what_it_offers(campaig
     assert len(teacher.bodies) == len(forms) + 1
     with pytest.raises(CallError, match="no json_schema here"):
         score(answers("new"), output="json_schema")
+
+
+def test_only_what_is_known_to_be_vllm_is_asked_for_a_regular_expression_by_itself(campaign):
+    teacher = campaign()
+    opened = []
+
+    @asynccontextmanager
+    async def opens(spec):
+        opened.append(spec)
+        yield Endpoint(teacher.url, "key", "teacher", "teacher")
+
+    def forms(**options):
+        before = len(teacher.bodies)
+        score(answers("right0"), opens=opens, **options)
+        return [{"response_format", "structured_outputs"} & body.keys() for body in teacher.bodies[before:]]
+
+    assert forms() == [{"response_format"}]
+    assert forms(output="regex") == [{"structured_outputs"}]
+    # What was asked for by name is kept; by itself, it is asked for of nobody else.
+    assert forms(output="regex") == forms() == []
+    external = Scorer(evaluators=["teacher"], answer_key="")._outputs(opened[0])
+    shared = Scorer(evaluators=["teacher"], answer_key="")._outputs(replace(opened[0], provider="shared"))
+    assert (external, shared) == (
+        ("json_schema", "json_object", "free"),
+        ("regex", "json_schema", "json_object", "free"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("reply", "fits"),
+    [
+        ('{"evaluation": "Both say Paris.", "score": 100}', True),
+        ('{"evaluation": "' + "x" * 301 + '", "score": 0}', False),
+        ('{"evaluation": "", "score": 0}', False),
+        ('{"evaluation": "a", "score": 50}', False),
+        ('{   "evaluation": "a", "score": 0}', False),
+    ],
+)
+def test_what_the_regular_expression_allows_is_a_verdict(reply, fits):
+    assert bool(re.fullmatch(REGEX, reply)) == fits
+    assert not fits or read_verdict(reply).problem is None
 
 
 def test_an_endpoint_that_refuses_everything_is_an_error_after_a_few_calls(campaign):

@@ -44,7 +44,8 @@ class Scorer:
         evaluators: Names of endpoints.
         answer_key: The user's file; what is fetched was built of it.
         sample: Shares of the matrix that stand for the whole: `questions` of each category, `evaluators` per answer.
-        output: The form of reply to ask for; `auto` takes the strictest that the server takes.
+        output: The form of reply to ask for; `auto` takes the strictest that the server takes, `regex` only of shared
+            endpoints: these are vLLM.
         seed: Sent to the evaluators.
         max_tokens: Longest reply.
         compat: Read replies as the original does.
@@ -76,7 +77,7 @@ class Scorer:
         del answer_key, label
         self._evaluators = list(evaluators)
         self._sample = {"questions": 1.0, "evaluators": len(self._evaluators), "seed": 0, **(sample or {})}
-        self._outputs: tuple[Output, ...] = OUTPUTS if output == "auto" else (output,)
+        self._output = output
         self._seed = seed
         self._max_tokens = max_tokens
         self._compat = compat
@@ -155,7 +156,8 @@ class Scorer:
         """The verdicts on each answer, by evaluator. All evaluators are asked at the same time."""
 
         async def ask(name: str) -> list[ChatReply | CallError]:
-            evaluator = Evaluator(self._spec(name), self._outputs, self._seed, self._max_tokens)
+            spec = self._spec(name)
+            evaluator = Evaluator(spec, self._outputs(spec), self._seed, self._max_tokens)
             return await evaluator.mark(list(chats[name].values()), self._kept(name), self._opens)
 
         names = [name for name in self._evaluators if chats[name]]
@@ -201,6 +203,12 @@ class Scorer:
         if self._keys is None:
             self._keys = fetch_keys(collection_of(self._where().task), map(key_id, prompts))
         return {ident: key for ident, key in self._keys.items() if key.answer}
+
+    def _outputs(self, spec: EndpointSpec) -> tuple[Output, ...]:
+        """The forms of reply to try."""
+        if self._output != "auto":
+            return (self._output,)
+        return OUTPUTS if spec.provider == "shared" else OUTPUTS[1:]
 
     def _spec(self, name: str) -> EndpointSpec:
         return find_endpoint(name, "The scorer equator")

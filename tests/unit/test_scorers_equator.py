@@ -266,6 +266,13 @@ def test_a_server_that_goes_away_is_an_error_and_what_it_said_is_kept(campaign, 
     assert len(teacher.bodies) == 3
 
 
+def test_who_marked_stands_beside_the_numbers(campaign):
+    campaign()
+    told = scorer("teacher").provenance()
+    assert told["evaluators"]["teacher"]["model"] == "teacher"
+    assert len(told["evaluators"]["teacher"]["digest"]) == 64
+
+
 def test_several_evaluators(campaign):
     campaign("kind", mark=lambda data: 100)
     strict = campaign("strict", mark=lambda data: 85 if data["student_answer"] == "no" else 0)

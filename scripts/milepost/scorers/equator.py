@@ -8,6 +8,8 @@ whose question has no key, is counted and has no score.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +24,7 @@ from milepost.records import Answer, EvaluatorVerdict, Message, Partial, Prompt,
 from milepost.scorers import Place
 from milepost.scorers.equator_calls import ChatReply, Evaluator, Opens
 from milepost.scorers.equator_keys import Key, collection_of, fetch_keys, key_id
-from milepost.scorers.equator_prompt import OUTPUTS, Output, evaluator_messages
+from milepost.scorers.equator_prompt import OUTPUTS, PROMPT_VERSION, Output, evaluator_messages
 from milepost.scorers.equator_sample import draw_evaluators
 from milepost.scorers.equator_verdict import Compat, read_verdict
 from milepost.scorers.responses import Response, read_responses
@@ -98,6 +100,14 @@ class Scorer:
         whole: int | Literal["?"] = header["partial"]["of"] if "partial" in header else len(prompts.prompts)
         header["partial"] = Partial(limit=len(kept), of=whole)
         return PromptSet(header, kept)
+
+    def provenance(self) -> dict[str, Any]:
+        """Who the evaluators are, and how they are asked."""
+        who = {}
+        for spec in map(self._spec, self._evaluators):
+            digest = hashlib.sha256(json.dumps(spec.identity, sort_keys=True).encode()).hexdigest()
+            who[spec.name] = {"model": spec.model, "revision": spec.revision, "digest": digest}
+        return {"evaluators": who, "evaluator_prompt": PROMPT_VERSION}
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Iterator[Score]:
         """Yield one score per answer.

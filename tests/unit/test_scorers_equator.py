@@ -73,6 +73,9 @@ class Teacher:
                 if teacher.status or form in teacher.refuses:
                     self.reply(teacher.status or 400, {"error": {"message": f"no {form} here"}})
                     return
+                if "long" in body["messages"][1]["content"]:
+                    self.reply(400, {"error": {"message": "maximum context length is 10 tokens"}})
+                    return
                 data = json.loads(body["messages"][1]["content"].split("\n")[1])
                 said = teacher.mark(data)
                 text = said if isinstance(said, str) else json.dumps({"evaluation": "so", "score": said})
@@ -244,6 +247,15 @@ def test_an_endpoint_that_refuses_everything_is_an_error_after_a_few_calls(campa
     with pytest.raises(CallError, match="no free here"):
         score(answers("a", "b", "c", "d"))
     assert len(teacher.bodies) == 9
+
+
+def test_answers_that_are_too_long_for_the_evaluator_are_counted(campaign):
+    teacher = campaign()
+    found = score(answers("long", "long1", "long2", "long3"))
+    assert [one["score"] for one in found] == [None] * 4
+    assert "maximum context length" in found[0]["note"]
+    assert len(teacher.bodies) == 4
+    assert [one["score"] for one in score(answers("long", "right1"))] == [None, 1.0]
 
 
 def test_one_refused_answer_is_counted(campaign):

@@ -1,4 +1,5 @@
 import json
+import random
 import re
 import threading
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from milepost.scorers.equator_keys import Key
 from milepost.scorers.equator_prompt import REGEX, evaluator_messages
 from milepost.scorers.equator_sample import draw_evaluators
 from milepost.scorers.equator_verdict import read_verdict
+from milepost.stats import mean_estimate
 from milepost.summary import summarize
 
 INJECTIONS = [
@@ -336,6 +338,24 @@ def test_the_draw_is_stratified_balanced_and_seeded():
     assert draw.keys() != draw_evaluators(categories, ["x", "y", "z"], questions=0.5, per_answer=2, seed=1).keys()
     # More questions keep those of a smaller draw.
     assert draw.keys() < draw_evaluators(categories, ["x", "y", "z"], questions=0.8, per_answer=2, seed=0).keys()
+
+
+def test_the_interval_of_a_sample_covers_the_whole_matrix():
+    """Categories of unlike difficulty, and two evaluators of unlike strictness: half of the questions, marked once each."""
+    rng = random.Random(0)
+    categories = {f"q{n}": "abcd"[n % 4] for n in range(120)}
+    whole = {
+        (item, name): float(rng.random() < {"a": 0.1, "b": 0.4, "c": 0.6, "d": 0.9}[kind] - 0.1 * (name == "strict"))
+        for item, kind in categories.items()
+        for name in ("kind", "strict")
+    }
+    mean = sum(whole.values()) / len(whole)
+    covered = []
+    for seed in range(300):
+        draw = draw_evaluators(categories, ["kind", "strict"], questions=0.5, per_answer=1, seed=seed)
+        low, high = mean_estimate([whole[item, names[0]] for item, names in draw.items()])["ci95"]
+        covered.append(low <= mean <= high)
+    assert sum(covered) / len(covered) >= 0.95
 
 
 def test_what_is_missing_is_named(campaign, tmp_path):

@@ -156,7 +156,7 @@ class Client:
         self._current: str | None = None
         self._proved = asyncio.Event()
         self._seen: set[str] = set()  # servers that were submitted since the last one that answered
-        self._submitted = -LOOK_S
+        self._begun, self._submitted = time.monotonic(), -LOOK_S
         self._asked, self._gone = -LOOK_S, False  # when it was asked whether the lease's holder is gone, and the answer
 
     async def enter(self, tunnel: Tunnel, stack: AsyncExitStack) -> int:
@@ -228,8 +228,9 @@ class Client:
             submitted = read_json(self.place.submitted)
             if submitted and not self._is_over(submitted):
                 return
-            failed = read_json(self.place.failed)
-            if submitted and failed.get("attempt") == submitted.get("attempt") and submitted["attempt"] in self._seen:
+            failed, age = read_json(self.place.failed), file_age(self.place.failed)
+            # One that failed before this job began says nothing: what was wrong may have been put right.
+            if failed and age is not None and age <= time.monotonic() - self._begun:
                 raise EndpointError(
                     f"Endpoint {self.spec.name!r}: its server could not be started. {failed.get('error')}"
                 )

@@ -22,6 +22,7 @@ from milepost.errors import MilepostError
 from milepost.identity import CACHE, DigestCache, identify
 from milepost.nemo_check import check_nemo_tasks
 from milepost.nemo_files import files_digest
+from milepost.scorers.avert_settings import compared_by
 from milepost.scorers.equator_keys import check_answer_keys
 from milepost.work import is_complete
 
@@ -138,7 +139,8 @@ def questions(wildcards):
 
 def scoring(wildcards):
     """The part of a task's file that decides scores. A change elsewhere in it scores nothing again."""
-    return CAMPAIGN.tasks[wildcards.task].scoring()
+    task = CAMPAIGN.tasks[wildcards.task]
+    return task.scoring() | (compared_by(task.spec["scorer"], task.name) if task.name in BY_MEANING else {})
 
 
 @cache

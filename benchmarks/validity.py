@@ -1,18 +1,26 @@
 """How often each scorer agrees with labels.
 
-python benchmarks/validity.py [--plot docs/images/validity.svg]
+python benchmarks/validity.py [--plot docs/images/validity.svg] [--vectors FOLDER] [--judge ENDPOINT]
+
+With --judge, EQUATOR is among the methods: ENDPOINT is a name in config/endpoints.yaml of the current folder, and its
+replies are kept there, in results/judged.
 
 Prints Markdown tables for docs/validity.md. Two sets of labelled answers:
 - easy: free answers of three models to 30 questions in ten orders of their options, each labelled right or wrong. They
   are not part of this project: MILEPOST_SHARED names the folder that holds data/easy_problems. Three views of them: whole,
   uncued (without the option's letter at the end), prose (letters written out).
-- places: answers about who is where, generated here, right and wrong in nine ways of saying it.
+- places: answers about who is where, generated here, right and wrong in nine ways of saying it; and the same in other
+  words, which were written after the rules of `statement` and never used to change them.
+
+With the environment variables of the original program (AVERT_MODEL_ENDPOINT, AVERT_METHOD, ...), the model that they name
+is judged beside the others.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import random
 import sys
@@ -26,9 +34,15 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from milepost.scorers.avert import Scorer  # noqa: E402 (the package is found from here)
-from milepost.scorers.embedding import CosineSimilarity, MiniLM  # noqa: E402
+from milepost.errors import run_step  # noqa: E402 (the package is found from here)
+from milepost.scorers import Place  # noqa: E402
+from milepost.scorers.avert import Scorer  # noqa: E402
+from milepost.scorers.avert_similarity import CHUNK  # noqa: E402
+from milepost.scorers.embedding import MINILM_IDENTITY, CosineSimilarity, Embed, MiniLM, checked_vectors  # noqa: E402
+from milepost.scorers.equator import Scorer as Equator  # noqa: E402
+from milepost.scorers.equator_keys import Key  # noqa: E402
 from milepost.scorers.exact_match import Scorer as ExactMatch  # noqa: E402
+from milepost.scorers.vectors import Keep, VectorStore  # noqa: E402
 
 VIEWS = ("whole", "uncued", "prose")
 ROUNDS = 2000
@@ -46,6 +60,7 @@ class Labelled:
     cluster: str
     group: str
     """What R² is taken over: model and category."""
+    question: str
 
 
 def read_easy(folder: Path, view: str) -> tuple[list[Labelled], int]:
@@ -58,12 +73,15 @@ def read_easy(folder: Path, view: str) -> tuple[list[Labelled], int]:
     found, blank = [], 0
     for path in sorted(folder.glob("auto_eval-*.json")):
         model = path.stem.removeprefix("auto_eval-")
+        questions = {row["index"]: row["question"] for row in json.loads(path.read_text()).values()}
         for row in views.read(path):
             if not row[view].strip():
                 blank += 1
                 continue
-            group = f"{model} {row['category']}"
-            found.append(Labelled(row[view], row["options"], row["correct"], row["label"], str(row["question"]), group))
+            group, asked = f"{model} {row['category']}", row["question"]
+            found.append(
+                Labelled(row[view], row["options"], row["correct"], row["label"], str(asked), group, questions[asked])
+            )
     return found, blank
 
 
@@ -85,7 +103,39 @@ WRONG_SAYINGS: dict[str, tuple[str, ...]] = {
 }
 
 
-def make_places(seed: int = 0, items: int = 40) -> Iterator[tuple[str, Labelled]]:
+OTHER_SAYINGS: dict[str, tuple[str, ...]] = {
+    "word": ("It's the {said}", "{said}!"),
+    "sentence": ("Right now, {who} can be found in the {said}.", "I believe that the {said} is where {who} is."),
+    "corrected": (
+        "I first thought of the {other}. But the last move was to the {said}.",
+        "{who} left the {other} and entered the {said}.",
+    ),
+    "concluded": (
+        "Step 1: {who} enters the {other}.\nStep 2: {who} leaves it for the {said}.\n\nFinal answer: {said}",
+        "Before, there was a visit to the {other}. That was over soon.\nThis means that {who} is in the {said}.",
+    ),
+    "first": (
+        "In the {said}. That is the last place that the story names; the {other} came before.",
+        "Answer: {said}\n\nExplanation: {who} went there from the {other}.",
+    ),
+    "ruled out": (
+        "It can't be the {other}, so it must be the {said}.",
+        "{who} has left the {other} and is no longer there; look in the {said}.",
+    ),
+}
+OTHER_WRONG_SAYINGS: dict[str, tuple[str, ...]] = {
+    "refusal": ("The story does not tell.", "As a language model, I have no idea where {who} might be."),
+    "either": ("Either the {right} or the {other}.", "Could be the {other}, could be the {right}."),
+    "denied": ("Anywhere but the {right}.", "{who} has left the {right}."),
+}
+
+
+def make_places(
+    sayings: dict[str, tuple[str, ...]] = SAYINGS,
+    wrong_sayings: dict[str, tuple[str, ...]] = WRONG_SAYINGS,
+    seed: int = 0,
+    items: int = 40,
+) -> Iterator[tuple[str, Labelled]]:
     """Each way of saying an answer, with its name."""
     draw = random.Random(seed)  # noqa: S311 (a draw of items, no secret)
     for item in range(items):
@@ -93,12 +143,12 @@ def make_places(seed: int = 0, items: int = 40) -> Iterator[tuple[str, Labelled]
         who = draw.choice(["Mary", "John", "Sandra", "Daniel"])
         options = draw.sample(PLACES, len(PLACES))
         for label, said in ((True, right), (False, wrong)):
-            for name, forms in SAYINGS.items():
+            for name, forms in sayings.items():
                 text = draw.choice(forms).format(who=who, said=said, other=other)
-                yield name, Labelled(text, options, options.index(right), label, str(item), name)
-        for name, forms in WRONG_SAYINGS.items():
+                yield name, Labelled(text, options, options.index(right), label, str(item), name, f"Where is {who}?")
+        for name, forms in wrong_sayings.items():
             text = draw.choice(forms).format(who=who, right=right, other=other)
-            yield name, Labelled(text, options, options.index(right), False, str(item), name)
+            yield name, Labelled(text, options, options.index(right), False, str(item), name, f"Where is {who}?")
 
 
 @dataclass(frozen=True)
@@ -108,6 +158,13 @@ class Judged:
     margins: np.ndarray
     """Of shape (n_answers,): above 0 for right; the larger, the surer."""
     right: np.ndarray
+    without: frozenset[int] = frozenset()
+    """Answers without a verdict: they are counted, and left out of the agreement."""
+
+    def part(self, rows: Sequence[int]) -> Judged:
+        """The same of some answers."""
+        without = frozenset(at for at, row in enumerate(rows) if row in self.without)
+        return Judged(self.margins[list(rows)], self.right[list(rows)], without)
 
 
 Method = Callable[[Sequence[Labelled]], Judged]
@@ -130,7 +187,25 @@ def exact_match(rows: Sequence[Labelled]) -> Judged:
     return Judged(np.array(found) - 0.5, np.array(found) > 0)
 
 
-def semscore(embed: MiniLM) -> Method:
+class KeptMiniLM:
+    """The embedder that comes with Milepost, with what it gave before kept in a folder."""
+
+    def __init__(self, embed: MiniLM, store: VectorStore) -> None:
+        self._embed = embed
+        self._store = store
+
+    def __call__(self, texts: Sequence[str]) -> Any:
+        """Embed what is not kept."""
+
+        def ask(missing: Sequence[str], keep: Keep) -> None:
+            for at in range(0, len(missing), CHUNK):
+                chunk = missing[at : at + CHUNK]
+                keep(chunk, checked_vectors(self._embed(chunk), len(chunk)))
+
+        return self._store.embed(texts, ask)
+
+
+def semscore(embed: Embed) -> Method:
     """Cosine of the answer with the target; right above a threshold that the other questions' answers choose."""
 
     def judge(rows: Sequence[Labelled]) -> Judged:
@@ -160,15 +235,30 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(edges[at])
 
 
-def avert(embed: MiniLM, **options: Any) -> Method:
-    """Our scorer."""
+def avert(embed: Embed | None, **options: Any) -> Method:
+    """Our scorer; without an embedder, with the model that the environment names."""
 
     def judge(rows: Sequence[Labelled]) -> Judged:
-        scores = list(Scorer(embed=embed, chance=False, **options).score(*records(rows)))
-        margins = [(s["metrics"]["avert_correct"] or 0) - (s["metrics"]["avert_wrong"] or 0) for s in scores]
+        scorer = Scorer(embed=embed, chance=False, semscore=False, **options)
+        scores = list(scorer.score(*records(rows)))
+        margins = [s["metrics"]["margin"] or 0.0 for s in scores]
         return Judged(np.array(margins), np.array([s["score"] == 1 for s in scores]))
 
     return judge
+
+
+def equator(judge: str) -> Method:
+    """An evaluator with the right option as its answer key."""
+
+    def run(rows: Sequence[Labelled]) -> Judged:
+        keys = {str(n): Key(str(n), row.question, row.options[row.correct]) for n, row in enumerate(rows)}
+        scorer = Equator(evaluators=[judge], answer_key="", keys=keys, place=Place("validity", "answers"))
+        found = [score["score"] for score in scorer.score(*records(rows))]
+        without = frozenset(n for n, score in enumerate(found) if score is None)
+        margins = np.array([(score or 0.0) - 0.5 for score in found])
+        return Judged(margins, np.array([score == 1 for score in found]), without)
+
+    return run
 
 
 def agreement(right: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -210,18 +300,24 @@ def interval(right: np.ndarray, labels: np.ndarray, clusters: np.ndarray) -> tup
 
 def print_table(title: str, rows: Sequence[Labelled], judged: dict[str, Judged], note: str = "") -> None:
     """One table: a line for each method."""
-    labels = np.array([row.label for row in rows])
-    clusters = np.array([row.cluster for row in rows])
-    print(f"\n{title}: {len(rows)} answers, {labels.mean():.0%} of them right{note}\n")
+    right = np.mean([row.label for row in rows])
+    print(f"\n{title}: {len(rows)} answers, {right:.0%} of them right{note}\n")
     print("| method | balanced accuracy [95 %] | accuracy | precision | recall | F1 | κ | R² |")
     print("|---|---|---|---|---|---|---|---|")
     for name, judge in judged.items():
-        low, high = interval(judge.right, labels, clusters)
-        numbers = agreement(judge.right, labels)
+        there = [n for n in range(len(rows)) if n not in judge.without]
+        if not there:
+            print(f"| {name} ({len(rows)} without a verdict) |{' |' * 7}")
+            continue
+        labels, clusters = (np.array([getattr(rows[n], what) for n in there]) for what in ("label", "cluster"))
+        verdicts, groups = judge.right[there], [rows[n].group for n in there]
+        low, high = interval(verdicts, labels, clusters)
+        numbers = agreement(verdicts, labels)
         cells = [f"{numbers['balanced']:.3f} [{low:.2f}, {high:.2f}]"]
         cells += [f"{numbers[key]:.3f}" for key in ("accuracy", "precision", "recall", "F1", "κ")]
-        cells += [f"{r_squared(judge.right, labels, [row.group for row in rows]):.2f}"]
-        print(f"| {name} | {' | '.join(cells)} |".replace("nan", "-"))
+        cells += [f"{r_squared(verdicts, labels, groups):.2f}"]
+        counted = f" ({len(judge.without)} without a verdict)" if judge.without else ""
+        print(f"| {name}{counted} | {' | '.join(cells)} |".replace("nan", "-"))
 
 
 def print_by_saying(rows: Sequence[Labelled], judged: dict[str, Judged]) -> None:
@@ -231,7 +327,10 @@ def print_by_saying(rows: Sequence[Labelled], judged: dict[str, Judged]) -> None
     print(f"\nAccuracy by the way of saying it\n\n| method | {' | '.join(names)} |\n|---{'|---' * len(names)}|")
     for name, judge in judged.items():
         agree = judge.right == labels
-        cells = [f"{agree[[row.group == saying for row in rows]].mean():.2f}" for saying in names]
+        cells = []
+        for saying in names:
+            there = [n for n, row in enumerate(rows) if row.group == saying and n not in judge.without]
+            cells.append(f"{agree[there].mean():.2f}" if there else "-")
         print(f"| {name} | {' | '.join(cells)} |")
 
 
@@ -263,14 +362,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Judge, and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plot", type=Path, help="where to draw the calibration of the margin (SVG or PNG)")
+    parser.add_argument("--vectors", type=Path, help="folder in which to keep vectors for the next time")
+    parser.add_argument(
+        "--judge", action="append", default=[], help="endpoint that marks as EQUATOR's evaluator; may be repeated"
+    )
     args = parser.parse_args(argv)
-    with MiniLM() as embed:
+    with MiniLM() as minilm, VectorStore(args.vectors, MINILM_IDENTITY) as store:
+        embed = KeptMiniLM(minilm, store)
         methods: dict[str, Method] = {
             "exact match": exact_match,
             "SemScore": semscore(embed),
             "A-VERT, whole answer": avert(embed, reading="whole"),
             "A-VERT, statement": avert(embed, letters=True),
+            "A-VERT, statement, refusals": avert(embed, letters=True, refusal=True),
+            **{f"EQUATOR, {judge}": equator(judge) for judge in args.judge},
         }
+        if "AVERT_MODEL_ENDPOINT" in os.environ:
+            name = os.environ.get("AVERT_MODEL_NAME", "the environment's model")
+            methods[f"A-VERT, {name}"] = avert(None, reading="whole", letters=True)
         shared = os.environ.get("MILEPOST_SHARED")
         if shared is None:
             print("easy: SKIPPED, MILEPOST_SHARED does not say where data/easy_problems lies.", file=sys.stderr)
@@ -281,15 +390,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             if view == "uncued":
                 for model in sorted({row.group.split()[0] for row in rows}):
                     own = [n for n, row in enumerate(rows) if row.group.split()[0] == model]
-                    part = {name: Judged(j.margins[own], j.right[own]) for name, j in judged.items()}
+                    part = {name: j.part(own) for name, j in judged.items()}
                     print_table(f"easy, view uncued, {model}", [rows[n] for n in own], part)
                 if args.plot:
                     plot(args.plot, rows, {name: j for name, j in judged.items() if name.startswith("A-VERT")})
-        places = [row for _, row in make_places()]
-        judged = {name: method(places) for name, method in methods.items()}
-        print_table("places", places, judged)
-        print_by_saying(places, judged)
+        for title, sayings in (
+            ("places", (SAYINGS, WRONG_SAYINGS)),
+            ("places, in other words", (OTHER_SAYINGS, OTHER_WRONG_SAYINGS)),
+        ):
+            places = [row for _, row in make_places(*sayings)]
+            judged = {name: method(places) for name, method in methods.items()}
+            print_table(title, places, judged)
+            print_by_saying(places, judged)
 
 
 if __name__ == "__main__":
-    main()
+    run_step(main)

@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 from base64 import urlsafe_b64decode
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -22,6 +23,7 @@ from milepost.errors import MilepostError
 from milepost.identity import CACHE, DigestCache, identify
 from milepost.nemo_check import check_nemo_tasks
 from milepost.nemo_files import files_digest
+from milepost.scorers.avert_settings import compared_by
 from milepost.scorers.equator_keys import check_answer_keys
 from milepost.work import is_complete
 
@@ -141,7 +143,14 @@ def questions(wildcards):
 
 def scoring(wildcards):
     """The part of a task's file that decides scores. A change elsewhere in it scores nothing again."""
-    return CAMPAIGN.tasks[wildcards.task].scoring()
+    task = CAMPAIGN.tasks[wildcards.task]
+    return task.scoring() | (compared_by(task.spec["scorer"], task.name) if task.name in BY_MEANING else {})
+
+
+@cache
+def endpoint_identity(name):
+    """Who answers at an endpoint. A shared one's files are looked at once, not for each checkpoint."""
+    return find_endpoint(name, "A scorer").identity
 
 
 def marking(wildcards):
@@ -149,7 +158,7 @@ def marking(wildcards):
     decides = scoring(wildcards)
     scorer = {key: value for key, value in decides["scorer"].items() if key != "label"}
     try:
-        who = {name: find_endpoint(name, f"Task {wildcards.task!r}").identity for name in scorer["evaluators"]}
+        who = {name: endpoint_identity(name) for name in scorer["evaluators"]}
     except MilepostError as error:
         raise WorkflowError(f"{type(error).__name__}: {error}") from None
     return {**decides, "scorer": scorer, "evaluators": who}

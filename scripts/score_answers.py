@@ -10,7 +10,7 @@ from milepost.errors import ConfigError, did_you_mean, run_step
 from milepost.processes import end_with_snakemake
 from milepost.provenance import provenance_of
 from milepost.records import Score, read_answers, read_prompts, write_record, write_records
-from milepost.scorers import SamplingScorer, load_scorer
+from milepost.scorers import SamplingScorer, TracedScorer, load_scorer
 from milepost.summary import summarize
 
 
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if metric != scorer.metric:
         scores = with_headline(scores, metric, args.task)
     provenance = provenance_of(args.ckpt, args.model, args.prompts)
+    if isinstance(scorer, TracedScorer):
+        provenance |= scorer.provenance()
     summary = summarize(args.ckpt, prompts, answers, scores, scorer=scorer.name, metric=metric, provenance=provenance)
     write_records(args.scores, scores)
     write_record(args.summary, summary)

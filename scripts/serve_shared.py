@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from milepost.campaign import load_config
 from milepost.containers import read_containers
-from milepost.endpoints.shared import place_of
+from milepost.endpoints.shared import Place, place_of, write_private
 from milepost.endpoints.shared_server import Service, serve
 from milepost.endpoints.specs import find_endpoint
-from milepost.errors import ConfigError, run_step
+from milepost.errors import ConfigError, MilepostError, run_step
 from milepost.processes import end_with_snakemake
 from milepost.walltime import MARGIN_S
 
@@ -27,21 +27,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s [{args.endpoint}] %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
-    spec = find_endpoint(args.endpoint, "serve_shared")
+    place = place_of(args.endpoint)
+    try:
+        why = run(args.endpoint, place, args.attempt, kept=args.kept)
+    except MilepostError as error:
+        # The jobs that wait for it are told.
+        write_private(place.failed, {"attempt": args.attempt, "error": str(error)})
+        raise
+    logging.info("the server of endpoint %r has ended: %s", args.endpoint, why)
+
+
+def run(name: str, place: Place, attempt: str, *, kept: bool) -> str:
+    """Serve; why it ended."""
+    spec = find_endpoint(name, "serve_shared")
     if spec.provider != "shared":
         raise ConfigError(
-            f"Endpoint {spec.name!r} is {spec.provider}: somebody else serves it. Only shared ones are served here."
+            f"Endpoint {name!r} is {spec.provider}: somebody else serves it. Only shared ones are served here."
         )
     config = load_config()
-    service = Service(
-        spec,
-        place_of(spec.name),
-        args.attempt,
-        kept=args.kept,
-        containers=read_containers(config),
-        margin_s=config.get("walltime_margin_s", MARGIN_S),
-    )
-    logging.info("the server of endpoint %r has ended: %s", spec.name, serve(service))
+    margin_s = config.get("walltime_margin_s", MARGIN_S)
+    return serve(Service(spec, place, attempt, kept=kept, containers=read_containers(config), margin_s=margin_s))
 
 
 if __name__ == "__main__":

@@ -444,9 +444,13 @@ def check_campaign(campaign: Campaign) -> None:
         RecordError: Items that are malformed, empty or share an id; names file and line.
     """
     from milepost.pairs import plan_pairs
+    from milepost.scorers.avert_settings import compared_by
     from milepost.tasks import asks_chat, load_items
 
     plan_pairs(campaign.config, campaign.checkpoints)
+    for task in campaign.tasks.values():
+        if task.spec.get("scorer", {}).get("name") == "avert":
+            compared_by(task.spec["scorer"], task.name)
     chats = [name for name, task in campaign.tasks.items() if asks_chat(task, load_items(task))]
     for ckpt in campaign.checkpoints.values():
         folder = find_model(ckpt)

@@ -270,13 +270,12 @@ def _value(score: Score, evaluator: str, *, single: bool) -> tuple[bool, float |
 
     An answer that nobody could mark (failed, without a key) counts as one that each was to mark.
     """
-    value = score["score"] if single or evaluator == ALL else score["metrics"].get(f"equator_{evaluator}")
-    verdicts = score.get("verdicts")
-    if verdicts is not None:
-        asked = evaluator == ALL or evaluator in verdicts
-    else:
-        asked = value is not None or score["score"] is None
-    return asked, None if value is None else 100 * value
+    # Not the score: `metric` in the task's file may have put another number there.
+    whole = score["metrics"].get("equator")
+    value = whole if single or evaluator == ALL else score["metrics"].get(f"equator_{evaluator}")
+    if "verdicts" in score:
+        return evaluator == ALL or evaluator in score["verdicts"], None if value is None else 100 * value
+    return value is not None or whole is None, None if value is None else 100 * value
 
 
 def _row(

@@ -92,7 +92,8 @@ def check_environments(campaign: Campaign) -> Iterator[Check]:
     scorers = {task.spec.get("scorer", {}).get("name") for task in campaign.tasks.values()}
     needed = {
         "vllm": bare or containers.vllm is None,
-        "semantic": "avert" in scorers,
+        "semantic": bool({"avert", "equator"} & scorers),
+        "equator": "equator" in scorers,
         **{place.environment: True for place in nemo_places(campaign).values() if place.environment},
     }
     there = []

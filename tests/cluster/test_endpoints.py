@@ -117,6 +117,7 @@ class Campaign:
         (self.folder / "model/config.json").write_text("{}")
         (self.folder / "model/model.safetensors").write_bytes(b"weights")
         (self.folder / "config").mkdir()
+        (self.folder / "config/config.yaml").write_text("tasks: [any]\n")
         self.write(idle_s=600)
         os.chown(self.folder, USER_ID, USER_ID)
         self.variables = [f"STUB_LOG={self.folder}/stub.log", f"PYTHONPATH={FOLDER}/scripts"]

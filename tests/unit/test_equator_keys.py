@@ -1,10 +1,14 @@
 import json
 import os
+import re
+import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 
-from milepost.campaign import Task
+from milepost.campaign import Task, check, check_scorer
+from milepost.endpoints.specs import load_endpoints
 from milepost.environments import environment_python
 from milepost.errors import ConfigError, EnvironmentMissingError, RecordError, ServerError
 from milepost.scorers import equator_keys
@@ -151,6 +155,23 @@ def test_a_number_is_an_id_and_an_item_may_name_another(tmp_path):
     assert read_answer_key(path) == [Key("1", "Q?", "A", "none"), Key("2", "R?", "", "none")]
     assert key_id({"id": "a", "prompt": "?", "meta": {"answer_key": 1}}) == "1"
     assert key_id({"id": "a", "prompt": "?"}) == "a"
+
+
+def test_the_examples_in_the_docs_are_what_the_schemas_take(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs/equator.md").read_text()
+    read = [yaml.safe_load(textwrap.dedent(block)) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    endpoints, task, sampled = read
+    (tmp_path / "config/endpoints.yaml").write_text(yaml.safe_dump(endpoints))
+    check(task, "task_native", "docs/equator.md")
+    for scorer in (task["scorer"], sampled["scorer"]):
+        check_scorer(scorer, "docs/equator.md")
+        assert set(scorer["evaluators"]) <= load_endpoints().keys()
+    # The key that it shows, and the items that jq makes of it.
+    lines = re.search(r"```json\n(.*?)```", text, re.DOTALL)[1]
+    (tmp_path / "key.jsonl").write_text(textwrap.dedent(lines))
+    assert [key.id for key in read_answer_key("key.jsonl")] == ["horses", "doors"]
 
 
 def test_a_campaign_is_checked_before_anything_runs(tmp_path, monkeypatch):

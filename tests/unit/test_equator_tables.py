@@ -121,6 +121,12 @@ def test_pairs_and_all_evaluators_together():
     ]
 
 
+def test_another_headline_changes_no_table():
+    both = student(scored("a", 0, j=100, k=0))
+    shown = Student("s", both.answers, [{**both.scores[0], "score": 1.0}])
+    assert category_rows([shown], ["j", "k"], PROMPTS, KEYS) == category_rows([both], ["j", "k"], PROMPTS, KEYS)
+
+
 def test_files_of_the_original(tmp_path):
     write_verdicts(tmp_path, [ONE], ["j"], PROMPTS, KEYS)
     first = json.loads((tmp_path / "round_1/equator-j-stu-s.json").read_text())

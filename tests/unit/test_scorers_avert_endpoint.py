@@ -14,7 +14,7 @@ from milepost.errors import CallError, ConfigError
 from milepost.scorers import load_scorer
 from milepost.scorers.avert import Scorer
 from milepost.scorers.avert_candidates import candidate_groups
-from milepost.scorers.avert_settings import TEMPLATES, Settings, Template, settings_of
+from milepost.scorers.avert_settings import TEMPLATES, Settings, Template, compared_by, settings_of
 from milepost.scorers.avert_similarity import Wanted, find_similarities
 from milepost.scorers.avert_verdict import grouping_of, original_verdict_of
 from milepost.scorers.vectors import VectorStore
@@ -406,6 +406,30 @@ def test_an_endpoint_by_name(server, tmp_path, monkeypatch):
     assert "secret" not in kept.read_text()
     with pytest.raises(ConfigError, match="Did you mean 'small'"):
         list(Scorer(endpoint="smal", method="rerank").score([CITY], answers_to("Lyon", "Lyon")))
+
+
+def test_what_decides_scores_beside_the_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    entry = "{provider: external, kind: KIND, model: m, revision: REV, url: 'http://127.0.0.1:1/v1'}"
+
+    def written(kind, revision):
+        (tmp_path / "config/endpoints.yaml").write_text(
+            f"small: {entry.replace('KIND', kind).replace('REV', repr(revision))}\n"
+        )
+        return compared_by({"name": "avert", "endpoint": "small"}, "t")
+
+    assert written("embedding", "1") != written("embedding", "2")
+    with pytest.raises(ConfigError, match="'small', which chats.*kind: embedding"):
+        written("chat", "1")
+    with pytest.raises(ConfigError, match=r"config/tasks/t.yaml, scorer asks for endpoint 'smal'.*Did you mean"):
+        compared_by({"endpoint": "smal"}, "t")
+    assert compared_by({}, "t") == {}
+    use(monkeypatch, "http://127.0.0.1:1")
+    before = compared_by({}, "t")
+    monkeypatch.setenv("AVERT_GROUPING", "mean")
+    assert compared_by({}, "t") != before
+    assert compared_by({"endpoint": "minilm"}, "t") == {}
 
 
 def test_a_refusal_can_win(server, monkeypatch):

@@ -1,7 +1,9 @@
 import json
+import random
 import re
 import threading
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -12,8 +14,10 @@ from milepost.records import PromptSet
 from milepost.scorers import Place, load_scorer
 from milepost.scorers.equator import Scorer
 from milepost.scorers.equator_keys import Key
-from milepost.scorers.equator_prompt import evaluator_messages
+from milepost.scorers.equator_prompt import REGEX, evaluator_messages
 from milepost.scorers.equator_sample import draw_evaluators
+from milepost.scorers.equator_verdict import read_verdict
+from milepost.stats import mean_estimate
 from milepost.summary import summarize
 
 INJECTIONS = [
@@ -70,6 +74,9 @@ class Teacher:
                 form = body.get("response_format", {}).get("type", "free")
                 if teacher.status or form in teacher.refuses:
                     self.reply(teacher.status or 400, {"error": {"message": f"no {form} here"}})
+                    return
+                if "long" in body["messages"][1]["content"]:
+                    self.reply(400, {"error": {"message": "maximum context length is 10 tokens"}})
                     return
                 data = json.loads(body["messages"][1]["content"].split("\n")[1])
                 said = teacher.mark(data)
@@ -196,11 +203,61 @@ def test_a_server_without_constrained_output_is_asked_for_what_it_offers(campaig
         score(answers("new"), output="json_schema")
 
 
+def test_only_what_is_known_to_be_vllm_is_asked_for_a_regular_expression_by_itself(campaign):
+    teacher = campaign()
+    opened = []
+
+    @asynccontextmanager
+    async def opens(spec):
+        opened.append(spec)
+        yield Endpoint(teacher.url, "key", "teacher", "teacher")
+
+    def forms(**options):
+        before = len(teacher.bodies)
+        score(answers("right0"), opens=opens, **options)
+        return [{"response_format", "structured_outputs"} & body.keys() for body in teacher.bodies[before:]]
+
+    assert forms() == [{"response_format"}]
+    assert forms(output="regex") == [{"structured_outputs"}]
+    # What was asked for by name is kept; by itself, it is asked for of nobody else.
+    assert forms(output="regex") == forms() == []
+    external = Scorer(evaluators=["teacher"], answer_key="")._outputs(opened[0])
+    shared = Scorer(evaluators=["teacher"], answer_key="")._outputs(replace(opened[0], provider="shared"))
+    assert (external, shared) == (
+        ("json_schema", "json_object", "free"),
+        ("regex", "json_schema", "json_object", "free"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("reply", "fits"),
+    [
+        ('{"evaluation": "Both say Paris.", "score": 100}', True),
+        ('{"evaluation": "' + "x" * 301 + '", "score": 0}', False),
+        ('{"evaluation": "", "score": 0}', False),
+        ('{"evaluation": "a", "score": 50}', False),
+        ('{   "evaluation": "a", "score": 0}', False),
+    ],
+)
+def test_what_the_regular_expression_allows_is_a_verdict(reply, fits):
+    assert bool(re.fullmatch(REGEX, reply)) == fits
+    assert not fits or read_verdict(reply).problem is None
+
+
 def test_an_endpoint_that_refuses_everything_is_an_error_after_a_few_calls(campaign):
     teacher = campaign(status=400)
     with pytest.raises(CallError, match="no free here"):
         score(answers("a", "b", "c", "d"))
     assert len(teacher.bodies) == 9
+
+
+def test_answers_that_are_too_long_for_the_evaluator_are_counted(campaign):
+    teacher = campaign()
+    found = score(answers("long", "long1", "long2", "long3"))
+    assert [one["score"] for one in found] == [None] * 4
+    assert "maximum context length" in found[0]["note"]
+    assert len(teacher.bodies) == 4
+    assert [one["score"] for one in score(answers("long", "right1"))] == [None, 1.0]
 
 
 def test_one_refused_answer_is_counted(campaign):
@@ -221,6 +278,13 @@ def test_a_server_that_goes_away_is_an_error_and_what_it_said_is_kept(campaign, 
     teacher.status = None
     assert [one["score"] for one in score(answers("right0", "right1"))] == [1, 1]
     assert len(teacher.bodies) == 3
+
+
+def test_who_marked_stands_beside_the_numbers(campaign):
+    campaign()
+    told = scorer("teacher").provenance()
+    assert told["evaluators"]["teacher"]["model"] == "teacher"
+    assert len(told["evaluators"]["teacher"]["digest"]) == 64
 
 
 def test_several_evaluators(campaign):
@@ -274,6 +338,24 @@ def test_the_draw_is_stratified_balanced_and_seeded():
     assert draw.keys() != draw_evaluators(categories, ["x", "y", "z"], questions=0.5, per_answer=2, seed=1).keys()
     # More questions keep those of a smaller draw.
     assert draw.keys() < draw_evaluators(categories, ["x", "y", "z"], questions=0.8, per_answer=2, seed=0).keys()
+
+
+def test_the_interval_of_a_sample_covers_the_whole_matrix():
+    """Categories of unlike difficulty, and two evaluators of unlike strictness: half of the questions, marked once each."""
+    rng = random.Random(0)
+    categories = {f"q{n}": "abcd"[n % 4] for n in range(120)}
+    whole = {
+        (item, name): float(rng.random() < {"a": 0.1, "b": 0.4, "c": 0.6, "d": 0.9}[kind] - 0.1 * (name == "strict"))
+        for item, kind in categories.items()
+        for name in ("kind", "strict")
+    }
+    mean = sum(whole.values()) / len(whole)
+    covered = []
+    for seed in range(300):
+        draw = draw_evaluators(categories, ["kind", "strict"], questions=0.5, per_answer=1, seed=seed)
+        low, high = mean_estimate([whole[item, names[0]] for item, names in draw.items()])["ci95"]
+        covered.append(low <= mean <= high)
+    assert sum(covered) / len(covered) >= 0.95
 
 
 def test_what_is_missing_is_named(campaign, tmp_path):

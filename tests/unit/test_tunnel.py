@@ -16,10 +16,11 @@ import pytest
 
 from milepost.endpoints import tunnel as tunnel_module
 from milepost.endpoints.open import open_endpoint
-from milepost.endpoints.specs import EndpointSpec
+from milepost.endpoints.publish import publication_port, publish
+from milepost.endpoints.specs import EndpointSpec, Publication
 from milepost.endpoints.tunnel import Tunnel, read_port
 from milepost.errors import EndpointError
-from milepost.processes import free_port
+from milepost.processes import Watchdog, free_port
 
 SSHD = Path("/usr/sbin/sshd")
 STUB = Path(__file__).parents[1] / "stub_server.py"
@@ -266,3 +267,33 @@ def test_rubbish_in_a_port_file(tmp_path, content):
 def test_a_port_file_that_is_missing(tmp_path):
     with pytest.raises(EndpointError, match="does not run yet or has ended"):
         read_port(tmp_path / "port", "one")
+
+
+def test_a_server_is_published_on_another_host_and_again_when_that_drops(host, server, tmp_path):
+    place = Publication("far", tmp_path / "port", tmp_path / "key", host / "config")
+    watchdog = Watchdog()
+
+    async def play():
+        port = int((server / "port").read_text())
+        task = asyncio.create_task(publish(place, port, KEY, watchdog, tmp_path / "ssh.log"))
+        ports = []
+        for _ in range(2):
+            async with asyncio.timeout(10), aiohttp.ClientSession() as session:
+                while publication_port(place.port_file) in ["", *ports] and not task.done():
+                    await asyncio.sleep(0.05)
+                ports.append(publication_port(place.port_file))
+                headers = {"Authorization": f"Bearer {place.key_file.read_text().strip()}"}
+                async with session.get(f"http://127.0.0.1:{int(ports[-1])}/v1/models", headers=headers) as response:
+                    assert response.status == 200
+                (pid,) = ssh_processes(host)
+                os.kill(pid, signal.SIGKILL)
+                while pid in ssh_processes(host):
+                    await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(play())
+    watchdog.close()
+    assert not place.port_file.exists()
+    assert not place.key_file.exists()
+    assert ssh_processes(host) == []

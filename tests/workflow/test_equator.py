@@ -98,6 +98,7 @@ class TestEquator:
         assert marked(evaluator[1]) == 8
         for ckpt in ("c1", "c2"):
             summary = campaign.summary(ckpt, "t1")
+            assert summary["provenance"]["evaluators"]["teacher"]["model"] == "teacher"
             assert (summary["value"], summary["n_items"], summary["n_unscored"], summary["metric"]) == (
                 0.5,
                 2,

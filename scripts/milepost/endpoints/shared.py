@@ -32,8 +32,9 @@ from milepost.campaign import WORKFLOW
 from milepost.endpoints import Endpoint
 from milepost.endpoints.specs import ENDPOINTS, EndpointSpec
 from milepost.endpoints.tunnel import Tunnel
-from milepost.errors import EndpointError
-from milepost.lease import STALE_S, acquire, file_age, has_ended, job_has_ended, read_lease, started
+from milepost.errors import EndpointError, StoreError
+from milepost.lease import STALE_S, Lease, acquire, file_age, has_ended, job_has_ended, read_lease, started
+from milepost.processes import last_lines
 
 log = logging.getLogger("milepost")
 FOLDER = Path("results/endpoints")
@@ -42,7 +43,7 @@ POLL_S = 1.0
 WATCH_S = 2.0
 LOOK_S = 5.0
 PROOF_S = 20.0
-STARTS = 3  # that one job waits for, before it gives up
+STARTS = 3  # in a row that end before they answer; then the jobs that wait give up
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ class Place:
     def log(self) -> Path:
         """What vLLM says."""
         return Path("logs/endpoints") / f"{self.folder.name}.server.log"
+
+    @property
+    def job_log(self) -> Path:
+        """What its supervisor says, and SLURM."""
+        return Path("logs/endpoints") / f"{self.folder.name}.log"
 
 
 def place_of(name: str) -> Place:
@@ -145,12 +151,12 @@ class Client:
     def __init__(self, spec: EndpointSpec, place: Place) -> None:
         """Nothing is looked at yet."""
         self.spec, self.place = spec, place
-        self.starts = 0
         self._digest = identity_digest(spec)
         self._rejected: str | None = None  # a record that did not hold
         self._current: str | None = None
         self._proved = asyncio.Event()
-        self._seen: set[str] = set()
+        self._seen: set[str] = set()  # servers that were submitted since the last one that answered
+        self._begun, self._submitted = time.monotonic(), -LOOK_S
         self._asked, self._gone = -LOOK_S, False  # when it was asked whether the lease's holder is gone, and the answer
 
     async def enter(self, tunnel: Tunnel, stack: AsyncExitStack) -> int:
@@ -197,7 +203,10 @@ class Client:
             # It is starting, or it is busy, or this host cannot reach it just now.
             self._rejected = None
             return None
-        self._submit_once()
+        # SLURM is asked about the job only now and then: many jobs may wait.
+        if time.monotonic() - self._submitted > LOOK_S:
+            self._submit_once()
+            self._submitted = time.monotonic()
         return None
 
     def _lives(self) -> bool:
@@ -205,29 +214,31 @@ class Client:
         age = file_age(self.place.lease)
         if age is None or age >= STALE_S:
             return False
-        # SLURM is asked only now and then: many jobs may wait.
         if time.monotonic() - self._asked > LOOK_S:
             self._asked, self._gone = time.monotonic(), has_ended(read_lease(self.place.lease))
         return not self._gone
 
     def _submit_once(self) -> None:
         """Submit a server's job, unless one is under way; of several jobs that come at once, one does."""
-        lock, _ = acquire(self.place.folder / ".submitting", log.debug)
+        submitted = read_json(self.place.submitted)
+        if submitted and not self._is_over(submitted):
+            return
+        lock = _lock(self.place.folder / ".submitting")
         try:
             submitted = read_json(self.place.submitted)
             if submitted and not self._is_over(submitted):
                 return
-            failed = read_json(self.place.failed)
-            if submitted and failed.get("attempt") == submitted.get("attempt") and submitted["attempt"] in self._seen:
+            failed, age = read_json(self.place.failed), file_age(self.place.failed)
+            # One that failed before this job began says nothing: what was wrong may have been put right.
+            if failed and age is not None and age <= time.monotonic() - self._begun:
                 raise EndpointError(
                     f"Endpoint {self.spec.name!r}: its server could not be started. {failed.get('error')}"
                 )
-            if self.starts >= STARTS:
+            if len(self._seen) >= STARTS:
                 raise EndpointError(
-                    f"Endpoint {self.spec.name!r}: its server ended {STARTS} times while it was needed. What it said is in"
-                    f" {self.place.log}; its job's own words are beside it."
+                    f"Endpoint {self.spec.name!r}: {STARTS} servers in a row ended before they answered. What they said is in"
+                    f" {self.place.log.parent}/{self.spec.name}*.log, at last: {' '.join(last_lines(self.place.job_log, 3).split())}"
                 )
-            self.starts += 1
             attempt = secrets.token_hex(6)
             self._seen.add(attempt)
             self.place.stop.unlink(missing_ok=True)
@@ -254,6 +265,7 @@ class Client:
         while True:
             if await proves(near, self.place):
                 refused, self._rejected = 0, None
+                self._seen.clear()
                 self._proved.set()
                 await asyncio.sleep(WATCH_S)
                 continue
@@ -271,6 +283,15 @@ class Client:
         proved.cancel()
         if watcher.done():
             watcher.result()
+
+
+def _lock(path: Path) -> Lease:
+    """Wait for a lock that is held for seconds."""
+    while True:
+        try:
+            return acquire(path, log.debug)[0]
+        except StoreError:
+            continue  # it changed hands meanwhile, which for a lease means that its holder lives
 
 
 async def proves(port: int, place: Place) -> bool:
@@ -306,7 +327,7 @@ def submit(spec: EndpointSpec, attempt: str) -> dict[str, Any]:
         "--attempt",
         attempt,
     ]
-    output = Path("logs/endpoints") / f"{spec.name}.log"
+    output = Place(FOLDER / spec.name, "", "").job_log
     output.parent.mkdir(parents=True, exist_ok=True)
     # This job's own allocation is not the server's, and the server outlives the Snakemake behind this job.
     env = {

@@ -14,10 +14,10 @@ from typing import Any, cast
 
 from milepost.containers import Containers
 from milepost.endpoints.gpus import check_visible
+from milepost.endpoints.publish import publish
 from milepost.endpoints.shared import Place, identity_digest, read_json, write_private
 from milepost.endpoints.specs import EndpointSpec
 from milepost.endpoints.vllm import VllmServer
-from milepost.errors import MilepostError
 from milepost.lease import BEAT_S, Lease, acquire
 from milepost.ledger import append_line
 from milepost.processes import Watchdog
@@ -26,6 +26,7 @@ from milepost.walltime import MARGIN_S, near_the_end
 
 log = logging.getLogger("milepost")
 POLL_S = 1.0
+WARNING_S = 900.0  # before it ends for its walltime, so that a class can be told
 
 
 @dataclass(frozen=True)
@@ -53,18 +54,14 @@ def serve(service: Service) -> str:
     """Serve until the end; why it came.
 
     Raises:
-        MilepostError: The server did not start, or died. The jobs that wait for it are told.
+        MilepostError: The server did not start, or died.
     """
     place = service.place
-    place.failed.unlink(missing_ok=True)
     lease, dead = acquire(place.lease, log.info)
     try:
         if dead:
             append_line(place.folder, {**dead, "end": "killed"})  # type: ignore[typeddict-item]
         return asyncio.run(_serve(service, lease))
-    except MilepostError as error:
-        write_private(place.failed, {"attempt": service.attempt, "error": str(error)})
-        raise
     finally:
         if lease.held():
             place.record.unlink(missing_ok=True)
@@ -91,6 +88,7 @@ async def _serve(service: Service, lease: Lease) -> str:
     keeper = asyncio.create_task(_keep(lease, account))
     clock: asyncio.Future[Any] = asyncio.gather(_watch_walltime(service.margin_s, stop), _watch_stop(place, stop))
     death: asyncio.Task[Any] | None = None
+    beside: list[asyncio.Future[Any]] = []
     try:
         check_visible(service.spec.as_checkpoint())
         start = asyncio.create_task(server.start())
@@ -104,14 +102,20 @@ async def _serve(service: Service, lease: Lease) -> str:
         account["start_s"] = round(time.monotonic() - begun, 3)
         log.info("the server of endpoint %r answers after %.0f s", service.spec.name, account["start_s"])
         death = asyncio.create_task(server.died())
-        await _attend(service, server, [told, death, keeper], account, stop)
+        if service.kept and service.spec.publish is not None:
+            output = place.log.with_suffix(".ssh.log")
+            beside.append(asyncio.create_task(publish(service.spec.publish, server.port, place.key, watchdog, output)))
+        await _attend(service, server, [told, death, keeper, *beside], account, stop)
+        for task in beside:
+            if task.done():
+                task.result()  # raises what it met: a file that cannot be written
         if death.done():
             raise death.result()
         return _ending(told, keeper)
     finally:
         # Whoever comes now must not be sent here.
         place.record.unlink(missing_ok=True)
-        beside: list[asyncio.Future[Any]] = [keeper, clock, *([death] if death else [])]
+        beside += [keeper, clock, *([death] if death else [])]
         for task in beside:
             task.cancel()
         await asyncio.gather(server.stop(), *beside, return_exceptions=True)
@@ -168,6 +172,8 @@ async def _watch_stop(place: Place, stop: Callable[[str], None]) -> None:
 
 
 async def _watch_walltime(margin_s: float, stop: Callable[[str], None]) -> None:
+    left = await near_the_end(margin_s + WARNING_S)
+    log.warning("%.0f s of this job's walltime are left: the server ends in %.0f s", left, max(left - margin_s, 0))
     left = await near_the_end(margin_s)
     log.warning(
         "%.0f s of this job's walltime are left: the server ends. Whoever needs it starts another.", max(left, 0)

@@ -36,6 +36,16 @@ NO_KEY = "EMPTY"
 
 
 @dataclass(frozen=True)
+class Publication:
+    """Where a shared server is made known to others than this campaign."""
+
+    host: str
+    port_file: Path
+    key_file: Path
+    ssh_config: Path | None = None
+
+
+@dataclass(frozen=True)
 class EndpointSpec:
     """One entry of config/endpoints.yaml.
 
@@ -53,6 +63,7 @@ class EndpointSpec:
         key_file: File with the key.
         serving: How many requests at once, and how long they may take; of a shared one, how it is served.
         idle_s: Seconds without a question after which a shared one ends.
+        publish: Where `serve_shared` makes a shared one known.
     """
 
     name: str
@@ -68,6 +79,7 @@ class EndpointSpec:
     key_file: Path | None = None
     serving: Serving = field(default_factory=lambda: Serving(gpus=0))
     idle_s: float = 600.0
+    publish: Publication | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -210,8 +222,17 @@ def _parse_shared(name: str, entry: Mapping[str, Any], where: str) -> EndpointSp
         revision=entry.get("revision"),
         ssh_config=_path(entry, "ssh_config"),
         serving=serving,
+        publish=_parse_publication(entry),
         idle_s=entry.get("idle_s", 600.0),
     )
+
+
+def _parse_publication(entry: Mapping[str, Any]) -> Publication | None:
+    if "publish" not in entry:
+        return None
+    given = entry["publish"]
+    port_file, key_file = (Path(given[key]).expanduser() for key in ("port_file", "key_file"))
+    return Publication(given["host"], port_file, key_file, _path(entry, "ssh_config"))
 
 
 def _path(entry: Mapping[str, Any], key: str) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -39,6 +40,7 @@ OPTIONS = {
     "ForwardX11": "no",
     "LogLevel": "INFO",
 }
+DROPPED = ("kex_exchange_identification", "banner exchange")
 # What ssh says, what that means, and what to do.
 CAUSES = (
     (("could not resolve",), "no host has this name", "Correct 'host' in {file}, or add the host to ~/.ssh/config."),
@@ -149,7 +151,6 @@ class Tunnel:
 
     async def _start_ssh(self, host: str, port: int) -> None:
         self._socket.unlink(missing_ok=True)
-        self._log.write_bytes(b"")
         config = ["-F", str(self._ssh_config)] if self._ssh_config else []
         options = [word for option, value in OPTIONS.items() for word in ("-o", f"{option}={value}")]
         forward = ["-L", f"{self._socket}:127.0.0.1:{port}"]
@@ -158,24 +159,32 @@ class Tunnel:
         kept = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "SSH_AUTH_SOCK", "KRB5CCNAME", "TMPDIR")
         env = {name: value for name, value in os.environ.items() if name in kept}
         try:
-            self._group = await ProcessGroup.start(command, env=env, log=self._log, watchdog=self._watchdog)
+            async with asyncio.timeout(START_S):
+                while not await self._run(command, env):
+                    # A host takes only so many new connections at once, and drops the rest: forty jobs begin together.
+                    await asyncio.sleep(random.uniform(0.2, 2.0))  # noqa: S311 (jitter)
+        except TimeoutError:
+            raise self._failed() from None
         except FileNotFoundError:
             raise EndpointError(
                 f"Endpoint {self._name!r}: there is no ssh on this host, and {host} is reached by a tunnel. Install it"
                 " (openssh-client), or load its module."
             ) from None
-        try:
-            async with asyncio.timeout(START_S):
-                while not await self._answers():
-                    if self._group.process.returncode is not None:
-                        raise self._failed()
-                    await asyncio.sleep(POLL_S)
-        except TimeoutError:
-            raise self._failed() from None
 
-    async def _answers(self) -> bool:
-        # Connecting to look would already open a connection on the other host.
-        return self._socket.exists()
+    async def _run(self, command: list[str], env: dict[str, str]) -> bool:
+        """Start ssh; whether it is through. False if the other host dropped it before it knew who it was."""
+        self._log.write_bytes(b"")
+        self._group = await ProcessGroup.start(command, env=env, log=self._log, watchdog=self._watchdog)
+        # Its socket shows that it is through; to connect to it would open a connection on the other host as well.
+        while not self._socket.exists():
+            if self._group.process.returncode is not None:
+                said = last_lines(self._log, 5).lower()
+                await self._stop_ssh()
+                if not any(words in said for words in DROPPED):
+                    raise self._failed()
+                return False
+            await asyncio.sleep(POLL_S)
+        return True
 
     def _failed(self) -> EndpointError:
         said = last_lines(self._log, 5)

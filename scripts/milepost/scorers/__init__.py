@@ -51,6 +51,15 @@ class SamplingScorer(Protocol):
         ...
 
 
+@runtime_checkable
+class TracedScorer(Protocol):
+    """A scorer whose numbers rest on more than its options say."""
+
+    def provenance(self) -> dict[str, Any]:
+        """What stands beside the numbers, by name."""
+        ...
+
+
 def scorer_names() -> list[str]:
     """The scorers that there are: the modules of this package that define a class `Scorer`."""
     # Read, not imported: asking for names must stay quick whatever the scorers need.

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from milepost.calls import Calls, Read
 from milepost.endpoints import Endpoint
 from milepost.errors import CallError
-from milepost.scorers.vectors import Keep
+from milepost.scorers.vectors import Keep, hash_of
 
 Api = Literal["openai", "vllm", "tei"]
 
@@ -151,9 +151,9 @@ async def score_pairs(calls: Calls, pairs: Sequence[tuple[str, str]], keep: Keep
     return too_long
 
 
-def pair_name(query: str, document: str) -> str:
-    """A pair as one text, for what is kept of it."""
-    return f"{len(query)} {query}{document}"
+def pair_name(query: str, document: str) -> bytes:
+    """The hash of a pair, under which its score is kept."""
+    return hash_of(f"{len(query)} {query}{document}")
 
 
 async def _all(work: Callable[[_Item], Awaitable[None]], items: Sequence[_Item]) -> None:

@@ -8,6 +8,8 @@ whose question has no key, is counted and has no score.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +24,7 @@ from milepost.records import Answer, EvaluatorVerdict, Message, Partial, Prompt,
 from milepost.scorers import Place
 from milepost.scorers.equator_calls import ChatReply, Evaluator, Opens
 from milepost.scorers.equator_keys import Key, collection_of, fetch_keys, key_id
-from milepost.scorers.equator_prompt import OUTPUTS, Output, evaluator_messages
+from milepost.scorers.equator_prompt import OUTPUTS, PROMPT_VERSION, Output, evaluator_messages
 from milepost.scorers.equator_sample import draw_evaluators
 from milepost.scorers.equator_verdict import Compat, read_verdict
 from milepost.scorers.responses import Response, read_responses
@@ -44,7 +46,8 @@ class Scorer:
         evaluators: Names of endpoints.
         answer_key: The user's file; what is fetched was built of it.
         sample: Shares of the matrix that stand for the whole: `questions` of each category, `evaluators` per answer.
-        output: The form of reply to ask for; `auto` takes the strictest that the server takes.
+        output: The form of reply to ask for; `auto` takes the strictest that the server takes, `regex` only of shared
+            endpoints: these are vLLM.
         seed: Sent to the evaluators.
         max_tokens: Longest reply.
         compat: Read replies as the original does.
@@ -76,7 +79,7 @@ class Scorer:
         del answer_key, label
         self._evaluators = list(evaluators)
         self._sample = {"questions": 1.0, "evaluators": len(self._evaluators), "seed": 0, **(sample or {})}
-        self._outputs: tuple[Output, ...] = OUTPUTS if output == "auto" else (output,)
+        self._output = output
         self._seed = seed
         self._max_tokens = max_tokens
         self._compat = compat
@@ -97,6 +100,14 @@ class Scorer:
         whole: int | Literal["?"] = header["partial"]["of"] if "partial" in header else len(prompts.prompts)
         header["partial"] = Partial(limit=len(kept), of=whole)
         return PromptSet(header, kept)
+
+    def provenance(self) -> dict[str, Any]:
+        """Who the evaluators are, and how they are asked."""
+        who = {}
+        for spec in map(self._spec, self._evaluators):
+            digest = hashlib.sha256(json.dumps(spec.identity, sort_keys=True).encode()).hexdigest()
+            who[spec.name] = {"model": spec.model, "revision": spec.revision, "digest": digest}
+        return {"evaluators": who, "evaluator_prompt": PROMPT_VERSION}
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Iterator[Score]:
         """Yield one score per answer.
@@ -155,7 +166,8 @@ class Scorer:
         """The verdicts on each answer, by evaluator. All evaluators are asked at the same time."""
 
         async def ask(name: str) -> list[ChatReply | CallError]:
-            evaluator = Evaluator(self._spec(name), self._outputs, self._seed, self._max_tokens)
+            spec = self._spec(name)
+            evaluator = Evaluator(spec, self._outputs(spec), self._seed, self._max_tokens)
             return await evaluator.mark(list(chats[name].values()), self._kept(name), self._opens)
 
         names = [name for name in self._evaluators if chats[name]]
@@ -201,6 +213,12 @@ class Scorer:
         if self._keys is None:
             self._keys = fetch_keys(collection_of(self._where().task), map(key_id, prompts))
         return {ident: key for ident, key in self._keys.items() if key.answer}
+
+    def _outputs(self, spec: EndpointSpec) -> tuple[Output, ...]:
+        """The forms of reply to try."""
+        if self._output != "auto":
+            return (self._output,)
+        return OUTPUTS if spec.provider == "shared" else OUTPUTS[1:]
 
     def _spec(self, name: str) -> EndpointSpec:
         return find_endpoint(name, "The scorer equator")

@@ -21,8 +21,8 @@ from milepost.store import read_lines
 PATH = "/chat/completions"
 # So many first answers refused one after the other are no fault of the answers.
 REFUSED = 3
-# What is the fault of one answer, or of the reply to it, not of the endpoint.
-_OF_ONE = ("refused", "context", "reply")
+# What may be the fault of one answer; the second always is.
+_OF_ONE = ("refused", "context")
 
 Opens = Callable[[EndpointSpec], AbstractAsyncContextManager[Endpoint]]
 
@@ -95,15 +95,19 @@ class Evaluator:
         """Ask one after the other until it is known which form of reply the server takes, then all at once."""
         replies: dict[int, ChatReply | CallError] = {}
         waiting = list(chats)
+        refused = 0
         while accepted is None and waiting:
             at = waiting.pop(0)
             for output in self.outputs:
-                replies[at] = await self._post(calls, chats[at], output)
-                if not isinstance(reply := replies[at], CallError):
+                reply = replies[at] = await self._post(calls, chats[at], output)
+                if not isinstance(reply, CallError):
                     accepted = output
+                if not isinstance(reply, CallError) or reply.kind == "context":
                     break
-            if accepted is None and isinstance(reply, CallError) and (not waiting or len(replies) == REFUSED):
-                raise reply
+            else:
+                refused += 1
+                if isinstance(reply, CallError) and (refused == REFUSED or not waiting):
+                    raise reply
         if accepted is not None:
             rest = await asyncio.gather(*(self._post(calls, chats[at], accepted) for at in waiting))
             replies |= dict(zip(waiting, rest, strict=True))

@@ -18,9 +18,9 @@ from milepost.records import Message
 # Part of every call's content: raise it when the words below change, and every answer is evaluated anew.
 PROMPT_VERSION = 1
 
-Output = Literal["json_schema", "json_object", "free"]
-OUTPUTS: tuple[Output, ...] = ("json_schema", "json_object", "free")
-"""How far a server holds the reply to its form, the strictest first."""
+Output = Literal["regex", "json_schema", "json_object", "free"]
+OUTPUTS: tuple[Output, ...] = ("regex", "json_schema", "json_object", "free")
+"""How far a server holds the reply to its form, the strictest first. Only vLLM knows the first; others may overlook it."""
 
 _SYSTEM = """\
 You are a strict teacher who marks one answer of one student.
@@ -46,6 +46,8 @@ SCHEMA: dict[str, Any] = {
     "required": ["evaluation", "score"],
     "additionalProperties": False,
 }
+# Of bounded length: inside a JSON grammar, a weak model writes white space, or its explanation, until it is cut off.
+REGEX = r'\{"evaluation": "[^"\\\n\r\t]{1,300}", "score": (0|100)\}'
 # What a chat template or a tokenizer could take for its own: <|im_end|>, </s>, <think>, [INST].
 _CONTROL = re.compile(r"<(?=[|/\w\uff5c])|\[(?=/?[A-Z_]{3,}\])")
 
@@ -71,7 +73,9 @@ def evaluator_messages(question: str, answer_key: str, answer: str) -> list[Mess
 def evaluator_body(messages: list[Message], *, output: Output, seed: int, max_tokens: int) -> dict[str, Any]:
     """The body of a chat request that gives the same reply each time, as far as the server can."""
     body: dict[str, Any] = {"messages": messages, "temperature": 0, "seed": seed, "max_tokens": max_tokens}
-    if output == "json_schema":
+    if output == "regex":
+        body["structured_outputs"] = {"regex": REGEX}
+    elif output == "json_schema":
         form = {"name": "verdict", "strict": True, "schema": SCHEMA}
         body["response_format"] = {"type": "json_schema", "json_schema": form}
     elif output == "json_object":

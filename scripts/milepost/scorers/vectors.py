@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
 
 from milepost.errors import ServerError
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 HASH = 16  # bytes
 
-Keep = Callable[[Sequence[str], Any], None]
+_Text = TypeVar("_Text", str, bytes)
+
+Keep = Callable[[Sequence[Any], Any], None]
 """Takes the vectors of some of the texts, as they come."""
 Ask = Callable[[Sequence[str], Keep], None]
 """Has texts embedded, and hands their vectors over."""
@@ -80,22 +82,22 @@ class VectorStore:
             ask(missing, self.keep)
         return self.get(texts)
 
-    def missing(self, texts: Sequence[str]) -> list[str]:
-        """The texts of which no vector is kept."""
-        return [text for text in texts if _hash(text) not in self._places]
+    def missing(self, texts: Sequence[_Text]) -> list[_Text]:
+        """The texts, or hashes of them, of which no vector is kept."""
+        return [text for text in texts if hash_of(text) not in self._places]
 
-    def get(self, texts: Sequence[str]) -> Vectors:
+    def get(self, texts: Sequence[str | bytes]) -> Vectors:
         """The vectors of texts, shape (n_texts, size); zeros where none is kept."""
         import numpy as np
 
         gathered = np.zeros((len(texts), self._size or 1), self._type)
         for at, text in enumerate(texts):
-            place = self._places.get(_hash(text))
+            place = self._places.get(hash_of(text))
             if place is not None:
                 gathered[at] = self._blocks[place[0]][place[1]]
         return gathered
 
-    def keep(self, texts: Sequence[str], vectors: Any) -> None:
+    def keep(self, texts: Sequence[str | bytes], vectors: Any) -> None:
         """Add the vectors of some texts.
 
         Raises:
@@ -104,7 +106,7 @@ class VectorStore:
         import numpy as np
 
         array = np.ascontiguousarray(vectors, dtype=self._type)
-        self._take([_hash(text) for text in texts], array)
+        self._take([hash_of(text) for text in texts], array)
         if self._folder is None:
             return
         if self._files is None:
@@ -114,7 +116,7 @@ class VectorStore:
             keys = self._open.enter_context(name.with_suffix(".keys").open("wb"))
             self._files = numbers, keys
         # The numbers first: a hash without its numbers would point nowhere.
-        for file, data in zip(self._files, (array.tobytes(), b"".join(map(_hash, texts))), strict=True):
+        for file, data in zip(self._files, (array.tobytes(), b"".join(map(hash_of, texts))), strict=True):
             file.write(data)
             file.flush()
 
@@ -130,6 +132,9 @@ class VectorStore:
         self._places |= {key: (len(self._blocks) - 1, row) for row, key in enumerate(hashes)}
 
 
-def _hash(text: str) -> bytes:
+def hash_of(text: str | bytes) -> bytes:
+    """The hash of a text; what is a hash already stays."""
+    if isinstance(text, bytes):
+        return text
     # Also what is no text of Unicode, as half of a surrogate pair in a model's answer.
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=HASH).digest()

@@ -62,12 +62,9 @@ def read_known(path: str, form: str) -> list[Prompt]:
     ambiguous = 0
     for number, row in enumerate(read_records(path), 1):
         try:
-            item = FORMATS[form](row)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            what = f"has no column {error}" if isinstance(error, KeyError) else f"is not as expected: {error}"
-            raise RecordError(
-                f"{path}, line {number}: the row {what}. With `format: {form}` the file holds the benchmark's own columns."
-            ) from None
+            item = item_of(row, form)
+        except RecordError as error:
+            raise RecordError(f"{path}, line {number}: {error}") from None
         choices = list(map(normalized, item.get("choices", [])))
         if len(set(choices)) < len(choices):
             ambiguous += 1
@@ -83,6 +80,21 @@ def read_known(path: str, form: str) -> list[Prompt]:
     if not items:
         raise RecordError(f"{path} holds no row that can be asked.")
     return items
+
+
+def item_of(row: Mapping[str, Any], form: str) -> Prompt:
+    """A benchmark's row as an item; its id is empty.
+
+    Raises:
+        RecordError: A column that is missing, or from which no wrong answer can be made.
+    """
+    try:
+        return FORMATS[form](row)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        what = f"has no column {error}" if isinstance(error, KeyError) else f"is not as expected: {error}"
+        raise RecordError(
+            f"the row {what}. With `format: {form}` the file holds the benchmark's own columns."
+        ) from None
 
 
 def babi_targets(task: int, question: str, target: str) -> Targets:

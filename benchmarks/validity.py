@@ -265,19 +265,22 @@ def interval(right: np.ndarray, labels: np.ndarray, clusters: np.ndarray) -> tup
     return float(low), float(high)
 
 
-def print_table(title: str, rows: Sequence[Labelled], judged: dict[str, Judged], note: str = "") -> None:
-    """One table: a line for each method."""
+def print_table(
+    title: str, rows: Sequence[Labelled], judged: dict[str, Judged], note: str = "", *, grouped: bool = True
+) -> None:
+    """One table: a line for each method; with R² where the rows are grouped by model and category."""
     labels = np.array([row.label for row in rows])
     clusters = np.array([row.cluster for row in rows])
     print(f"\n{title}: {len(rows)} answers, {labels.mean():.0%} of them right{note}\n")
-    print("| method | balanced accuracy [95 %] | accuracy | precision | recall | F1 | κ | R² |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"| method | balanced accuracy [95 %] | accuracy | precision | recall | F1 | κ |{' R² |' * grouped}")
+    print(f"|---|---|---|---|---|---|---|{'---|' * grouped}")
     for name, judge in judged.items():
         low, high = interval(judge.right, labels, clusters)
         numbers = agreement(judge.right, labels)
         cells = [f"{numbers['balanced']:.3f} [{low:.2f}, {high:.2f}]"]
         cells += [f"{numbers[key]:.3f}" for key in ("accuracy", "precision", "recall", "F1", "κ")]
-        cells += [f"{r_squared(judge.right, labels, [row.group for row in rows]):.2f}"]
+        if grouped:
+            cells.append(f"{r_squared(judge.right, labels, [row.group for row in rows]):.2f}")
         print(f"| {name} | {' | '.join(cells)} |".replace("nan", "-"))
 
 
@@ -354,7 +357,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ):
             places = [row for _, row in make_places(*sayings)]
             judged = {name: method(places) for name, method in methods.items()}
-            print_table(title, places, judged)
+            print_table(title, places, judged, grouped=False)
             print_by_saying(places, judged)
 
 

@@ -298,16 +298,18 @@ def interval(right: np.ndarray, labels: np.ndarray, clusters: np.ndarray) -> tup
     return float(low), float(high)
 
 
-def print_table(title: str, rows: Sequence[Labelled], judged: dict[str, Judged], note: str = "") -> None:
-    """One table: a line for each method."""
+def print_table(
+    title: str, rows: Sequence[Labelled], judged: dict[str, Judged], note: str = "", *, grouped: bool = True
+) -> None:
+    """One table: a line for each method; with R² where the rows are grouped by model and category."""
     right = np.mean([row.label for row in rows])
     print(f"\n{title}: {len(rows)} answers, {right:.0%} of them right{note}\n")
-    print("| method | balanced accuracy [95 %] | accuracy | precision | recall | F1 | κ | R² |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(f"| method | balanced accuracy [95 %] | accuracy | precision | recall | F1 | κ |{' R² |' * grouped}")
+    print(f"|---|---|---|---|---|---|---|{'---|' * grouped}")
     for name, judge in judged.items():
         there = [n for n in range(len(rows)) if n not in judge.without]
         if not there:
-            print(f"| {name} ({len(rows)} without a verdict) |{' |' * 7}")
+            print(f"| {name} ({len(rows)} without a verdict) |{' |' * (6 + grouped)}")
             continue
         labels, clusters = (np.array([getattr(rows[n], what) for n in there]) for what in ("label", "cluster"))
         verdicts, groups = judge.right[there], [rows[n].group for n in there]
@@ -315,7 +317,8 @@ def print_table(title: str, rows: Sequence[Labelled], judged: dict[str, Judged],
         numbers = agreement(verdicts, labels)
         cells = [f"{numbers['balanced']:.3f} [{low:.2f}, {high:.2f}]"]
         cells += [f"{numbers[key]:.3f}" for key in ("accuracy", "precision", "recall", "F1", "κ")]
-        cells += [f"{r_squared(verdicts, labels, groups):.2f}"]
+        if grouped:
+            cells.append(f"{r_squared(verdicts, labels, groups):.2f}")
         counted = f" ({len(judge.without)} without a verdict)" if judge.without else ""
         print(f"| {name}{counted} | {' | '.join(cells)} |".replace("nan", "-"))
 
@@ -400,7 +403,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ):
             places = [row for _, row in make_places(*sayings)]
             judged = {name: method(places) for name, method in methods.items()}
-            print_table(title, places, judged)
+            print_table(title, places, judged, grouped=False)
             print_by_saying(places, judged)
 
 

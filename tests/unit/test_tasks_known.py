@@ -3,12 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from milepost.campaign import Task
+from milepost.campaign import Task, load_task
 from milepost.errors import RecordError
+from milepost.scorers import load_scorer
 from milepost.scorers.avert import Scorer
-from milepost.tasks import load_items
+from milepost.tasks import build_prompts, load_items
 from milepost.tasks.known import babi_targets, bbh_targets, gsm8k_targets, read_known
 
+ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/avert_tasks.json").read_text())
 # Said of nothing, the original's sentences are "the there is nothing is north of" and "bill gave the nothing to mary".
 OURS = {
@@ -101,3 +103,23 @@ def test_rows_that_cannot_be_asked(tmp_path, capsys):
     data.write_text(json.dumps(alike) + "\n" + json.dumps(alike | {"choices": ["a", "b"]}) + "\n")
     assert len(read_known(str(data), "mmlu")) == 1
     assert "1 of 2 rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "config/tasks/examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_example_of_a_task(example, tmp_path, monkeypatch):
+    """Copied as it says, it asks the benchmark's rows and scores answers to them."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("config/tasks", "data"):
+        (tmp_path / folder).mkdir(parents=True)
+    name = example.stem
+    (tmp_path / "config/tasks" / example.name).write_text(example.read_text())
+    task = load_task(name)
+    form = task.spec.get("format")
+    free = {"id": "sky", "prompt": "Which colour is the sky?", "target": ["blue"], "meta": {"wrong": ["green"]}}
+    # The part of BIG-Bench Hard that it is about.
+    rows = [{"input": "Back?\nOptions:\n- Yes\n- No", "target": "No"}] if form == "bbh" else ROWS.get(form, [free])
+    (tmp_path / task.spec["data"]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts = build_prompts(task)
+    assert len(prompts.prompts) == len(rows)
+    scorer = load_scorer({key: value for key, value in task.spec["scorer"].items() if key != "embed"})
+    assert {task.spec["metric"], *task.spec["beside"]} <= set(scorer.metrics)

@@ -71,20 +71,22 @@ def texts(folder):
 def evaluated(campaign, models, request):
     """The campaign after an early checkpoint on one task, and the last one, in its place, on all.
 
-    Where there is Apptainer, one of its tasks runs in an image into which NeMo Evaluator is bound.
+    Where there is an image, one of the tasks runs in it, with NeMo Evaluator bound into it.
     """
     prepare(campaign, models[STEPS[0]], {"generate": GENERATE})
     code, said = snakemake(campaign)
     assert code == 0, said
     early = result(campaign, "generate")
     shutil.copytree(campaign / "results/harness/c/generate/run-0", campaign / "early")
-    inside = {}
-    if shutil.which("apptainer") is not None:
+    tasks, containers = dict(TASKS), {}
+    try:
         image = request.getfixturevalue("image")
-        inside = {"inside": {**GENERATE, "container": image.name}}
-        prepare(campaign, models[STEPS[-1]], {**TASKS, **inside}, folder=str(image.parent), bind_environments=True)
+    except pytest.skip.Exception:
+        pass  # its own test says why
     else:
-        prepare(campaign, models[STEPS[-1]], TASKS)
+        tasks["inside"] = {**GENERATE, "container": image.name}
+        containers = {"folder": str(image.parent.absolute()), "bind_environments": True}
+    prepare(campaign, models[STEPS[-1]], tasks, **containers)
     code, said = snakemake(campaign, "--keep-going")
     return early, code, said
 

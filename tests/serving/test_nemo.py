@@ -41,7 +41,7 @@ TASKS = {
 }
 
 
-def prepare(folder, model, tasks, **containers):
+def prepare(folder, model, tasks, containers=None):
     """A campaign of one checkpoint, always under the same name and in the same folder."""
     shutil.rmtree(folder / "model", ignore_errors=True)
     shutil.copytree(model, folder / "model")
@@ -49,7 +49,7 @@ def prepare(folder, model, tasks, **containers):
         write(folder / f"config/tasks/{name}.yaml", tasks[name])
     write(
         folder / "config/config.yaml",
-        {"tasks": list(tasks), "nemo_parallel": 2, "model_profiles": {"default": PROFILE}, "containers": containers},
+        {"tasks": list(tasks), "nemo_parallel": 2, "model_profiles": {"default": PROFILE}, "containers": containers or {}},
     )
     (folder / "config/checkpoints.tsv").write_text("name\tmodel\nc\tmodel\n")
 
@@ -86,7 +86,7 @@ def evaluated(campaign, models, request):
     else:
         tasks["inside"] = {**GENERATE, "container": image.name}
         containers = {"folder": str(image.parent.absolute()), "bind_environments": True}
-    prepare(campaign, models[STEPS[-1]], tasks, **containers)
+    prepare(campaign, models[STEPS[-1]], tasks, containers)
     code, said = snakemake(campaign, "--keep-going")
     return early, code, said
 

@@ -41,7 +41,7 @@ TASKS = {
 }
 
 
-def prepare(folder, model, tasks, **containers):
+def prepare(folder, model, tasks, containers=None):
     """A campaign of one checkpoint, always under the same name and in the same folder."""
     shutil.rmtree(folder / "model", ignore_errors=True)
     shutil.copytree(model, folder / "model")
@@ -49,7 +49,7 @@ def prepare(folder, model, tasks, **containers):
         write(folder / f"config/tasks/{name}.yaml", tasks[name])
     write(
         folder / "config/config.yaml",
-        {"tasks": list(tasks), "nemo_parallel": 2, "model_profiles": {"default": PROFILE}, "containers": containers},
+        {"tasks": list(tasks), "nemo_parallel": 2, "model_profiles": {"default": PROFILE}, "containers": containers or {}},
     )
     (folder / "config/checkpoints.tsv").write_text("name\tmodel\nc\tmodel\n")
 
@@ -71,20 +71,22 @@ def texts(folder):
 def evaluated(campaign, models, request):
     """The campaign after an early checkpoint on one task, and the last one, in its place, on all.
 
-    Where there is Apptainer, one of its tasks runs in an image into which NeMo Evaluator is bound.
+    Where there is an image, one of the tasks runs in it, with NeMo Evaluator bound into it.
     """
     prepare(campaign, models[STEPS[0]], {"generate": GENERATE})
     code, said = snakemake(campaign)
     assert code == 0, said
     early = result(campaign, "generate")
     shutil.copytree(campaign / "results/harness/c/generate/run-0", campaign / "early")
-    inside = {}
-    if shutil.which("apptainer") is not None:
+    tasks, containers = dict(TASKS), {}
+    try:
         image = request.getfixturevalue("image")
-        inside = {"inside": {**GENERATE, "container": image.name}}
-        prepare(campaign, models[STEPS[-1]], {**TASKS, **inside}, folder=str(image.parent), bind_environments=True)
+    except pytest.skip.Exception:
+        pass  # its own test says why
     else:
-        prepare(campaign, models[STEPS[-1]], TASKS)
+        tasks["inside"] = {**GENERATE, "container": image.name}
+        containers = {"folder": str(image.parent.absolute()), "bind_environments": True}
+    prepare(campaign, models[STEPS[-1]], tasks, containers)
     code, said = snakemake(campaign, "--keep-going")
     return early, code, said
 
@@ -309,6 +311,6 @@ def test_our_scorers_as_its_tasks_give_a_campaigns_numbers(demo, served, tmp_pat
     metrics = results["tasks"][scorer]["metrics"]
     for name, estimate in summary["metrics"].items():
         score = metrics[name]["scores"][name]
-        assert (score["value"], score["stats"]["stderr"]) == (estimate["value"], estimate["stderr"])
+        assert (score["value"], score["stats"].get("stderr")) == (estimate["value"], estimate["stderr"])
     assert bounds[0] < summary["value"] < bounds[1]
     assert metrics[summary["metric"]]["scores"][summary["metric"]]["stats"]["count"] == summary["n_items"] >= 50

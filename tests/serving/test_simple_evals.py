@@ -13,9 +13,10 @@ import yaml
 
 from milepost.campaign import Task
 from milepost.endpoints import Endpoint
-from milepost.nemo import Setting, command_of, run_config, variables
+from milepost.nemo import Setting, command_of, run_config, variables, versions
 from milepost.nemo_catalogue import read_catalogue
 from milepost.nemo_check import check_nemo_task
+from milepost.nemo_place import Place
 from milepost.tasks import build_prompts
 
 ROOT = Path(__file__).parents[2]
@@ -45,9 +46,11 @@ def test_our_catalogue_is_what_its_own_command_lists():
     env = {**os.environ, "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0"}
     listed = subprocess.run([nemo_evaluator, "ls"], env=env, capture_output=True, text=True, check=True).stdout
     names = {line.removeprefix("  * ") for line in listed.splitlines() if line.startswith("  * ")}
-    catalogue = read_catalogue(ENVIRONMENT)
+    catalogue = read_catalogue(Place(ENVIRONMENT))
     assert {one.name for one in catalogue if one.harness == "simple_evals"} == names
     assert {"mmlu_pro", "gpqa_diamond", "humaneval"} <= names
+    assert catalogue.versions == versions(Place(ENVIRONMENT)), "it says of itself what its packages say"
+    assert set(catalogue.versions) == {"nemo-evaluator", "nvidia-simple-evals"}
     assert {one.endpoint_types for one in catalogue if one.harness == "simple_evals"} == {("chat",)}
 
 

@@ -61,6 +61,8 @@ class Full(Ledger):
     first: float | None = None
     last = 0.0
     short_s = 0.0
+    filled: float | None = None
+    full_until = 0.0
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -88,6 +90,9 @@ class Full(Ledger):
         now = time.monotonic()
         if self._under_way < self.bound:
             self.short_s += now - self.since
+        else:
+            self.filled = self.filled or self.since
+            self.full_until = now
         if self.first is None:
             self.first = now
         self.since = self.last = now
@@ -147,6 +152,7 @@ def measure_job(items: int) -> None:
     if any(state["missing"] for state in note["tasks"].values()):
         sys.exit(f"not all was answered: {note['tasks']}")
     up = ledger.last - ledger.up
+    before, after = ledger.filled - ledger.up, ledger.last - ledger.full_until
     table.rows(
         ["job, s", "start to first request, s", "of it vLLM's start", "server up and asked, s", "fewer than it could take, s",
          "share", "requests", "tokens/s"],
@@ -156,7 +162,9 @@ def measure_job(items: int) -> None:
     )  # fmt: skip
     table.say(
         f'Three tasks of the demo with {items:,} items each, {job.ckpt.serving.concurrency} requests at once. "Fewer than it'
-        f" could take\" is every second with less than {job.ckpt.serving.concurrency} under way, the last answers' included."
+        f" could take\" is every second with less than {job.ckpt.serving.concurrency} under way, the last answers' included:"
+        f" {before:.2f} s until so many were under way, {after:.2f} s after the last was sent,"
+        f" {ledger.short_s - before - after:.2f} s between."
     )
     table.write()
 

@@ -134,7 +134,7 @@ class Pool:
         try:
             parts = urlsplit(self.url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ConnectError(f"{self.url} is no address of the form http://HOST:PORT/v1")
+                raise ConnectError(f"{self.url.rpartition('@')[2]!r} is no address of the form http://HOST:PORT/v1")
             secure = parts.scheme == "https"
             port = parts.port or (443 if secure else 80)
             if secure and self._tls is None:

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 from client_arm import Asking  # first: it makes the package importable
-from measuring import ROOT, BenchmarkError, Table, run, scratch
+from measuring import ROOT, BenchmarkError, Peer, Table, install, run, scratch
 
 from milepost import evaluate
 from milepost.campaign import Checkpoint, Serving
@@ -40,9 +40,12 @@ TASKS = {"sums": 16, "where": 24, "constraints": 24}  # most tokens of an answer
 TOKENS = 16
 ROUNDS = 3
 
+# Reads the prompts for `vllm bench serve`, and is not in the environment that serves.
+READER = Peer("vllm-bench", ("pandas==2.3.3",))
 # `vllm bench serve` without vLLM's command line, which does not find the CPU build's own name.
 BENCH = """
-import asyncio
+import asyncio, sys
+sys.path.append(sys.argv.pop(1))
 from vllm.benchmarks.serve import add_cli_args, main_async
 try:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -176,6 +179,7 @@ async def measure_rate(items: int) -> None:
     with Path("bench.jsonl").open("w") as file:
         for prompt in prompts.prompts:
             file.write(json.dumps({"prompt": prompt["messages"][-1]["content"], "output_tokens": TOKENS}) + "\n")
+    install(READER)
     watchdog = Watchdog()
     server = VllmServer(checkpoint(), Path("server.log"), watchdog)
     rates: dict[str, list[float]] = {"Milepost": [], "`vllm bench serve`": []}
@@ -242,8 +246,9 @@ class OnServer(Asking):
 async def ask_bench(server: VllmServer, prompts: PromptSet, number: int) -> float:
     """Tokens a second that vLLM's own benchmark reports."""
     endpoint = server.endpoint
+    (packages,) = install(READER).parent.glob("lib/python*/site-packages")
     command = [
-        environment_python("vllm"), "-c", BENCH, "--backend", "openai-chat", "--endpoint", "/v1/chat/completions",
+        environment_python("vllm"), "-c", BENCH, packages, "--backend", "openai-chat", "--endpoint", "/v1/chat/completions",
         "--base-url", endpoint.url.removesuffix("/v1"), "--model", endpoint.model, "--tokenizer", MODEL,
         "--dataset-name", "custom", "--dataset-path", "bench.jsonl", "--custom-output-len", str(TOKENS),
         "--skip-chat-template", "--num-prompts", str(len(prompts.prompts)), "--max-concurrency",

@@ -110,8 +110,11 @@ def main() -> None:
         sys.exit(f"{MODEL} does not exist. `make demo` trains it.")
     with scratch() as folder:
         os.chdir(folder)
-        measure_job(args.items)
-        asyncio.run(measure_rate(args.items))
+        try:
+            measure_job(args.items)
+            asyncio.run(measure_rate(args.items))
+        except BenchmarkError as error:
+            sys.exit(str(error))
 
 
 def checkpoint() -> Checkpoint:
@@ -192,8 +195,6 @@ async def measure_rate(items: int) -> None:
                 print(f"{name}, round {number}: {rate:.0f} tokens/s", file=sys.stderr, flush=True)
                 if number:
                     rates[name].append(rate)
-    except BenchmarkError as error:
-        sys.exit(str(error))
     finally:
         await server.stop()
         watchdog.close()

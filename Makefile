@@ -82,6 +82,12 @@ images: ## As root on Debian, with Apptainer: build self-contained images of vLL
 docs: setup ## Write config/README.md anew from the schemas.
 	$(bin)/python scripts/document_config.py
 
+.PHONY: benchmarks
+benchmarks: setup-serving ## Measure speed here against the peers, and write docs/performance.md (half an hour).
+	@failed=(); for words in "client.py" "client.py --million" "resume.py" "plan.py" "plan.py --steps" "served.py" "tables.py"; do \
+	    echo "benchmarks/$$words" >&2; $(bin)/python benchmarks/$$words || failed+=("$$words"); \
+	done; [[ $${#failed[@]} == 0 ]] || { echo "Failed, and their tables are as they were: $${failed[*]}" >&2; exit 1; }
+
 .PHONY: lock
 lock: ## Write the locks of envs/ anew from their requirements (see envs/README.md).
 	@envs/lock.sh

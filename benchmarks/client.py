@@ -29,7 +29,9 @@ WARM = 8
 AT_ONCE = 64
 # An answer of a small model takes about so long at the least.
 HELD_S = 0.05
-WORDS = "a river of many small stones runs under the old bridge where two roads meet and a bell is heard at noon".split()
+WORDS = (
+    "a river of many small stones runs under the old bridge where two roads meet and a bell is heard at noon".split()
+)
 
 LM_EVAL_TASK = """task: bench
 dataset_path: json
@@ -111,7 +113,14 @@ def write_prompts(folder: Path, n: int, samples: int = 1) -> None:
     """So many different questions of 60 words, as each client reads them."""
     with (folder / f"{n}.ours").open("w") as ours, (folder / f"{n}.jsonl").open("w") as theirs:
         sampling = {"temperature": 0.7, "max_tokens": 256, "seed": 0}
-        head = {"task": "bench", "kind": "native", "version": 1, "generation": 1, "samples": samples, "sampling": sampling}
+        head = {
+            "task": "bench",
+            "kind": "native",
+            "version": 1,
+            "generation": 1,
+            "samples": samples,
+            "sampling": sampling,
+        }
         ours.write(json.dumps(head) + "\n")
         for k in range(n):
             text = f"Question {k}: " + " ".join(WORDS[(k * 7 + j * j) % len(WORDS)] for j in range(60))
@@ -130,7 +139,9 @@ def ours(_: Path, url: str, prompts: Path, n: int) -> tuple[list[str | Path], di
 def lm_eval(bin_: Path, url: str, prompts: Path, n: int) -> tuple[list[str | Path], dict[str, str]]:
     """lm-eval's client for chats; each answer is logged."""
     tasks = write_task(prompts, n)
-    model = f"model=m,base_url={url}/v1/chat/completions,num_concurrent={AT_ONCE},max_retries=2,tokenized_requests=False"
+    model = (
+        f"model=m,base_url={url}/v1/chat/completions,num_concurrent={AT_ONCE},max_retries=2,tokenized_requests=False"
+    )
     command = [
         bin_ / "lm_eval", "--model", "local-chat-completions", "--model_args", model, "--tasks", "bench",
         "--include_path", tasks, "--apply_chat_template", "--output_path", "out", "--log_samples",
@@ -204,7 +215,11 @@ def compare(clients: list[Client], folder: Path) -> None:
                     client.trouble = f"asked {client.asked[n]} of {n} requests only"
             if not client.trouble and client.median(MANY).seconds <= client.median(FEW).seconds:
                 client.trouble = f"{MANY} requests took less than {FEW}: the machine is too busy to tell"
-            print(f"{client.name}: {client.trouble or '%.0f requests/s' % client.marginal()[0]}", file=sys.stderr, flush=True)
+            print(
+                f"{client.name}: {client.trouble or f'{client.marginal()[0]:.0f} requests/s'}",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def report(table: Table, clients: list[Client]) -> None:
@@ -214,11 +229,11 @@ def report(table: Table, clients: list[Client]) -> None:
     for client in clients:
         versions = ", ".join(client.peer.packages) if client.peer else "this commit"
         if client.trouble:
-            rows.append([client.name, versions, client.trouble, *["–"] * 5])
+            rows.append([client.name, versions, client.trouble, *["-"] * 5])
             continue
         few, many = client.median(FEW), client.median(MANY)
         rate, by_core = client.marginal()
-        ratio = f"{best[0] / rate:.1f}, {best[1] / by_core:.1f}" if best and client.peer else "–"
+        ratio = f"{best[0] / rate:.1f}, {best[1] / by_core:.1f}" if best and client.peer else "-"
         rows.append(
             [client.name, versions, f"{few.seconds:.2f}", f"{many.seconds:.2f}", f"{rate:,.0f}", f"{by_core:,.0f}", ratio,
              f"{many.peak_mb:.0f}"]
@@ -241,7 +256,7 @@ def arm(folder: Path, core: int, *words: str | Path) -> dict[str, object]:
     command = [sys.executable, ROOT / "benchmarks/client_arm.py", *words]
     done = subprocess.run(
         [str(word) for word in command], cwd=folder, capture_output=True, text=True, check=False,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509 (one thread)
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )  # fmt: skip
     if done.returncode:
         sys.exit(done.stderr)
@@ -256,7 +271,15 @@ def added(table: Table, folder: Path) -> None:
         for at_once in (1, 8, 32, 63):
             n = round(at_once * 3 / HELD_S)
             write_prompts(folder, n)
-            took = arm(folder / f"added-{at_once}", core, f"{url}/v1", folder / f"{n}.ours", "--concurrency", str(at_once), "--timed")
+            took = arm(
+                folder / f"added-{at_once}",
+                core,
+                f"{url}/v1",
+                folder / f"{n}.ours",
+                "--concurrency",
+                str(at_once),
+                "--timed",
+            )
             shares = took["added_ms"]
             rate = n / float(took["asking_seconds"])
             rows.append([str(at_once), f"{n:,}", f"{rate:,.0f}", f"{shares['0.5']:.2f}", f"{shares['0.99']:.2f}"])

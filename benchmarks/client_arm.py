@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+# This folder comes last: a benchmark may be called like a module of the standard library.
 sys.path[0] = str(ROOT / "scripts")
+sys.path.append(str(ROOT / "benchmarks"))
 
 from milepost import client  # noqa: E402 (found by the line above)
 from milepost.campaign import Checkpoint, Serving  # noqa: E402
@@ -109,7 +111,11 @@ def main() -> None:
                 "asking_seconds": supervisor.asked[0],
                 "asking_cpu": supervisor.asked[1],
                 "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
-                **({"added_ms": {share: 1e3 * added[int(len(added) * share)] for share in (0.5, 0.99)}} if added else {}),
+                **(
+                    {"added_ms": {share: 1e3 * added[int(len(added) * share)] for share in (0.5, 0.99)}}
+                    if added
+                    else {}
+                ),
             }
         )
     )

@@ -1,6 +1,6 @@
 """Servers that cost a client as little waiting as can be: nginx with one answer, and one that holds answers back exactly.
 
-    python benchmarks/instant_server.py PORT SECONDS   # the second one, by itself
+`python benchmarks/instant_server.py PORT SECONDS` is the second one, by itself.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def free_port() -> int:
 
 
 def nginx_version() -> str | None:
-    """nginx's version, or None where there is none."""
+    """The version of nginx, or None where there is none."""
     program = _nginx()
     if program is None:
         return None

@@ -18,6 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "performance.md"
+# Now, because a benchmark may leave this folder.
+COMMAND = ["python", os.path.relpath(os.path.abspath(sys.argv[0]), ROOT), *sys.argv[1:]]
 PEERS = ROOT / "benchmarks" / ".peers"
 
 
@@ -61,7 +63,16 @@ def install(peer: Peer) -> Path:
         python = os.path.realpath(sys.executable)
         for command in (
             [uv, "venv", "--quiet", "--python", python, str(folder)],
-            [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(folder / "bin/python"), *peer.packages],
+            [
+                uv,
+                "pip",
+                "install",
+                "--quiet",
+                "--compile-bytecode",
+                "--python",
+                str(folder / "bin/python"),
+                *peer.packages,
+            ],
         ):
             try:
                 subprocess.run(command, check=True, capture_output=True, text=True, timeout=900)
@@ -176,11 +187,9 @@ class Table:
 
     def write(self) -> None:
         """Print it, and put it into the document with the command, the date, the machine and its load."""
-        program = Path(sys.argv[0]).resolve()
-        command = shlex.join(["python", str(program.relative_to(ROOT)), *sys.argv[1:]])
         date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
         load = f"load {self.load:.1f} when it began, {os.getloadavg()[0]:.1f} at the end"
-        where = f"`{command}`, {date}, commit {_commit()}; {machine()}; {load}."
+        where = f"`{shlex.join(COMMAND)}`, {date}, commit {_commit()}; {machine()}; {load}."
         text = "\n".join([*self.lines, "", where])
         print(f"\n{text}\n", flush=True)
         begin, end = f"<!-- {self.name}: written by the command below -->", f"<!-- end of {self.name} -->"
@@ -199,6 +208,10 @@ def _row(cells: Sequence[str]) -> str:
 def _commit() -> str:
     """What is checked out, and whether anything but these tables was changed since."""
     git = ["git", "-C", str(ROOT)]
-    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ".", ":!docs/performance.md"], check=False).returncode
+    head = subprocess.run(
+        [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    changed = subprocess.run(
+        [*git, "diff", "--quiet", "HEAD", "--", ".", ":!docs/performance.md"], check=False
+    ).returncode
     return f"{head or 'unknown'}{' with changes' if changed else ''}"

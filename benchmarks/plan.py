@@ -39,14 +39,13 @@ def main() -> None:
         measure_steps()
         return
     table = Table("plan")
-    rows, largest = [], None
+    rows = []
     for n in sorted(args.checkpoints):
         with scratch() as folder:
             make_campaign(folder, n, args.tasks)
             dry, jobs = dry_run(folder)
             complete(folder)
             again = run([*PROGRAM], cwd=folder, env=ENV)
-        largest = (n, dry, again)
         rows.append(
             [f"{n:,} x {args.tasks}", f"{jobs:,}", *(f"{value:,.1f}" for value in (dry.seconds, dry.cpu)), f"{dry.peak_mb:.0f}",
              *(f"{value:,.1f}" for value in (again.seconds, again.cpu)), f"{again.peak_mb:.0f}"]
@@ -66,10 +65,17 @@ def make_campaign(folder: Path, checkpoints: int, tasks: int) -> None:
     config = {"tasks": names, "model_profiles": {"default": {"gpus": 0}}}
     (folder / "config/config.yaml").write_text(json.dumps(config))
     for name in names:
-        spec = {"version": 1, "data": f"{name}.jsonl", "samples": 2, "sampling": {"max_tokens": 8}, "scorer": {"name": "exact_match"}}
+        spec = {
+            "version": 1,
+            "data": f"{name}.jsonl",
+            "samples": 2,
+            "sampling": {"max_tokens": 8},
+            "scorer": {"name": "exact_match"},
+        }
         (folder / f"config/tasks/{name}.yaml").write_text(json.dumps(spec))
         items = [
-            {"id": f"i{k}", "messages": [{"role": "user", "content": f"{name}: {k}?"}], "target": str(k)} for k in range(ITEMS)
+            {"id": f"i{k}", "messages": [{"role": "user", "content": f"{name}: {k}?"}], "target": str(k)}
+            for k in range(ITEMS)
         ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     sheet = ["name\tmodel\trun\tstep"]
@@ -121,7 +127,15 @@ def measure_steps() -> None:
         answer_all(folder)
         same = ["--ckpt", "c00000", "--model", "results/models/c00000.json", "--prompts", "results/prompts/t0.jsonl"]
         out = "results/answers/c00000/t0.jsonl"
-        step = [sys.executable, scripts / "collect_answers.py", *same, "--evaluated", "results/evaluated/c00000.json", "--out", out]
+        step = [
+            sys.executable,
+            scripts / "collect_answers.py",
+            *same,
+            "--evaluated",
+            "results/evaluated/c00000.json",
+            "--out",
+            out,
+        ]
         score = [sys.executable, scripts / "score_answers.py", *same, "--task", "t0", "--answers", out]
         score += ["--scores", "results/scores/c00000/t0.jsonl", "--summary", "results/summaries/c00000/t0.json"]
         timed = {
@@ -148,13 +162,17 @@ def time_step(command: list[str | Path], folder: Path, allowed: tuple[int, ...])
     """Seconds, core seconds and peak memory of one step."""
     begun = time.perf_counter()
     process = subprocess.Popen(
-        [str(word) for word in command], cwd=folder, env={**os.environ, **ENV}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [str(word) for word in command],
+        cwd=folder,
+        env={**os.environ, **ENV},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
-    _, said = process.stderr.read(), None
+    said = process.stderr.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode not in allowed:
-        sys.exit(f"{command} failed: {_.decode()[-500:]}")
+        sys.exit(f"{command} failed: {said[-500:]}")
     return time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
 
 

@@ -1,6 +1,6 @@
 """How long a store of a million answers takes to open, and how much memory: what every job does before it asks.
 
-    python benchmarks/resume.py [--answers 1000000]
+`python benchmarks/resume.py [--answers 1000000]`. The file is in the disk's cache, as one that was just written is.
 """
 
 from __future__ import annotations

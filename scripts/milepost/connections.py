@@ -62,9 +62,11 @@ class Pool:
         self._tls: ssl.SSLContext | None = None
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
+        self._closed = False
 
     def close(self) -> None:
         """Close all connections; requests under way end unanswered."""
+        self._closed = True
         for connection in list(self._open):
             connection.close()
 
@@ -134,7 +136,7 @@ class Pool:
         try:
             parts = urlsplit(self.url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ConnectError(f"{self.url} is no address of the form http://HOST:PORT/v1")
+                raise ConnectError(f"{self.url.rpartition('@')[2]!r} is no address of the form http://HOST:PORT/v1")
             secure = parts.scheme == "https"
             port = parts.port or (443 if secure else 80)
             if secure and self._tls is None:
@@ -147,6 +149,9 @@ class Pool:
             raise
         except (OSError, ValueError) as error:
             raise ConnectError(f"no connection to {urlsplit(self.url).netloc.rpartition('@')[2]}: {error}") from None
+        if self._closed:
+            connection.close()
+            raise ConnectError("closed while it was being opened")
         return connection
 
 

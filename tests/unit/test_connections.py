@@ -68,6 +68,12 @@ def times(n):
     return use
 
 
+async def arrival(server):
+    """A request has come."""
+    while not server.requests:
+        await asyncio.sleep(0.01)
+
+
 async def once(pool):
     return await pool.post("/x", b"{}")
 
@@ -159,7 +165,7 @@ def test_an_answer_that_comes_too_late_is_never_the_next_ones():
 def test_a_request_that_is_cancelled_takes_its_connection_with_it():
     async def use(pool):
         asked = asyncio.create_task(once(pool))
-        await asyncio.sleep(0.1)
+        await arrival(server)
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
         return await once(pool)
@@ -172,12 +178,26 @@ def test_a_request_that_is_cancelled_takes_its_connection_with_it():
 def test_closing_ends_what_is_under_way():
     async def use(pool):
         asked = asyncio.create_task(once(pool))
-        await asyncio.sleep(0.1)
+        await arrival(server)
         pool.close()
         return await asyncio.gather(asked, return_exceptions=True)
 
-    (error,) = play(Server([5]), use)
+    server = Server([5])
+    (error,) = play(server, use)
     assert isinstance(error, ServerDisconnectedError)
+
+
+def test_closing_ends_a_connection_that_is_being_opened():
+    async def use(pool):
+        asked = asyncio.create_task(once(pool))
+        await asyncio.sleep(0)
+        pool.close()
+        return await asyncio.gather(asked, return_exceptions=True)
+
+    server = Server(OK)
+    (error,) = play(server, use)
+    assert isinstance(error, ConnectError)
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "http:///v1", "http://127.0.0.1:99999/v1", ""])

@@ -1,0 +1,71 @@
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def measuring(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(FOLDER)])
+    module = importlib.import_module("measuring")
+    monkeypatch.setattr(module, "DOCUMENT", tmp_path / "performance.md")
+    monkeypatch.setattr(module, "PEERS", tmp_path / "peers")
+    monkeypatch.setattr(module, "COMMAND", ["python", "benchmarks/one.py", "--more"])
+    return module
+
+
+def test_a_table_is_put_where_its_marks_are_and_nowhere_else(measuring):
+    begin, end = "<!-- one: written by the command below -->", "<!-- end of one -->"
+    measuring.DOCUMENT.write_text(
+        f"before\n{begin}\n| old | 99 |\n{end}\nafter\n<!-- two: written by the command below -->\n"
+    )
+    table = measuring.Table("one")
+    table.rows(["client", "s"], [["ours", "1"]])
+    table.say("Words.")
+    table.write()
+    text = measuring.DOCUMENT.read_text()
+    assert text.startswith(
+        f"before\n{begin}\n| client | s |\n| --- | ---: |\n| ours | 1 |\n\nWords.\n\n`python benchmarks/one.py --more`, 20"
+    )
+    assert text.endswith(f".\n{end}\nafter\n<!-- two: written by the command below -->\n")
+    assert "99" not in text
+    assert "load " in text
+    assert "commit " in text
+
+
+def test_a_table_without_a_place_is_an_error(measuring):
+    measuring.DOCUMENT.write_text("nothing")
+    with pytest.raises(measuring.BenchmarkError, match="lacks the marks"):
+        measuring.Table("one").write()
+    assert measuring.DOCUMENT.read_text() == "nothing"
+
+
+def test_the_page_has_a_place_for_each_table():
+    page = (FOLDER.parent / "docs" / "performance.md").read_text()
+    for name in ("client", "latency", "million", "resume", "plan", "steps", "idle", "served"):
+        assert page.count(f"<!-- {name}: written by the command below -->") == 1
+        assert page.count(f"<!-- end of {name} -->") == 1
+
+
+def test_a_peer_that_cannot_be_installed_says_so_and_is_tried_again(measuring, tmp_path):
+    peer = measuring.Peer("nobody", (str(tmp_path / "nothing-1.0-py3-none-any.whl"),))
+    for _ in range(2):
+        with pytest.raises(measuring.BenchmarkError, match="not installed: .*nothing"):
+            measuring.install(peer)
+
+
+def test_what_a_process_took_and_how_it_failed(measuring):
+    took = measuring.run(
+        [sys.executable, "-c", "x = bytearray(b'x') * 80_000_000; sum(range(10**6))"], core=min(os.sched_getaffinity(0))
+    )
+    assert 0.01 < took.cpu < 5
+    assert took.seconds >= 0.01
+    assert took.peak_mb > 60
+    with pytest.raises(measuring.BenchmarkError, match="failed: the reason"):
+        measuring.run([sys.executable, "-c", "import sys; sys.exit('the reason')"])
+    with pytest.raises(measuring.BenchmarkError, match="took more than 0 s"):
+        measuring.run([sys.executable, "-c", "import time; time.sleep(60)"], timeout_s=0.2)

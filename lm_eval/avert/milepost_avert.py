@@ -71,7 +71,7 @@ class Benchmark:
     def results(self, doc: dict[str, Any], results: list[str]) -> dict[str, float]:
         """The scores of one answer."""
         metrics = _ask(self.form, doc, results[0])["metrics"]
-        return {name: 0.0 if value is None else float(value) for name, value in metrics.items()}
+        return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
 _babi, _mmlu, _mmlu_pro, _gpqa, _gsm8k, _bbh = map(Benchmark, ("babi", "mmlu", "mmlu_pro", "gpqa", "gsm8k", "bbh"))

@@ -7,6 +7,7 @@ was computed is kept in results/judged for the next time.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from milepost.scorers.embedding import MINILM_IDENTITY, CosineSimilarity, Embed,
 from milepost.scorers.vectors import Keep, VectorStore
 
 JUDGED = Path("results/judged")
+VECTORS = ".vectors"  # no checkpoint is named so
 # Texts that the built-in embedder gets at once: what a crash costs at most.
 CHUNK = 1024
 # What servers answer that rerank, but have no scoring of pairs.
@@ -142,7 +144,7 @@ def _kept(embed: Embed, identity: Mapping[str, str], place: Place | None, double
             keep(chunk, checked_vectors(embed(chunk), len(chunk)))
 
     def embedded(texts: Sequence[str]) -> object:
-        folder = JUDGED / BUILT_IN / "vectors" / place.task if place else None
+        folder = JUDGED / BUILT_IN / VECTORS / place.task if place else None
         with VectorStore(folder, identity, double=double) as store:
             return store.embed(texts, ask)
 
@@ -193,7 +195,10 @@ async def _embed(settings: Settings, texts: Sequence[str], keep: Keep) -> dict[s
 async def _open(settings: Settings, path: Path | None, stack: AsyncExitStack) -> Calls:
     endpoint = settings.address
     options: dict[str, float] = {}
-    if endpoint is None:
+    if endpoint is not None:
+        # No file of the campaign says so.
+        print(f"avert: {endpoint.url} compares, as AVERT_MODEL_ENDPOINT says.", file=sys.stderr)
+    else:
         from milepost.endpoints.open import open_endpoint
         from milepost.endpoints.specs import find_endpoint
 
@@ -220,7 +225,7 @@ def _identity(settings: Settings) -> dict[str, object]:
 
 
 def _folder(settings: Settings, place: Place | None) -> Path | None:
-    return None if place is None else JUDGED / _name(settings) / "vectors" / place.task
+    return None if place is None else JUDGED / _name(settings) / VECTORS / place.task
 
 
 def _name(settings: Settings) -> str:

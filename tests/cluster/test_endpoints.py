@@ -235,6 +235,16 @@ def set_down(campaign: Campaign) -> None:
     campaign.cluster.call_as_root("login", "scontrol", "update", f"nodename={host}", "state=down", "reason=test")
 
 
+def node_state(cluster: Cluster, host: str) -> str:
+    """What SLURM says of a node; one that is down is told to come back."""
+    state = cluster.call_as_root("login", "sinfo", "--noheader", f"--nodes={host}", "--format=%T")
+    if state.startswith("down"):
+        subprocess.run(
+            [CLUSTER / "bin" / "on", "login", "scontrol", "update", f"nodename={host}", "state=resume"], check=False
+        )
+    return state
+
+
 def truncate(campaign: Campaign) -> None:
     (campaign.place / "server.json").write_text('{"host": "gp')
 
@@ -264,7 +274,8 @@ def test_a_job_goes_on_after_a_fault(
     for word in ("before", "after", "late"):
         assert len(campaign.lines(f"ASK judge {word} {fault.__name__}")) == 1
     if fault is set_down:
-        cluster.call_as_root("login", "scontrol", "update", f"nodename={host}", "state=resume")
+        # It may have come back by itself, as slurmd still runs there.
+        wait_until("the node", lambda: "idle" in node_state(cluster, host) or "mixed" in node_state(cluster, host), 60)
 
 
 def as_stranger(host: str, *command: str | Path) -> subprocess.CompletedProcess[str]:

@@ -27,7 +27,8 @@ from milepost.errors import run_step
 async def play():
     async with open_endpoint(load_endpoints()["judge"]) as endpoint, Client(endpoint.url, endpoint.key) as client:
         print("open", flush=True)
-        for line in iter(sys.stdin.readline, ""):
+        # In a thread: the tunnel lives in this loop.
+        while line := await asyncio.to_thread(sys.stdin.readline):
             reply = await client.post("/completions", {"model": endpoint.model, "prompt": line.strip(), "seed": 1})
             print(reply.body["choices"][0]["text"], flush=True)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from milepost.campaign import load_config
 from milepost.containers import read_containers
 from milepost.endpoints.shared import Place, place_of, write_private
-from milepost.endpoints.shared_server import Service, serve
+from milepost.endpoints.shared_server import DiedError, Service, serve
 from milepost.endpoints.specs import find_endpoint
 from milepost.errors import ConfigError, MilepostError, run_step
 from milepost.processes import end_with_snakemake
@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     place = place_of(args.endpoint)
     try:
         why = run(args.endpoint, place, args.attempt, kept=args.kept)
+    except DiedError:
+        raise
     except MilepostError as error:
         # The jobs that wait for it are told.
         write_private(place.failed, {"attempt": args.attempt, "error": str(error)})

@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ from milepost.errors import run_step
 async def play():
     async with open_endpoint(load_endpoints()["judge"]) as endpoint, Client(endpoint.url, endpoint.key) as client:
         print("open", endpoint.url, flush=True)
-        for line in iter(sys.stdin.readline, ""):
+        # In a thread: the tunnel lives in this loop.
+        while line := await asyncio.to_thread(sys.stdin.readline):
             begun = time.perf_counter()
             reply = await client.post("/completions", {"model": endpoint.model, "prompt": line.strip(), "seed": 1})
             print(reply.body["choices"][0]["text"], time.perf_counter() - begun, flush=True)
@@ -235,6 +237,16 @@ def set_down(campaign: Campaign) -> None:
     campaign.cluster.call_as_root("login", "scontrol", "update", f"nodename={host}", "state=down", "reason=test")
 
 
+def node_state(cluster: Cluster, host: str) -> str:
+    """What SLURM says of a node; one that is down is told to come back."""
+    state = cluster.call_as_root("login", "sinfo", "--noheader", f"--nodes={host}", "--format=%T")
+    if state.startswith("down"):
+        subprocess.run(
+            [CLUSTER / "bin" / "on", "login", "scontrol", "update", f"nodename={host}", "state=resume"], check=False
+        )
+    return state
+
+
 def truncate(campaign: Campaign) -> None:
     (campaign.place / "server.json").write_text('{"host": "gp')
 
@@ -264,7 +276,8 @@ def test_a_job_goes_on_after_a_fault(
     for word in ("before", "after", "late"):
         assert len(campaign.lines(f"ASK judge {word} {fault.__name__}")) == 1
     if fault is set_down:
-        cluster.call_as_root("login", "scontrol", "update", f"nodename={host}", "state=resume")
+        # It may have come back by itself, as slurmd still runs there.
+        wait_until("the node", lambda: "idle" in node_state(cluster, host) or "mixed" in node_state(cluster, host), 60)
 
 
 def as_stranger(host: str, *command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -311,8 +324,9 @@ def test_a_stranger_gets_nothing(campaign: Campaign, job: Job, cluster: Cluster)
     # Process lists, environments, logs, records.
     _, pid = campaign.supervisor()
     assert as_stranger(record["host"], "cat", f"/proc/{pid}/environ").returncode == 1
-    commands = b"".join(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
-    assert key.encode() not in commands
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            assert key.encode() not in path.read_bytes(), path
     kept = [path for path in campaign.folder.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
     assert kept == [campaign.place / "key"]
     told = cluster.call_as_root("login", "scontrol", "show", "job", "--details") + "".join(
@@ -353,7 +367,7 @@ def test_another_server_on_its_port_is_not_sent_the_key(campaign: Campaign, job:
         said = heard.read_text()
         assert "/milepost/proof" in said
         assert campaign.key() not in said
-        assert not re.search("(?i)authorization", said.replace("/milepost/proof", "")) or campaign.key() not in said
+        assert not re.search("(?i)authorization", said)
     finally:
         fake.kill()
         heard.unlink(missing_ok=True)

@@ -297,3 +297,26 @@ def test_a_server_is_published_on_another_host_and_again_when_that_drops(host, s
     assert not place.port_file.exists()
     assert not place.key_file.exists()
     assert ssh_processes(host) == []
+
+
+def test_the_workshops_tunnel_by_hand(host, server, tmp_path):
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    environment = {
+        **os.environ,
+        "WORKSHOP_HOST": "far",
+        "WORKSHOP_PORT_FILE": str(server / "port"),
+        "WORKSHOP_KEY_FILE": str(tmp_path / "key"),
+        "WORKSHOP_MODEL": "their-model",
+        "WORKSHOP_SSH_OPTIONS": f"-F {host}/config",
+    }
+    script = Path(__file__).parents[2] / "docs" / "workshop" / "a-tunnel.sh"
+    done = subprocess.run([script], env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert re.fullmatch(r"port \d+ of far leads here as port \d+", said[0])
+    assert said[1:3] == ["without the key: 401", "with the key: their-model"]
+    assert said[3].startswith('asked: The capital of France is   answered: "The capital of France is, said')
+    deadline = time.monotonic() + 5
+    while ssh_processes(host) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert ssh_processes(host) == [], "the tunnel ends with the script"

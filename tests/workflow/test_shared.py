@@ -27,7 +27,8 @@ from milepost.errors import run_step
 async def play():
     async with open_endpoint(load_endpoints()["judge"]) as endpoint, Client(endpoint.url, endpoint.key) as client:
         print("open", flush=True)
-        for line in iter(sys.stdin.readline, ""):
+        # In a thread: the tunnel lives in this loop.
+        while line := await asyncio.to_thread(sys.stdin.readline):
             reply = await client.post("/completions", {"model": endpoint.model, "prompt": line.strip(), "seed": 1})
             print(reply.body["choices"][0]["text"], flush=True)
 
@@ -129,17 +130,18 @@ def test_four_jobs_at_once_share_one_server_and_it_is_ended_on_demand(campaign):
     assert "no server of this campaign runs" in stop(campaign)
 
 
-def test_a_server_that_is_killed_is_started_again_and_its_jobs_go_on(campaign):
+@pytest.mark.parametrize(("victim", "told"), [("serve_shared.py", "killed"), ("api_server", "failed")])
+def test_a_server_that_is_killed_is_started_again_and_its_jobs_go_on(campaign, victim, told):
     job = opened(client(campaign))
     assert ask(job, "one").startswith("one")
-    (supervisor,) = pids(campaign, "serve_shared.py")
-    os.kill(supervisor, signal.SIGKILL)
+    (pid,) = pids(campaign, victim)
+    os.kill(pid, signal.SIGKILL)
     wait("the end of its server", lambda: not pids(campaign, "api_server"))
     assert ask(job, "two") == "two, said with seed 1\n"
     assert starts(campaign) == 2
     end(job)
     ledger = (campaign.folder / "results/endpoints/judge/.ledger.jsonl").read_text().splitlines()
-    assert [json.loads(line)["end"] for line in ledger] == ["killed"]
+    assert [json.loads(line)["end"] for line in ledger] == [told]
     stop(campaign)
     assert campaign.processes() == []
 

@@ -18,6 +18,7 @@ from milepost.endpoints.publish import publish
 from milepost.endpoints.shared import Place, identity_digest, read_json, write_private
 from milepost.endpoints.specs import EndpointSpec
 from milepost.endpoints.vllm import VllmServer
+from milepost.errors import ServerError
 from milepost.lease import BEAT_S, Lease, acquire
 from milepost.ledger import append_line
 from milepost.processes import Watchdog
@@ -27,6 +28,10 @@ from milepost.walltime import MARGIN_S, near_the_end
 log = logging.getLogger("milepost")
 POLL_S = 1.0
 WARNING_S = 900.0  # before it ends for its walltime, so that a class can be told
+
+
+class DiedError(ServerError):
+    """A server died that had answered: the next one may live."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,8 @@ def serve(service: Service) -> str:
     """Serve until the end; why it came.
 
     Raises:
-        MilepostError: The server did not start, or died.
+        DiedError: The server died after it had answered.
+        MilepostError: It did not start.
     """
     place = service.place
     lease, dead = acquire(place.lease, log.info)
@@ -110,7 +116,7 @@ async def _serve(service: Service, lease: Lease) -> str:
             if task.done():
                 task.result()  # raises what it met: a file that cannot be written
         if death.done():
-            raise death.result()
+            raise DiedError(str(death.result()))
         return _ending(told, keeper)
     finally:
         # Whoever comes now must not be sent here.

@@ -49,7 +49,12 @@ def prepare(folder, model, tasks, containers=None):
         write(folder / f"config/tasks/{name}.yaml", tasks[name])
     write(
         folder / "config/config.yaml",
-        {"tasks": list(tasks), "nemo_parallel": 2, "model_profiles": {"default": PROFILE}, "containers": containers or {}},
+        {
+            "tasks": list(tasks),
+            "nemo_parallel": 2,
+            "model_profiles": {"default": PROFILE},
+            "containers": containers or {},
+        },
     )
     (folder / "config/checkpoints.tsv").write_text("name\tmodel\nc\tmodel\n")
 

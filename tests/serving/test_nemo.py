@@ -13,7 +13,7 @@ import yaml
 from conftest import NEMO, PROFILE, REPOSITORY, STEPS, run_eval, snakemake, write
 
 from milepost import nemo
-from milepost.processes import Watchdog
+from milepost.processes import Watchdog, free_port
 from milepost.records import read_records, read_scores, read_summary
 from milepost.relay import answered
 
@@ -101,7 +101,7 @@ def by_hand(campaign, served):
     """The results of `nemo-evaluator run_eval` on the same model, with nothing of ours between."""
     tokenizer = {"tokenizer": str(campaign / "model"), "tokenizer_backend": "huggingface"}
     runs = {}
-    for number, (name, spec) in enumerate({"generate": GENERATE, "choose": CHOOSE, "group": GROUP}.items()):
+    for name, spec in {"generate": GENERATE, "choose": CHOOSE, "group": GROUP}.items():
         path = {"chat": "chat/completions", "completions": "completions"}[spec["endpoint_type"]]
         extra = {"args": f"--include_path {campaign}/harness", **(tokenizer if path == "completions" else {})}
         config = {
@@ -112,7 +112,7 @@ def by_hand(campaign, served):
         env = {
             **os.environ, "PATH": f"{NEMO}:{os.environ['PATH']}", "HAND_KEY": served.key, "HF_HUB_OFFLINE": "1",
             "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0",
-            "ADAPTER_PORT": str(42100 + 7 * number + os.getpid() % 5000),
+            "ADAPTER_PORT": str(free_port()),
         }  # fmt: skip
         command = [NEMO / "nemo-evaluator", "run_eval", "--run_config", campaign / "hand" / f"{name}.yml"]
         log = (campaign / "hand" / f"{name}.log").open("w")

@@ -7,12 +7,13 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def run(
         try:
             _, status, usage = _wait(process.pid, begun + timeout_s)
         except TimeoutError:
-            os.killpg(process.pid, 9)
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise BenchmarkError(f"{Path(words[0]).name} took more than {timeout_s:.0f} s") from None
         seconds = time.perf_counter() - begun
@@ -123,6 +124,11 @@ def run(
         if process.returncode:
             output.seek(0)
             said = output.read().strip().splitlines() or ["nothing said"]
+            # What it had started ends with it.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if process.returncode < 0:
+                said.append(f"ended with {signal.Signals(-process.returncode).name}")
             print("\n".join(said[-15:]), file=sys.stderr)
             raise BenchmarkError(f"{Path(words[0]).name} failed: {said[-1][:150]}")
     return Took(seconds, usage[0] + usage[1], usage[2] / 1e3)

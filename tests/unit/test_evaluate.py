@@ -387,7 +387,7 @@ def test_a_model_that_changed_since_the_job_was_planned_is_not_asked(campaign):
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_an_answer_of_a_stranger_is_not_stored(campaign, tmp_path, status):
-    code = STUB.read_text().replace("        text = f", f"        return self.reply({status}, {{}})\n        text = f")
+    code = STUB.read_text().replace("        text = ", f"        return self.reply({status}, {{}})\n        text = ")
     (tmp_path / "stub.py").write_text(code)
     put(tmp_path, "vllm", f'exec "{sys.executable}" "{tmp_path}/stub.py" "$@"')
     with pytest.raises(
@@ -500,7 +500,7 @@ class TestHarness:
     def test_none_is_left_when_the_native_tasks_end_the_job(self, campaign, nemo, tmp_path):
         nemo('echo $$ >"$OUT/pid"; sleep 600')
         code = STUB.read_text().replace(
-            "        text = f", "        time.sleep(0.7)\n        return self.reply(404, {})\n        text = f"
+            "        text = ", "        time.sleep(0.7)\n        return self.reply(404, {})\n        text = "
         )
         (tmp_path / "stub.py").write_text(code)
         put(tmp_path, "vllm", f'exec "{sys.executable}" "{tmp_path}/stub.py" "$@"')

@@ -28,7 +28,7 @@ def draw_evaluators(
         The evaluators of each item that was drawn, in the order of `categories`.
 
     >>> draw_evaluators({"a": "x", "b": "x", "c": "y"}, ["j", "k"], questions=1, per_answer=1, seed=0)
-    {'a': ('k',), 'b': ('j',), 'c': ('j',)}
+    {'a': ('j',), 'b': ('k',), 'c': ('j',)}
     """
     members: dict[str, list[str]] = defaultdict(list)
     for item, category in categories.items():
@@ -37,7 +37,7 @@ def draw_evaluators(
     turn = 0
     for category in sorted(members):
         ranked = sorted(members[category], key=lambda item: hashlib.sha256(f"{seed}:{item}".encode()).digest())
-        for item in ranked[: math.ceil(questions * len(ranked))]:
+        for item in ranked[: math.ceil(round(questions * len(ranked), 9))]:
             chosen = {evaluators[(turn + at) % len(evaluators)] for at in range(per_answer)}
             drawn[item] = tuple(name for name in evaluators if name in chosen)
             turn += per_answer

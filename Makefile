@@ -68,7 +68,11 @@ test-a-vert: ## Compare scores by meaning with the original program, in an envir
 
 .PHONY: test-cluster
 test-cluster: setup-serving ## As root on Debian 12: bring up a real SLURM cluster here, and play a campaign's faults on it.
-	@tests/cluster/run.sh
+	@tests/cluster/run.sh tests/cluster/test_preflight.py tests/cluster/test_slurm.py
+
+.PHONY: test-endpoints
+test-endpoints: setup-serving ## Likewise: faults of shared servers and tunnels, and what a stranger can reach.
+	@tests/cluster/run.sh tests/cluster/test_endpoints.py
 
 .PHONY: images
 images: ## As root on Debian, with Apptainer: build self-contained images of vLLM's CPU build and NeMo Evaluator into .images.

@@ -19,10 +19,11 @@ import compare
 import plot
 import report
 import tabulate
-from milepost.campaign import load_campaign, read_yaml
+from milepost.campaign import load_campaign
 from milepost.errors import run_step
 from milepost.partial import MissingRow, by_state, take_snapshot
 from milepost.processes import end_with_snakemake
+from milepost.schemas import read_yaml
 from milepost.tables import write_table
 
 RESULTS = Path("results")

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from milepost.campaign import WORKFLOW, load_config, read_yaml
+from milepost.campaign import WORKFLOW, load_config
 from milepost.containers import Containers, read_containers
 from milepost.errors import did_you_mean
 from milepost.nemo_catalogue import Benchmark, Catalogue, asks_log_probabilities
 from milepost.nemo_place import Place, place_of
+from milepost.schemas import read_yaml
 
 # Of a harness's own tasks that fit, so many are enough to see which words to add.
 SHOWN = 40

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from milepost import __version__
-from milepost.campaign import Task, check, check_scorer
+from milepost.campaign import Task, check_scorer
 from milepost.client import ELSEWHERE, Client, RequestError, read_reply
 from milepost.errors import ConfigError, RecordError, ServerError
 from milepost.provenance import commit
 from milepost.records import Answer, PromptSet, Score, Summary, write_record, write_records
+from milepost.schemas import check
 from milepost.scorers import load_scorer
 from milepost.summary import samples_by_metric, summarize
 from milepost.tasks import build_prompts, load_items

@@ -11,7 +11,6 @@ from milepost.campaign import (
     has_chat_template,
     load_campaign,
     load_config,
-    load_schema,
     load_task,
     parse_options,
 )
@@ -23,6 +22,7 @@ from milepost.errors import (
     UnknownScorerError,
     UnknownTaskError,
 )
+from milepost.schemas import load_schema
 
 ROOT = Path(__file__).parents[2]
 TASK = {"version": 1, "data": "data/t.jsonl", "scorer": {"name": "exact_match"}}

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from milepost.campaign import Task, check, check_scorer
+from milepost.campaign import Task, check_scorer
 from milepost.endpoints.specs import load_endpoints
 from milepost.environments import environment_python
 from milepost.errors import ConfigError, EnvironmentMissingError, RecordError, ServerError
+from milepost.schemas import check
 from milepost.scorers import equator_keys
 from milepost.scorers.embedding import MiniLM
 from milepost.scorers.equator_keys import (

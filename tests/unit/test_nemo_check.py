@@ -3,11 +3,12 @@ from pathlib import Path
 import pytest
 
 from milepost import nemo_check
-from milepost.campaign import Campaign, Checkpoint, Serving, Task, check
+from milepost.campaign import Campaign, Checkpoint, Serving, Task
 from milepost.errors import ConfigError, ContainerError, EnvironmentMissingError, ModelError
 from milepost.nemo_ask import LM_EVAL
 from milepost.nemo_catalogue import Benchmark, Catalogue, read_catalogue
 from milepost.nemo_place import Place
+from milepost.schemas import check
 
 
 def benchmark(harness, name, types, task=None, log_probabilities=False):

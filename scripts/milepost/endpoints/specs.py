@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from milepost.campaign import NAME, Checkpoint, Serving, check, parse_step, read_yaml
+from milepost.campaign import NAME, Checkpoint, Serving, parse_step
 from milepost.errors import ConfigError, EndpointError, did_you_mean
 from milepost.identity import identify
+from milepost.schemas import check, read_yaml
 
 ENDPOINTS = Path("config/endpoints.yaml")
 PROVIDERS = ("external", "shared")

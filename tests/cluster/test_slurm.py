@@ -228,7 +228,7 @@ def test_a_node_goes_down_and_only_the_failed_task_runs_again(
     for path in ("results/evaluated/demo-100.json", "results/answers/demo-100"):
         cluster.call("login", "rm", "-r", project.folder / path)
     since = time.time() - 1
-    scored = (project.folder / "results/scores/demo-400/sums.jsonl").stat().st_mtime
+    scored = project.read("results/scores/demo-400/sums.jsonl")
     attempts = {ckpt: len(project.ledger(ckpt)) for ckpt in CHECKPOINTS}
     project.start()
     wait_until("a job", lambda: any(cluster.processes(host) for host in GPU_HOSTS), 60)
@@ -253,7 +253,7 @@ def test_a_node_goes_down_and_only_the_failed_task_runs_again(
     attempt = project.ledger("demo-400")[-1]
     assert attempt["requests"] == NEMO_ANSWERS, "only NeMo Evaluator's task was missing"
     assert attempt["versions"]["vllm-image"] == digest
-    assert (project.folder / "results/scores/demo-400/sums.jsonl").stat().st_mtime == scored
+    assert project.read("results/scores/demo-400/sums.jsonl") == scored
     check_answers(project, "demo-400", NATIVE_ANSWERS)
     # The complete one.
     (complete,) = evaluations(cluster, since, "demo-100")

@@ -74,14 +74,6 @@ test-cluster: setup-serving ## As root on Debian 12: bring up a real SLURM clust
 test-endpoints: setup-serving ## Likewise: faults of shared servers and tunnels, and what a stranger can reach.
 	@tests/cluster/run.sh tests/cluster/test_endpoints.py
 
-.PHONY: images
-images: ## As root on Debian, with Apptainer: build self-contained images of vLLM's CPU build and NeMo Evaluator into .images.
-	@containers/small.sh .images/small.sif
-	@for name in vllm-cpu nemo; do \
-	    test -e .images/$$name.sif || apptainer build --build-arg bootstrap=localimage --build-arg from=.images/small.sif \
-	        .images/$$name.sif containers/$$name.def || exit 1; \
-	done
-
 .PHONY: docs
 docs: setup ## Write config/README.md anew from the schemas.
 	$(bin)/python scripts/document_config.py

@@ -18,13 +18,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import yaml  # noqa: E402
-from numpy import median  # noqa: E402 (beside this program lies another `statistics`)
 
 from milepost import nemo  # noqa: E402
 from milepost.campaign import Checkpoint, Serving  # noqa: E402

@@ -67,11 +67,11 @@ test-a-vert: ## Compare scores by meaning with the original program, in an envir
 	    --with orjson --with pyyaml --with jsonschema pytest -q tests/unit/test_scorers_avert_original.py
 
 .PHONY: test-cluster
-test-cluster: setup-serving ## As root on Debian 12: bring up a real SLURM cluster here, and play a campaign's faults on it.
+test-cluster: setup-serving setup ## As root on Debian 12: bring up a real SLURM cluster here, and play a campaign's faults on it.
 	@tests/cluster/run.sh tests/cluster/test_preflight.py tests/cluster/test_slurm.py
 
 .PHONY: test-endpoints
-test-endpoints: setup-serving ## Likewise: faults of shared servers and tunnels, and what a stranger can reach.
+test-endpoints: setup-serving setup ## Likewise: faults of shared servers and tunnels, and what a stranger can reach.
 	@tests/cluster/run.sh tests/cluster/test_endpoints.py
 
 .PHONY: docs

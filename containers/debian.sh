@@ -71,7 +71,9 @@ if [[ -n $definition ]]; then
         "$work/root" "$(section environment)" "$(section test)" >"$source"
 fi
 mkdir -p "$(dirname "$image")"
-apptainer --quiet build "$work/image.sif" "$source"
+# The definition's %test takes, at this point, the same right as %post; of a finished image, anybody may run it.
+apptainer --quiet build --notest "$work/image.sif" "$source"
+if [[ -n $definition ]]; then apptainer --quiet test "$work/image.sif" || fail "the image that was built fails its %test: see above."; fi
 # Whole or not at all, also where two want it at once.
 mv "$work/image.sif" "$image.$$"
 chmod a+r "$image.$$"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from milepost.campaign import load_config
 from milepost.containers import read_containers
-from milepost.endpoints.shared import Place, place_of, write_private
+from milepost.endpoints.shared_place import Place, place_of, write_private
 from milepost.endpoints.shared_server import DiedError, Service, serve
 from milepost.endpoints.specs import find_endpoint
 from milepost.errors import ConfigError, MilepostError, run_step

@@ -15,7 +15,7 @@ from typing import Any, cast
 from milepost.containers import Containers
 from milepost.endpoints.gpus import check_visible
 from milepost.endpoints.publish import publish
-from milepost.endpoints.shared import Place, identity_digest, read_json, write_private
+from milepost.endpoints.shared_place import Place, identity_digest, read_json, write_private
 from milepost.endpoints.specs import EndpointSpec
 from milepost.endpoints.vllm import VllmServer
 from milepost.errors import ServerError

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import logging
+import re
 import secrets
 import socket
 import time
@@ -17,13 +19,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from milepost.endpoints import Endpoint
 from milepost.endpoints.shared_jobs import submit
 from milepost.endpoints.shared_place import Place, identity_digest, place_of, read_json, write_private
 from milepost.endpoints.specs import ENDPOINTS, EndpointSpec
-from milepost.endpoints.tunnel import Tunnel
+from milepost.endpoints.tunnel import LOOPBACK, Tunnel, Way
 from milepost.errors import EndpointError, StoreError
 from milepost.lease import STALE_S, Lease, acquire, file_age, has_ended, job_has_ended, read_lease, started
 from milepost.processes import last_lines
@@ -46,11 +46,12 @@ async def open_shared(spec: EndpointSpec) -> AsyncIterator[Endpoint]:
     client = Client(spec, place_of(spec.name))
     patience_s = spec.serving.start_timeout_s + STALE_S
     tunnel = Tunnel(
-        client.find, name=spec.name, file=str(ENDPOINTS), ssh_config=spec.ssh_config, wait_s=patience_s, failed=client.reject
+        client.find, name=spec.name, file=str(ENDPOINTS), ssh_config=spec.ssh_config, wait_s=patience_s,
+        failed=client.reject, check=client.prove,
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         near = await client.enter(tunnel, stack)
-        watcher = asyncio.create_task(client.watch(tunnel, near))
+        watcher = asyncio.create_task(client.watch(tunnel))
         try:
             await client.first_proof(watcher)
             url = f"http://127.0.0.1:{near}/v1"
@@ -89,8 +90,8 @@ class Client:
         self._rejected = self._current if gone else None
         return gone
 
-    async def find(self) -> tuple[str | None, int]:
-        """Where the server is, once there is one: its host (None for this one) and port."""
+    async def find(self) -> Way:
+        """Where the server is, once there is one."""
         said = 0.0
         while True:
             found = await asyncio.to_thread(self._look)
@@ -101,7 +102,7 @@ class Client:
                 log.info("waiting for the server of endpoint %r to start", self.spec.name)
             await asyncio.sleep(POLL_S)
 
-    def _look(self) -> tuple[str | None, int] | None:
+    def _look(self) -> Way | None:
         """The server's place if its record may hold; otherwise see that one is on its way."""
         place = self.place
         record = read_json(place.record)
@@ -110,10 +111,10 @@ class Client:
                 f"Endpoint {self.spec.name!r}: the server that runs was started with another model or other options than"
                 f" {ENDPOINTS} has now. Run `snakemake stop_servers`, and again."
             )
-        attempt, host, port = record.get("attempt"), record.get("host"), record.get("port")
-        if isinstance(attempt, str) and isinstance(host, str) and isinstance(port, int) and attempt != self._rejected:
+        attempt, way = record.get("attempt"), way_of(record)
+        if isinstance(attempt, str) and way is not None and attempt != self._rejected:
             self._current = attempt
-            return (None if host == socket.gethostname() else host), port
+            return way
         if self._lives():
             # It is starting, or it is busy, or this host cannot reach it just now.
             self._rejected = None
@@ -174,11 +175,15 @@ class Client:
         age = file_age(self.place.submitted)
         return age is None or age > STALE_S
 
-    async def watch(self, tunnel: Tunnel, near: int) -> None:
+    async def prove(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Whether the server behind a connection knows the key; the key is not sent to find out."""
+        return await proves(reader, writer, self.place.key)
+
+    async def watch(self, tunnel: Tunnel) -> None:
         """Ask the server again and again whether it is the one; where it is not, have the tunnel look for another."""
         refused = 0
         while True:
-            if await proves(near, self.place):
+            if await tunnel.holds(PROOF_S):
                 refused, self._rejected = 0, None
                 self._seen.clear()
                 self._proved.set()
@@ -209,17 +214,28 @@ def _lock(path: Path) -> Lease:
             continue  # it changed hands meanwhile, which for a lease means that its holder lives
 
 
-async def proves(port: int, place: Place) -> bool:
-    """Whether the server behind a port of this host knows the place's key; the key is not sent to find out."""
+def way_of(record: Mapping[str, Any]) -> Way | None:
+    """The way to the server that a record tells of; None if it tells of none.
+
+    >>> way_of({"host": "gpu01", "port": 8000, "address": "10.77.0.11"})
+    Way(host=None, port=8000, address='10.77.0.11')
+    """
+    host, port, address = record.get("host"), record.get("port"), record.get("address", LOOPBACK)
+    if not (isinstance(host, str) and isinstance(port, int) and isinstance(address, str)):
+        return None
+    return Way(host if address == LOOPBACK and host != socket.gethostname() else None, port, address)
+
+
+async def proves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: str) -> bool:
+    """Whether the server behind a connection knows the key; the connection is as new afterwards."""
     nonce = secrets.token_hex(16)
-    expected = hmac.new(place.key.encode(), nonce.encode(), "sha256").hexdigest()
-    # A connection may wait for its tunnel; the answer itself is quick.
-    timeout = aiohttp.ClientTimeout(total=PROOF_S)
+    expected = hmac.new(key.encode(), nonce.encode(), "sha256").hexdigest()
+    writer.write(f"GET /milepost/proof?{nonce} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"http://127.0.0.1:{port}/milepost/proof?{nonce}") as response,
-        ):
-            return hmac.compare_digest(str((await response.json())["proof"]).encode(), expected.encode())
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError):
+        async with asyncio.timeout(PROOF_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)\r\ncontent-length: *(\d{1,4})\r\n", head)
+            body = json.loads(await reader.readexactly(int(length[1]))) if length else {}
+        return hmac.compare_digest(str(body["proof"]).encode(), expected.encode())
+    except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, ValueError, KeyError, TypeError):
         return False

@@ -98,7 +98,8 @@ def place_of(name: str) -> Place:
 
 def identity_digest(spec: EndpointSpec) -> str:
     """What tells that a running server is still what the configuration asks for."""
-    return hashlib.sha256(json.dumps(spec.identity, sort_keys=True).encode()).hexdigest()
+    asked = {**spec.identity, "reach": spec.reach}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Scoring jobs of many checkpoints at once on one shared embedding server and one shared reranker: what the servers cost.
 
-    python benchmarks/shared_scoring.py [--checkpoints 8] [--items 40]    # minutes; `make setup-serving` installs what it needs
+    python benchmarks/shared_scoring.py [--checkpoints 8] [--items 100]    # minutes; `make setup-serving` installs what it needs
 
 vLLM's CPU build serves two models of Qwen3-Embedding's and Qwen3-Reranker's architectures with random weights, by the
 presets of config/endpoints.yaml. A stand-in answers for the checkpoints beforehand. Then Snakemake scores all of them at
@@ -85,7 +85,7 @@ def main() -> None:
     """Measure, print, and write a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoints", type=int, default=8, help="scored at once (default: %(default)s)")
-    parser.add_argument("--items", type=int, default=40, help="of each of the two tasks (default: %(default)s)")
+    parser.add_argument("--items", type=int, default=100, help="of each of the two tasks (default: %(default)s)")
     args = parser.parse_args()
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with scratch() as folder:

@@ -126,6 +126,7 @@ class Campaign:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
+        self.folders_before = folders()
         shutil.rmtree(FOLDER, ignore_errors=True)
         for name in CODE:
             source, target = REPOSITORY / name, FOLDER / name
@@ -235,7 +236,7 @@ def test_forty_jobs_at_once_share_one_server(
     assert len(campaign.lines("START")) == 1
     assert sorted(campaign.lines("ASK judge forty")) == sorted(f"ASK judge forty {i} seed=1" for i in range(39))
     wait_until("the end of their tunnels", lambda: not tunnels("cpu01") and not tunnels("login"), 20)
-    assert [path.name for path in Path("/tmp").glob("milepost-????????") if path.stat().st_uid == USER_ID] == []
+    wait_until("the end of their tunnels' folders", lambda: not folders() - campaign.folders_before, 20)
 
 
 def test_the_latency_that_the_tunnel_adds(campaign: Campaign, job: Job, measured: Callable[[str], None]) -> None:
@@ -251,6 +252,16 @@ def test_the_latency_that_the_tunnel_adds(campaign: Campaign, job: Job, measured
 def tunnels(host: str) -> list[int]:
     """Living ssh processes of alice."""
     return [process.pid for process in Cluster().processes(host) if process.command.startswith("ssh ")]
+
+
+def folders() -> set[str]:
+    """Folders of alice's tunnels, which all hosts share here."""
+    found = set()
+    for path in Path("/tmp").glob("milepost-????????"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_uid == USER_ID:
+                found.add(path.name)
+    return found
 
 
 def kill_tunnel(campaign: Campaign) -> None:
@@ -562,7 +573,7 @@ def test_stop_servers_leaves_nothing_behind(
     left = lambda: [process.command for host in HOSTS for process in cluster.processes(host)]  # noqa: E731
     wait_until("the end of everything", lambda: not left() and not cluster.queue(), 30)
     measured(f"stop_servers: all gone after {time.monotonic() - begun:.0f} s")
-    assert [path.name for path in Path("/tmp").glob("milepost-????????") if path.stat().st_uid == USER_ID] == []
+    assert folders() <= campaign.folders_before
     here = {path.name for path in campaign.place.iterdir()}
     assert here <= {".ledger.jsonl", "stop", "failed.json"}, "no key, no record, no lease"
     ledger = [json.loads(line) for line in (campaign.place / ".ledger.jsonl").read_text().splitlines()]

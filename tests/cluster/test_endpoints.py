@@ -216,9 +216,7 @@ def job(campaign: Campaign) -> Iterator[Job]:
     made.kill()
 
 
-def test_forty_jobs_at_once_share_one_server(
-    campaign: Campaign, cluster: Cluster, measured: Callable[[str], None]
-) -> None:
+def test_forty_jobs_at_once_share_one_server(campaign: Campaign, measured: Callable[[str], None]) -> None:
     begun = time.monotonic()
     jobs = [Job(campaign, "cpu01" if number % 2 else "login") for number in range(40)]
     wait_until("a server's job", (campaign.place / "submitted.json").exists, 60, every_s=0.1)
@@ -541,9 +539,7 @@ def test_it_ends_before_its_walltime_and_the_jobs_get_another(
     assert len(campaign.lines("ASK judge again")) == questions
 
 
-def test_a_site_may_have_it_reached_directly(
-    campaign: Campaign, cluster: Cluster, measured: Callable[[str], None]
-) -> None:
+def test_a_site_may_have_it_reached_directly(campaign: Campaign, measured: Callable[[str], None]) -> None:
     campaign.stop()
     campaign.write(reach="direct")
     far = Job(campaign, "cpu01").opened()
@@ -551,8 +547,8 @@ def test_a_site_may_have_it_reached_directly(
     record = campaign.record()
     assert record["address"] == ADDRESSES[record["host"]]
     assert tunnels("cpu01") == []
-    medians = statistics.median(far.ask(f"direct {i}") for i in range(100))
-    measured(f"a request from another host without a tunnel takes {1000 * medians:.1f} ms")
+    median = statistics.median(far.ask(f"direct {i}") for i in range(100))
+    measured(f"a request from another host without a tunnel takes {1000 * median:.1f} ms")
     # Everybody reaches the port now, and the key is what they lack; on loopback nothing listens.
     base = f"http://{record['address']}:{record['port']}"
     for host in ("login", record["host"]):

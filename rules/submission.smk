@@ -4,7 +4,7 @@ import subprocess
 from snakemake.iocontainers import Wildcards
 from snakemake.logging import logger
 
-from milepost.endpoints.shared import SBATCH, sbatch_options
+from milepost.endpoints.shared_jobs import SBATCH, sbatch_options
 from milepost.endpoints.specs import load_endpoints
 from milepost.submission import explain_refusals
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from milepost.campaign import load_config
 from milepost.containers import read_containers
-from milepost.endpoints.shared import Place, place_of, write_private
+from milepost.endpoints.shared_place import Place, place_of, write_private
 from milepost.endpoints.shared_server import DiedError, Service, serve
 from milepost.endpoints.specs import find_endpoint
-from milepost.errors import ConfigError, MilepostError, run_step
+from milepost.errors import ConfigError, MilepostError, StoreError, run_step
 from milepost.processes import end_with_snakemake
 from milepost.walltime import MARGIN_S
 
@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     place = place_of(args.endpoint)
     try:
         why = run(args.endpoint, place, args.attempt, kept=args.kept)
-    except DiedError:
+    except (DiedError, StoreError):
+        # The next one may live, or another one serves already: nobody who waits has to give up.
         raise
     except MilepostError as error:
         # The jobs that wait for it are told.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from milepost.endpoints.shared import stop_all
+from milepost.endpoints.shared_jobs import stop_all
 from milepost.errors import run_step
 
 

@@ -151,10 +151,10 @@ def _processes(field: int, number: int) -> list[int]:
     return found
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on just now."""
+def free_port(address: str = "127.0.0.1") -> int:
+    """A port of an address of this host that nobody listens on just now."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         return int(probe.getsockname()[1])
 
 

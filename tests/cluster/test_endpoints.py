@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,58 +26,87 @@ from cluster import CLUSTER, GPU_HOSTS, HOSTS, USER_ID, Cluster, wait_until
 from project import REPOSITORY, copy_environment
 
 STRANGER_ID = 5002
+ADDRESSES = dict(zip(HOSTS, ("10.77.0.1", "10.77.0.11", "10.77.0.12", "10.77.0.21"), strict=True))
+PATHS = ("/v1/models", "/health", "/metrics", "/invocations", "/tokenize", "/milepost/usage")
 FOLDER = CLUSTER / "shared" / "endpoints"
 CODE = ("Snakefile", "rules", "scripts", "profiles", "report", "config/schemas", "tests/stub_server.py", "slurm")
 SITE = {"options": ["--account=proj1", "--partition=main", "--mem=2000", "--time=10"], "gpu_model": "A40"}
+# As a step that scores: what is answered is kept in a file, and not asked again.
 CLIENT = """
-import asyncio, sys, time
-from milepost.client import Client
+import asyncio, logging, sys, time
+from pathlib import Path
+from milepost.calls import Calls
 from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.specs import load_endpoints
 from milepost.errors import run_step
 
 async def play():
-    async with open_endpoint(load_endpoints()["judge"]) as endpoint, Client(endpoint.url, endpoint.key) as client:
+    spec = load_endpoints()["judge"]
+    async with open_endpoint(spec) as endpoint, Calls(endpoint, Path(sys.argv[1]), identity=spec.identity) as calls:
         print("open", endpoint.url, flush=True)
         # In a thread: the tunnel lives in this loop.
         while line := await asyncio.to_thread(sys.stdin.readline):
             begun = time.perf_counter()
-            reply = await client.post("/completions", {"model": endpoint.model, "prompt": line.strip(), "seed": 1})
-            print(reply.body["choices"][0]["text"], time.perf_counter() - begun, flush=True)
+            reply = await calls.post("/completions", {"model": endpoint.model, "prompt": line.strip(), "seed": 1})
+            print(reply["choices"][0]["text"], time.perf_counter() - begun, flush=True)
 
+logging.basicConfig(level=logging.INFO)
 run_step(lambda: asyncio.run(play()))
 """
 
 
 class Job:
-    """A client as alice runs it on a host."""
+    """A client as alice runs it on a host.
 
-    def __init__(self, campaign: Campaign, host: str, time_limit_min: int = 10) -> None:
+    Args:
+        campaign: Whose endpoint it needs.
+        host: Where it runs.
+        time_limit_min: Walltime of the server, should this client submit it.
+        kept: Its file of answers; a new one if None.
+    """
+
+    numbers = count()
+
+    def __init__(self, campaign: Campaign, host: str, time_limit_min: int = 10, kept: Path | None = None) -> None:
         site = {**SITE, "options": [*SITE["options"][:-1], f"--time={time_limit_min}"]}
-        self._process = subprocess.Popen(
-            [CLUSTER / "bin" / "as", host, "env", "-C", campaign.folder, *campaign.variables, f"MILEPOST_SBATCH={json.dumps(site)}",
-             campaign.python, "-c", CLIENT],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        number = next(self.numbers)
+        self.kept = kept or campaign.folder / f"kept/{number}.jsonl"
+        self._log = campaign.folder / f"client-{number}.log"
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [CLUSTER / "bin" / "as", host, "env", "-C", campaign.folder, *campaign.variables,
+                 f"MILEPOST_SBATCH={json.dumps(site)}", campaign.python, "-c", CLIENT, self.kept],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
         self.url = ""
+
+    def said(self) -> str:
+        """What it logged."""
+        return self._log.read_text()
 
     def opened(self) -> Job:
         """Wait until it has its endpoint."""
         assert self._process.stdout is not None
-        assert self._process.stderr is not None
         word, _, self.url = self._process.stdout.readline().strip().partition(" ")
-        assert word == "open", self._process.stderr.read()
+        assert word == "open", self.said()
         return self
 
     def ask(self, question: str) -> float:
         """Ask; the seconds until the answer."""
+        self.begin(question)
+        return self.answer(question)
+
+    def begin(self, question: str) -> None:
+        """Ask, and do not wait for the answer."""
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
         self._process.stdin.write(f"{question}\n")
         self._process.stdin.flush()
+
+    def answer(self, question: str) -> float:
+        """Wait for the answer; the seconds that it took."""
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line.startswith(f"{question}, said"), line or self._process.stderr.read()
+        assert line.startswith(f"{question}, said"), line or self.said()
         return float(line.split()[-1])
 
     def kill(self) -> None:
@@ -87,9 +117,8 @@ class Job:
     def end(self) -> None:
         """Nothing more to ask."""
         assert self._process.stdin is not None
-        assert self._process.stderr is not None
         self._process.stdin.close()
-        assert self._process.wait(30) == 0, self._process.stderr.read()
+        assert self._process.wait(30) == 0, self.said()
 
 
 class Campaign:
@@ -97,6 +126,7 @@ class Campaign:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
+        self.folders_before = folders()
         shutil.rmtree(FOLDER, ignore_errors=True)
         for name in CODE:
             source, target = REPOSITORY / name, FOLDER / name
@@ -119,7 +149,8 @@ class Campaign:
         (self.folder / "model/config.json").write_text("{}")
         (self.folder / "model/model.safetensors").write_bytes(b"weights")
         (self.folder / "config").mkdir()
-        (self.folder / "config/config.yaml").write_text("tasks: [any]\n")
+        # Servers of tests have walltimes of minutes.
+        (self.folder / "config/config.yaml").write_text("tasks: [any]\nwalltime_margin_s: 35\n")
         self.write(idle_s=600)
         os.chown(self.folder, USER_ID, USER_ID)
         self.variables = [f"STUB_LOG={self.folder}/stub.log", f"PYTHONPATH={FOLDER}/scripts"]
@@ -128,6 +159,10 @@ class Campaign:
         """The endpoint, as the configuration has it."""
         judge = {"provider": "shared", "model": "model", "gpus": 1, "start_timeout_s": 60, "retries": 8, **options}
         (self.folder / "config/endpoints.yaml").write_text(yaml.safe_dump({"judge": judge}))
+
+    def slow(self, seconds: float) -> None:
+        """How long the server takes for an answer from now on."""
+        (self.folder / "model/stub.faults").write_text(f"slow {seconds}\n" if seconds else "")
 
     @property
     def place(self) -> Path:
@@ -184,16 +219,22 @@ def job(campaign: Campaign) -> Iterator[Job]:
 def test_forty_jobs_at_once_share_one_server(campaign: Campaign, measured: Callable[[str], None]) -> None:
     begun = time.monotonic()
     jobs = [Job(campaign, "cpu01" if number % 2 else "login") for number in range(40)]
-    for number, one in enumerate(jobs):
-        one.opened()
-        # The one that submitted it, whichever that was, is not needed any more.
-        one.ask(f"forty {number}")
-        one.kill() if number % 2 else one.end()
+    wait_until("a server's job", (campaign.place / "submitted.json").exists, 60, every_s=0.1)
+    (first,) = (one for one in jobs if "submitted job" in one.said())
+    first.kill()
+    rest = [one for one in jobs if one is not first]
+    for number, one in enumerate(rest):
+        one.opened().ask(f"forty {number}")
     measured(
-        f"40 jobs at once: all answered after {time.monotonic() - begun:.0f} s, by {len(campaign.lines('START'))} server"
+        f"40 jobs at once, the one that submitted the server killed: all others answered after {time.monotonic() - begun:.0f} s,"
+        f" by {len(campaign.lines('START'))} server"
     )
+    for number, one in enumerate(rest):
+        one.kill() if number % 2 else one.end()
     assert len(campaign.lines("START")) == 1
-    assert len(campaign.lines("ASK judge forty")) == 40
+    assert sorted(campaign.lines("ASK judge forty")) == sorted(f"ASK judge forty {i} seed=1" for i in range(39))
+    wait_until("the end of their tunnels", lambda: not tunnels("cpu01") and not tunnels("login"), 20)
+    wait_until("the end of their tunnels' folders", lambda: not folders() - campaign.folders_before, 20)
 
 
 def test_the_latency_that_the_tunnel_adds(campaign: Campaign, job: Job, measured: Callable[[str], None]) -> None:
@@ -206,12 +247,26 @@ def test_the_latency_that_the_tunnel_adds(campaign: Campaign, job: Job, measured
     assert medians[1] - medians[0] < 0.1
 
 
+def tunnels(host: str) -> list[int]:
+    """Living ssh processes of alice."""
+    return [process.pid for process in Cluster().processes(host) if process.command.startswith("ssh ")]
+
+
+def folders() -> set[str]:
+    """Folders of alice's tunnels, which all hosts share here."""
+    found = set()
+    for path in Path("/tmp").glob("milepost-????????"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_uid == USER_ID:
+                found.add(path.name)
+    return found
+
+
 def kill_tunnel(campaign: Campaign) -> None:
     """On the client's host."""
-    listed = subprocess.run(["ip", "netns", "pids", "cpu01"], capture_output=True, text=True, check=True).stdout.split()
-    tunnels = [pid for pid in map(int, listed) if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ssh\0")]
-    assert tunnels
-    for pid in tunnels:
+    found = tunnels("cpu01")
+    assert found
+    for pid in found:
         os.kill(pid, signal.SIGKILL)
 
 
@@ -262,19 +317,24 @@ def test_a_job_goes_on_after_a_fault(
     job.ask(f"before {fault.__name__}")
     started = len(campaign.lines("START"))
     host = campaign.record()["host"]
+    campaign.slow(4)
+    job.begin(f"during {fault.__name__}")
+    wait_until("the question", lambda: campaign.lines(f"ASK judge during {fault.__name__}"), 20, every_s=0.1)
+    begun = time.monotonic()
     fault(campaign)
-    if servers:
-        wait_until(
-            "the end of the server", lambda: not any(p.runs("stub_server.py") for p in cluster.processes(host)), 30
-        )
-    seconds = job.ask(f"after {fault.__name__}")
+    campaign.slow(0)
+    job.answer(f"during {fault.__name__}")
+    seconds = time.monotonic() - begun
+    job.ask(f"after {fault.__name__}")
     late = Job(campaign, "login").opened()
     late.ask(f"late {fault.__name__}")
     late.end()
-    measured(f"{fault.__name__}: the next answer came after {seconds:.1f} s")
+    measured(f"{fault.__name__}: what was under way was answered after {seconds:.1f} s")
     assert len(campaign.lines("START")) == started + servers
     for word in ("before", "after", "late"):
         assert len(campaign.lines(f"ASK judge {word} {fault.__name__}")) == 1
+    # What was under way was not answered, and is asked again; what the fault did not touch is not.
+    assert len(campaign.lines(f"ASK judge during {fault.__name__}")) == (1 if fault is truncate else 2)
     if fault is set_down:
         # It may have come back by itself, as slurmd still runs there.
         wait_until("the node", lambda: "idle" in node_state(cluster, host) or "mixed" in node_state(cluster, host), 60)
@@ -310,13 +370,11 @@ def test_a_stranger_gets_nothing(campaign: Campaign, job: Job, cluster: Cluster)
         assert "Permission denied" in read.stderr
     # On the server's host, at the tunnel's end, and from another host.
     server, near = f"http://127.0.0.1:{record['port']}", job.url.removesuffix("/v1")
-    paths = ("/v1/models", "/health", "/metrics", "/invocations", "/tokenize", "/milepost/usage")
     for host, base in ((record["host"], server), ("cpu01", near)):
-        said = as_stranger(host, "python3", "-c", LOOK, *(base + path for path in paths)).stdout.split()
-        assert said == ["401"] * 3 * len(paths), (host, said)
-    addresses = dict(zip(HOSTS, ("10.77.0.1", "10.77.0.11", "10.77.0.12", "10.77.0.21"), strict=True))
-    far = [f"http://{addresses[record['host']]}:{record['port']}/health"]
-    far.append(f"http://{addresses['cpu01']}:{near.rpartition(':')[2]}/health")
+        said = as_stranger(host, "python3", "-c", LOOK, *(base + path for path in PATHS)).stdout.split()
+        assert said == ["401"] * 3 * len(PATHS), (host, said)
+    far = [f"http://{ADDRESSES[record['host']]}:{record['port']}/health"]
+    far.append(f"http://{ADDRESSES['cpu01']}:{near.rpartition(':')[2]}/health")
     assert as_stranger("login", "python3", "-c", LOOK, *far).stdout.split() == ["none"] * 6
     # The socket that ssh listens on.
     listed = as_stranger("cpu01", "bash", "-c", "ls -d /tmp/milepost-*/ && ls /tmp/milepost-*/").stdout
@@ -335,73 +393,189 @@ def test_a_stranger_gets_nothing(campaign: Campaign, job: Job, cluster: Cluster)
     assert key not in told
 
 
-def test_another_server_on_its_port_is_not_sent_the_key(campaign: Campaign, job: Job) -> None:
-    job.ask("before the stranger")
-    listen = (
-        "import http.server, sys\n"
-        "class Handler(http.server.BaseHTTPRequestHandler):\n"
-        "    def do_GET(self):\n"
-        "        open(sys.argv[1], 'a').write(self.path.partition('?')[0] + ' ' + str(self.headers))\n"
-        '        self.send_response(200); self.end_headers(); self.wfile.write(b\'{"proof": "0", "data": []}\')\n'
-        "    do_POST = do_GET\n"
-        "server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)\n"
-        "print(server.server_port, flush=True)\nserver.serve_forever()\n"
-    )
-    host = campaign.record()["host"]
-    heard = Path("/tmp") / f"heard-{os.getpid()}"
-    who = ["setpriv", "--reuid", str(STRANGER_ID), "--regid", str(STRANGER_ID), "--clear-groups"]
-    fake = subprocess.Popen(
-        [CLUSTER / "bin" / "on", host, *who, "python3", "-c", listen, heard], stdout=subprocess.PIPE, text=True
-    )
+# A server of the same name, whoever runs it: it answers everything, and writes down what it is sent.
+IMPOSTOR = """
+import http.server, json, sys, time
+heard, model, port = sys.argv[1:]
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        with open(heard, "a") as file:
+            file.write(self.path.partition("?")[0] + " " + str(self.headers))
+        body = json.dumps({"proof": "0" * 64, "data": [{"id": model}, {"id": "judge"}], "choices": [{"text": "no"}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_POST = do_GET
+while True:
     try:
-        assert fake.stdout is not None
-        port = int(fake.stdout.readline())
-        record = {**campaign.record(), "attempt": "fake", "port": port}
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
+    except OSError:
+        time.sleep(0.01)
+        continue
+    print("listening", flush=True)
+    server.serve_forever()
+"""
+
+
+def test_whoever_takes_its_port_is_not_sent_the_key(campaign: Campaign, job: Job, cluster: Cluster) -> None:
+    job.ask("before the impostor")
+    record = campaign.record()
+    heard = Path("/tmp") / f"heard-{os.getpid()}"
+    model = json.loads((campaign.place / "key").read_text())["model"]
+    who = ["setpriv", "--reuid", str(STRANGER_ID), "--regid", str(STRANGER_ID), "--clear-groups"]
+    impostor = subprocess.Popen(
+        [CLUSTER / "bin" / "on", record["host"], *who, "python3", "-c", IMPOSTOR, heard, model, str(record["port"])],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert impostor.stdout is not None
+        # Nothing is left of it but its record, which leads to the port.
         kill_supervisor(campaign)
-        wait_until("its end", lambda: not any(p.runs("stub_server.py") for p in campaign.cluster.processes(host)), 30)
+        assert impostor.stdout.readline() == "listening\n"
+        assert campaign.record() == record
+        job.ask("not the impostor")
+        assert campaign.record()["attempt"] != record["attempt"]
+        # Also one that finds a record that leads there.
         (campaign.place / "server.json").write_text(json.dumps(record))
         late = Job(campaign, "cpu01").opened()
-        late.ask("not the stranger")
+        late.ask("nor late")
         late.end()
-        job.ask("nor here")
         said = heard.read_text()
         assert "/milepost/proof" in said
         assert campaign.key() not in said
         assert not re.search("(?i)authorization", said)
+        assert set(re.findall(r"(?m)^/\S*", said)) == {"/milepost/proof"}, "it was asked nothing else"
     finally:
-        fake.kill()
+        impostor.kill()
         heard.unlink(missing_ok=True)
+
+
+def test_what_is_wrong_with_an_endpoint_is_one_paragraph_within_30_s(
+    campaign: Campaign, job: Job, measured: Callable[[str], None]
+) -> None:
+    job.ask("before the others")
+    record = campaign.record()
+    folder = campaign.folder / "others"
+    (folder / "config").mkdir(parents=True)
+    for name, text in {
+        "port": str(record["port"]), "nobody": "9", "rubbish": "\x1b[2J<html>", "key": campaign.key(), "wrong": "sk-not-it",
+    }.items():  # fmt: skip
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o600)
+        os.chown(folder / name, USER_ID, USER_ID)
+    os.chown(folder, USER_ID, USER_ID)
+    common = {"provider": "external", "host": record["host"], "port_file": "port", "key_file": "key", "model": "judge"}
+    wrong = {name: {key: value for key, value in {**common, **changes}.items() if value} for name, changes, _ in WRONG}
+    (folder / "config/endpoints.yaml").write_text(yaml.safe_dump(wrong))
+    (folder / "config/config.yaml").write_text("tasks: [any]\n")
+    begun = time.monotonic()
+    checks = [
+        subprocess.Popen(
+            [CLUSTER / "bin" / "as", "cpu01", "env", "-C", folder, *campaign.variables, campaign.python,
+             FOLDER / "scripts/check_endpoint.py", "--endpoint", name],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for name, _, _ in WRONG
+    ]  # fmt: skip
+    for check, (name, _, expected) in zip(checks, WRONG, strict=True):
+        said, error = check.communicate(timeout=40)
+        seconds = time.monotonic() - begun
+        assert re.search(expected, said + error), (name, said, error)
+        assert check.returncode == (0 if name == "right" else 1), (name, said, error)
+        assert len((said + error).splitlines()) == 1, (name, said, error)
+        assert "\x1b" not in error
+        assert campaign.key() not in said + error
+        assert "sk-not-it" not in said + error
+        assert seconds < 30, name
+    measured(
+        f"{len(WRONG) - 1} wrong endpoints, each asked by a job: the last said what is wrong after {seconds:.0f} s"
+    )
+    shutil.rmtree(folder)
+
+
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("right", {}, r"endpoint right: ok\. It is judge"),
+    ("wrong_key", {"key_file": "wrong"}, r"refused the key in wrong \(401\)\. Correct the key"),
+    ("wrong_model", {"model": "qwen"}, r"reports no model 'qwen'\. It reports: judge, judge-.* Nothing was asked"),
+    ("rubbish", {"port_file": "rubbish"}, r"its port file rubbish holds no port but '\?\[2J<html>'"),
+    ("missing", {"port_file": "none"}, r"its port file none cannot be read"),
+    ("nobody", {"port_file": "nobody"}, r"nobody listens on the port that nobody names, on gpu0"),
+    ("unreachable", {"host": "10.77.0.99"}, r"tunnel to 10\.77\.0\.99 could not be opened: .*ssh said: .*(No route to host|timed out)"),
+    ("no_name", {"host": "gpu99"}, r"tunnel to gpu99 could not be opened: no host has this name"),
+    ("password", {"host": "root@gpu01"}, r"tunnel to root@gpu01 could not be opened: it wants a password or a key that ssh does not"),
+    ("no_way", {"url": "http://10.77.0.99:8000/v1", "host": None, "port_file": None}, r"10\.77\.0\.99:8000/v1 could not be reached"),
+]  # fmt: skip
+
+
+def test_nothing_that_was_answered_is_asked_again(campaign: Campaign, job: Job) -> None:
+    job.end()
+    asked = campaign.lines("ASK")
+    again = Job(campaign, "login", kept=job.kept).opened()
+    for question in ("before kill_server", "during kill_server", "after kill_server", "not the impostor"):
+        again.ask(question)
+    again.end()
+    assert campaign.lines("ASK") == asked
 
 
 def test_it_ends_before_its_walltime_and_the_jobs_get_another(
     campaign: Campaign, measured: Callable[[str], None]
 ) -> None:
     campaign.stop()
-    short = Job(campaign, "cpu01", time_limit_min=2).opened()
-    begun = time.monotonic()
     started = len(campaign.lines("START"))
-    while len(campaign.lines("START")) == started:
-        short.ask(f"again {time.monotonic():.3f}")
-        assert time.monotonic() - begun < 150
+    short = Job(campaign, "cpu01", time_limit_min=1).opened()
+    begun = time.monotonic()
+    questions = 0
+    while len(campaign.lines("START")) == started + 1:
+        short.ask(f"again {questions}")
+        questions += 1
+        assert time.monotonic() - begun < 90
         time.sleep(1)
     short.ask("after the walltime")
-    measured(f"walltime of 2 min: another server after {time.monotonic() - begun:.0f} s")
+    measured(f"walltime of 1 min, with 35 s of it kept: another server after {time.monotonic() - begun:.0f} s")
     short.end()
     assert "of this job's walltime are left" in (campaign.folder / "logs/endpoints/judge.log").read_text()
+    assert len(campaign.lines("ASK judge again")) == questions
+
+
+def test_a_site_may_have_it_reached_directly(campaign: Campaign, measured: Callable[[str], None]) -> None:
+    campaign.stop()
+    campaign.write(reach="direct")
+    far = Job(campaign, "cpu01").opened()
+    far.ask("directly")
+    record = campaign.record()
+    assert record["address"] == ADDRESSES[record["host"]]
+    assert tunnels("cpu01") == []
+    median = statistics.median(far.ask(f"direct {i}") for i in range(100))
+    measured(f"a request from another host without a tunnel takes {1000 * median:.1f} ms")
+    # Everybody reaches the port now, and the key is what they lack; on loopback nothing listens.
+    base = f"http://{record['address']}:{record['port']}"
+    for host in ("login", record["host"]):
+        said = as_stranger(host, "python3", "-c", LOOK, *(base + path for path in PATHS)).stdout.split()
+        assert said == ["401"] * 3 * len(PATHS), (host, said)
+    near = f"http://127.0.0.1:{record['port']}/health"
+    assert as_stranger(record["host"], "python3", "-c", LOOK, near).stdout.split() == ["none"] * 3
+    kill_server(campaign)
+    far.ask("directly again")
+    far.end()
 
 
 def test_stop_servers_leaves_nothing_behind(
-    campaign: Campaign, job: Job, cluster: Cluster, measured: Callable[[str], None]
+    campaign: Campaign, cluster: Cluster, measured: Callable[[str], None]
 ) -> None:
-    job.kill()
     begun = time.monotonic()
     campaign.stop()
-    left = lambda: [p.command for host in HOSTS for p in cluster.processes(host) if str(FOLDER) in p.command]  # noqa: E731
-    wait_until("the end of everything", lambda: not left(), 30)
+    left = lambda: [process.command for host in HOSTS for process in cluster.processes(host)]  # noqa: E731
+    wait_until("the end of everything", lambda: not left() and not cluster.queue(), 30)
     measured(f"stop_servers: all gone after {time.monotonic() - begun:.0f} s")
+    assert folders() <= campaign.folders_before
+    here = {path.name for path in campaign.place.iterdir()}
+    assert here <= {".ledger.jsonl", "stop", "failed.json"}, "no key, no record, no lease"
     ledger = [json.loads(line) for line in (campaign.place / ".ledger.jsonl").read_text().splitlines()]
     measured(
         f"{len(ledger)} servers in all: up {sum(line['up_s'] for line in ledger):.0f} s, started in"
         f" {sum(line['start_s'] for line in ledger):.0f} s"
     )
+    assert len(ledger) == len(campaign.lines("START"))
     assert {"killed", "walltime", "stopped"} <= {line["end"] for line in ledger}

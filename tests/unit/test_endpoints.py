@@ -14,8 +14,9 @@ from aiohttp import web
 from milepost.campaign import read_checkpoints
 from milepost.endpoints import open as open_module
 from milepost.endpoints.open import open_endpoint, probe
+from milepost.endpoints.shared_server import address_of
 from milepost.endpoints.specs import EndpointSpec, load_endpoints
-from milepost.errors import ConfigError, EndpointError, UnknownKeyError
+from milepost.errors import ConfigError, EndpointError, ServerError, UnknownKeyError
 from milepost.identity import identify
 
 KEY = "sk-a-key-of-the-tests"
@@ -199,6 +200,27 @@ def test_wrong_entries(entry, kind, message):
     write(one=entry)
     with pytest.raises(kind, match=message):
         load_endpoints()
+
+
+@pytest.mark.parametrize(("leads_to", "said"), [("127.0.1.1", "leads to 127.0.1.1"), (None, "leads to no address")])
+def test_a_server_that_is_reached_directly_needs_an_address(monkeypatch, leads_to, said):
+    def look_up(host):
+        if leads_to is None:
+            raise OSError
+        return leads_to
+
+    monkeypatch.setattr("socket.gethostbyname", look_up)
+    write(one={"provider": "shared", "model": "m", "reach": "direct"}, two={"provider": "shared", "model": "m"})
+    known = load_endpoints()
+    with pytest.raises(ServerError, match=rf"`reach: direct`, but the name of its node, .* {said}.*Take `reach` out"):
+        address_of(known["one"])
+    assert address_of(known["two"]) == "127.0.0.1", "nobody asks for the name of a host that only ssh leads to"
+
+
+def test_a_server_that_is_reached_directly_listens_there(monkeypatch):
+    monkeypatch.setattr("socket.gethostbyname", lambda host: "10.77.0.11")
+    write(one={"provider": "shared", "model": "m", "reach": "direct"})
+    assert address_of(load_endpoints()["one"]) == "10.77.0.11"
 
 
 def test_a_campaign_without_the_file_has_none():

@@ -49,6 +49,8 @@ def test_no_path_answers_without_the_key(guard, path, method):
         start, body = call(guard, type="http", method=method, path=path, headers=headers)
         assert (start["type"], start["status"]) == ("http.response.start", 401)
         assert body["type"] == "http.response.body"
+        # A tunnel reads the proof from the connection itself, and has to know where it ends.
+        assert (b"content-length", str(len(body["body"])).encode()) in start["headers"]
         assert KEY.encode() not in body["body"]
 
 

@@ -17,8 +17,9 @@ import pytest
 from milepost.endpoints import tunnel as tunnel_module
 from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.publish import publication_port, publish
+from milepost.endpoints.shared import proves
 from milepost.endpoints.specs import EndpointSpec, Publication
-from milepost.endpoints.tunnel import Tunnel, read_port
+from milepost.endpoints.tunnel import Tunnel, Way, read_port
 from milepost.errors import EndpointError
 from milepost.processes import Watchdog, free_port
 
@@ -81,6 +82,7 @@ def server(tmp_path_factory):
     process = subprocess.Popen([*map(str, command), "--host", "127.0.0.1", "--port", str(port)], env=environment)
     wait_for_port(port)
     (folder / "port").write_text(f"{port}\n")
+    (folder / "rubbish").write_text("<html>")
     yield folder
     process.kill()
     process.wait()
@@ -88,13 +90,15 @@ def server(tmp_path_factory):
 
 def spec_of(host, server, monkeypatch, name="far", **changes):
     monkeypatch.setenv("THE_KEY", KEY)
-    given = {"host": name, "port_file": server / "port", "ssh_config": host / "config", "key_env": "THE_KEY", **changes}
+    monkeypatch.setenv("ANOTHER_KEY", "key-of-somebody-else")
+    port_file = server / changes.pop("port_file", "port")
+    given = {"host": name, "port_file": port_file, "ssh_config": host / "config", "key_env": "THE_KEY", **changes}
     return EndpointSpec("one", "external", given.pop("model", "their-model"), **given)
 
 
 def leads_to(host, port):
     async def place():
-        return host, port
+        return Way(host, port)
 
     return place
 
@@ -178,8 +182,8 @@ def test_many_connections_at_once_and_large_bodies(host, server):
 
 def test_a_killed_process_leaves_no_ssh_behind(host, server):
     code = (
-        "import asyncio, sys\nfrom pathlib import Path\nfrom milepost.endpoints.tunnel import Tunnel\n"
-        "async def place():\n    return 'far', 9\n"
+        "import asyncio, sys\nfrom pathlib import Path\nfrom milepost.endpoints.tunnel import Tunnel, Way\n"
+        "async def place():\n    return Way('far', 9)\n"
         "async def play():\n"
         f"    async with Tunnel(place, name='one', file='here', ssh_config=Path({str(host / 'config')!r})):\n"
         "        print('open', flush=True)\n        await asyncio.sleep(99)\n"
@@ -187,14 +191,51 @@ def test_a_killed_process_leaves_no_ssh_behind(host, server):
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "scripts")}
     command = [sys.executable, "-c", code]
+    before = set(Path("/tmp").glob("milepost-*"))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout.readline() == "open\n"
         assert len(ssh_processes(host)) == 1
         process.kill()
     deadline = time.monotonic() + 8
-    while ssh_processes(host):
+    while ssh_processes(host) or set(Path("/tmp").glob("milepost-*")) - before:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_whoever_takes_a_port_that_a_server_left_is_not_sent_the_key(host, server):
+    heard = []
+
+    async def listen(reader, writer):
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        body = b'{"proof": "0", "data": [{"id": "their-model"}]}'
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    async def play():
+        stranger = await asyncio.start_server(listen, "127.0.0.1", 0)
+        ways = iter([stranger.sockets[0].getsockname()[1], int((server / "port").read_text())])
+
+        async def place():
+            return Way("far", next(ways))
+
+        async def check(reader, writer):
+            return await proves(reader, writer, KEY)
+
+        tunnel = Tunnel(place, name="one", file="here", ssh_config=host / "config", check=check)
+        async with tunnel as near, aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session:
+            asked = asyncio.create_task(session.get(f"http://127.0.0.1:{near}/v1/models"))
+            assert not await tunnel.holds(5)
+            while len(heard) < 3:
+                await asyncio.sleep(0.05)
+            assert not asked.done()
+            tunnel.reopen()  # as whoever watches it does then
+            async with await asked as response:
+                assert [model["id"] for model in (await response.json())["data"]] == ["their-model"]
+            assert await tunnel.holds(5)
+        stranger.close()
+
+    asyncio.run(play())
+    assert all(request.startswith(b"GET /milepost/proof?") for request in heard)
+    assert not any(KEY.encode() in request or b"uthorization" in request for request in heard)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +250,8 @@ def test_a_killed_process_leaves_no_ssh_behind(host, server):
         ({"name": "no-such-host.invalid"}, r"no host has this name\. Correct 'host' in config/endpoints\.yaml"),
         ({"model": "another"}, r"reports no model 'another'\. It reports: their-model\."),
         ({"key_env": None}, r"refused a request without a key \(401\)"),
+        ({"key_env": "ANOTHER_KEY"}, r"refused the key in ANOTHER_KEY \(401\)\. Correct the key"),
+        ({"port_file": "rubbish"}, r"its port file .*/rubbish holds no port but '<html>'"),
     ],
 )
 def test_what_can_go_wrong_is_one_paragraph_in_time(host, server, monkeypatch, changes, message):

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from campaigns import Campaign, copy_code
 
-from milepost.endpoints.shared import place_of, read_json
+from milepost.endpoints.shared_place import place_of, read_json
 
 # A job that asks as many questions as there are lines on its standard input, and says what came of each.
 CLIENT = """

@@ -80,6 +80,7 @@ class Guard:
 
 async def answer(send: Send, status: int, body: Message) -> None:
     """Send a small JSON answer."""
-    headers = [(b"content-type", b"application/json")]
+    content = json.dumps(body).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+    await send({"type": "http.response.body", "body": content})

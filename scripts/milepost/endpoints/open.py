@@ -14,7 +14,7 @@ import orjson
 from milepost.endpoints import Endpoint
 from milepost.endpoints.shared import open_shared
 from milepost.endpoints.specs import ENDPOINTS, EndpointSpec
-from milepost.endpoints.tunnel import Tunnel, read_port
+from milepost.endpoints.tunnel import Tunnel, Way, read_port
 from milepost.errors import EndpointError, did_you_mean
 
 LIMIT_S = 30.0  # until it is said what is wrong
@@ -69,8 +69,8 @@ async def open_tunnel(spec: EndpointSpec) -> AsyncIterator[tuple[Tunnel, str]]:
     assert host is not None
     assert port_file is not None
 
-    async def place() -> tuple[str, int]:
-        return host, read_port(port_file, spec.name)
+    async def place() -> Way:
+        return Way(host, read_port(port_file, spec.name))
 
     tunnel = Tunnel(place, name=spec.name, file=str(ENDPOINTS), ssh_config=spec.ssh_config)
     async with tunnel as near:

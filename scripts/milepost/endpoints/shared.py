@@ -1,124 +1,39 @@
 """One server for the many jobs of a campaign: found by its record, started by whoever comes first, asked for anew if it dies.
 
-All of it lies in results/endpoints/NAME, which only the user can enter: the key; the record of the server that answers
-(host, port); the lease that a living server beats; the job that was submitted last. Whether a record holds is found out
-by asking the server, which has to show that it knows the key: a process id or a job's state would say less.
+Whether a record holds is found out by asking the server, which has to show that it knows the key: a process id or a
+job's state would say less.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import json
 import logging
-import os
 import re
 import secrets
-import shlex
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
-from milepost.campaign import WORKFLOW
 from milepost.endpoints import Endpoint
+from milepost.endpoints.shared_jobs import submit
+from milepost.endpoints.shared_place import Place, identity_digest, place_of, read_json, write_private
 from milepost.endpoints.specs import ENDPOINTS, EndpointSpec
-from milepost.endpoints.tunnel import Tunnel
+from milepost.endpoints.tunnel import LOOPBACK, Tunnel, Way
 from milepost.errors import EndpointError, StoreError
 from milepost.lease import STALE_S, Lease, acquire, file_age, has_ended, job_has_ended, read_lease, started
 from milepost.processes import last_lines
 
 log = logging.getLogger("milepost")
-FOLDER = Path("results/endpoints")
-SBATCH = "MILEPOST_SBATCH"  # the profile's options for a server's job, as the workflow hands them down
 POLL_S = 1.0
 WATCH_S = 2.0
 LOOK_S = 5.0
 PROOF_S = 20.0
 STARTS = 3  # in a row that end before they answer; then the jobs that wait give up
-
-
-@dataclass(frozen=True)
-class Place:
-    """What a shared endpoint's jobs have in common: a folder, a key, a name that no other server has.
-
-    The key and the name stay as they are while servers come and go, so that whoever asks need not notice.
-    """
-
-    folder: Path
-    key: str
-    model: str
-
-    def __repr__(self) -> str:
-        """Without the key."""
-        return f"Place({self.folder})"
-
-    @property
-    def record(self) -> Path:
-        """Where the living server is; written by it."""
-        return self.folder / "server.json"
-
-    @property
-    def lease(self) -> Path:
-        """Held by the living server, from before its start to its end."""
-        return self.folder / ".lease"
-
-    @property
-    def submitted(self) -> Path:
-        """The job that was submitted last."""
-        return self.folder / "submitted.json"
-
-    @property
-    def failed(self) -> Path:
-        """Why the server of the last job did not serve."""
-        return self.folder / "failed.json"
-
-    @property
-    def stop(self) -> Path:
-        """Tells the server to end."""
-        return self.folder / "stop"
-
-    @property
-    def log(self) -> Path:
-        """What vLLM says."""
-        return Path("logs/endpoints") / f"{self.folder.name}.server.log"
-
-    @property
-    def job_log(self) -> Path:
-        """What its supervisor says, and SLURM."""
-        return Path("logs/endpoints") / f"{self.folder.name}.log"
-
-
-def place_of(name: str) -> Place:
-    """The place of a shared endpoint in the current campaign; made, with a key, if there is none."""
-    folder = FOLDER / name
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    secret = folder / "key"
-    if not secret.exists():
-        draft = folder / f".key.{secrets.token_hex(8)}"
-        write_private(draft, {"key": secrets.token_urlsafe(32), "model": f"{name}-{secrets.token_hex(8)}"})
-        try:
-            os.link(draft, secret)  # of two that come at once, one is first
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    content = read_json(secret)
-    try:
-        return Place(folder, str(content["key"]), str(content["model"]))
-    except KeyError:
-        raise EndpointError(
-            f"Endpoint {name!r}: {secret} holds no key. Remove it, with nothing of this campaign running."
-        ) from None
 
 
 @asynccontextmanager
@@ -131,11 +46,12 @@ async def open_shared(spec: EndpointSpec) -> AsyncIterator[Endpoint]:
     client = Client(spec, place_of(spec.name))
     patience_s = spec.serving.start_timeout_s + STALE_S
     tunnel = Tunnel(
-        client.find, name=spec.name, file=str(ENDPOINTS), ssh_config=spec.ssh_config, wait_s=patience_s, failed=client.reject
+        client.find, name=spec.name, file=str(ENDPOINTS), ssh_config=spec.ssh_config, wait_s=patience_s,
+        failed=client.reject, check=client.prove,
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         near = await client.enter(tunnel, stack)
-        watcher = asyncio.create_task(client.watch(tunnel, near))
+        watcher = asyncio.create_task(client.watch(tunnel))
         try:
             await client.first_proof(watcher)
             url = f"http://127.0.0.1:{near}/v1"
@@ -174,8 +90,8 @@ class Client:
         self._rejected = self._current if gone else None
         return gone
 
-    async def find(self) -> tuple[str | None, int]:
-        """Where the server is, once there is one: its host (None for this one) and port."""
+    async def find(self) -> Way:
+        """Where the server is, once there is one."""
         said = 0.0
         while True:
             found = await asyncio.to_thread(self._look)
@@ -186,7 +102,7 @@ class Client:
                 log.info("waiting for the server of endpoint %r to start", self.spec.name)
             await asyncio.sleep(POLL_S)
 
-    def _look(self) -> tuple[str | None, int] | None:
+    def _look(self) -> Way | None:
         """The server's place if its record may hold; otherwise see that one is on its way."""
         place = self.place
         record = read_json(place.record)
@@ -195,10 +111,10 @@ class Client:
                 f"Endpoint {self.spec.name!r}: the server that runs was started with another model or other options than"
                 f" {ENDPOINTS} has now. Run `snakemake stop_servers`, and again."
             )
-        attempt, host, port = record.get("attempt"), record.get("host"), record.get("port")
-        if isinstance(attempt, str) and isinstance(host, str) and isinstance(port, int) and attempt != self._rejected:
+        attempt, way = record.get("attempt"), way_of(record)
+        if isinstance(attempt, str) and way is not None and attempt != self._rejected:
             self._current = attempt
-            return (None if host == socket.gethostname() else host), port
+            return way
         if self._lives():
             # It is starting, or it is busy, or this host cannot reach it just now.
             self._rejected = None
@@ -259,11 +175,15 @@ class Client:
         age = file_age(self.place.submitted)
         return age is None or age > STALE_S
 
-    async def watch(self, tunnel: Tunnel, near: int) -> None:
+    async def prove(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Whether the server behind a connection knows the key; the key is not sent to find out."""
+        return await proves(reader, writer, self.place.key)
+
+    async def watch(self, tunnel: Tunnel) -> None:
         """Ask the server again and again whether it is the one; where it is not, have the tunnel look for another."""
         refused = 0
         while True:
-            if await proves(near, self.place):
+            if await tunnel.holds(PROOF_S):
                 refused, self._rejected = 0, None
                 self._seen.clear()
                 self._proved.set()
@@ -294,158 +214,28 @@ def _lock(path: Path) -> Lease:
             continue  # it changed hands meanwhile, which for a lease means that its holder lives
 
 
-async def proves(port: int, place: Place) -> bool:
-    """Whether the server behind a port of this host knows the place's key; the key is not sent to find out."""
+def way_of(record: Mapping[str, Any]) -> Way | None:
+    """The way to the server that a record tells of; None if it tells of none.
+
+    >>> way_of({"host": "gpu01", "port": 8000, "address": "10.77.0.11"})
+    Way(host=None, port=8000, address='10.77.0.11')
+    """
+    host, port, address = record.get("host"), record.get("port"), record.get("address", LOOPBACK)
+    if not (isinstance(host, str) and isinstance(port, int) and isinstance(address, str)):
+        return None
+    return Way(host if address == LOOPBACK and host != socket.gethostname() else None, port, address)
+
+
+async def proves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: str) -> bool:
+    """Whether the server behind a connection knows the key; the connection is as new afterwards."""
     nonce = secrets.token_hex(16)
-    expected = hmac.new(place.key.encode(), nonce.encode(), "sha256").hexdigest()
-    # A connection may wait for its tunnel; the answer itself is quick.
-    timeout = aiohttp.ClientTimeout(total=PROOF_S)
+    expected = hmac.new(key.encode(), nonce.encode(), "sha256").hexdigest()
+    writer.write(f"GET /milepost/proof?{nonce} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"http://127.0.0.1:{port}/milepost/proof?{nonce}") as response,
-        ):
-            return hmac.compare_digest(str((await response.json())["proof"]).encode(), expected.encode())
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError):
+        async with asyncio.timeout(PROOF_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)\r\ncontent-length: *(\d{1,4})\r\n", head)
+            body = json.loads(await reader.readexactly(int(length[1]))) if length else {}
+        return hmac.compare_digest(str(body["proof"]).encode(), expected.encode())
+    except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, ValueError, KeyError, TypeError):
         return False
-
-
-def submit(spec: EndpointSpec, attempt: str) -> dict[str, Any]:
-    """Start a server's job on SLURM, or a process in the background where no SLURM is used.
-
-    Returns:
-        `{"job"}`, or `{"host", "pid", "started"}`.
-
-    Raises:
-        EndpointError: SLURM did not take it.
-    """
-    command = [
-        sys.executable,
-        str(WORKFLOW / "scripts" / "serve_shared.py"),
-        "--endpoint",
-        spec.name,
-        "--attempt",
-        attempt,
-    ]
-    output = Place(FOLDER / spec.name, "", "").job_log
-    output.parent.mkdir(parents=True, exist_ok=True)
-    # This job's own allocation is not the server's, and the server outlives the Snakemake behind this job.
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SBATCH_", "SRUN_", "MILEPOST_SNAKEMAKE"))
-    }
-    options = os.environ.get(SBATCH)
-    if options is None:
-        with output.open("ab") as file:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=env, start_new_session=True
-            )
-        log.info(
-            "started the server of endpoint %r as process %d; it says what it does in %s",
-            spec.name,
-            process.pid,
-            output,
-        )
-        return {"host": socket.gethostname(), "pid": process.pid, "started": started(process.pid)}
-    site = json.loads(options)
-    gpus = f"{site['gpu_model']}:{spec.serving.gpus}".lstrip(":")
-    given = [*site["options"], *([f"--gpus={gpus}"] if spec.serving.gpus else [])]
-    call = [
-        "sbatch", "--parsable", f"--job-name=milepost-{spec.name}", f"--output={output.absolute()}", "--open-mode=append",
-        "--no-requeue", "--nodes=1", "--ntasks=1", f"--chdir={Path.cwd()}", *given, "--wrap", f"exec {shlex.join(command)}",
-    ]  # fmt: skip
-    try:
-        asked = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False, env=env)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise EndpointError(f"Endpoint {spec.name!r}: its server's job could not be submitted: {error}.") from None
-    job = asked.stdout.strip().partition(";")[0]
-    if asked.returncode != 0 or not re.fullmatch("[0-9]+", job):
-        said = " ".join(asked.stderr.replace("sbatch: error:", "").split())
-        raise EndpointError(
-            f"Endpoint {spec.name!r}: SLURM did not take its server's job: {said or 'it said nothing'}. Correct the resources of"
-            " serve_shared in the profile, and run again."
-        )
-    log.info("submitted job %s for the server of endpoint %r; it says what it does in %s", job, spec.name, output)
-    return {"job": job}
-
-
-def identity_digest(spec: EndpointSpec) -> str:
-    """What tells that a running server is still what the configuration asks for."""
-    return hashlib.sha256(json.dumps(spec.identity, sort_keys=True).encode()).hexdigest()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A small file's content; nothing if it is missing or torn."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def write_private(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a small file in one step; only the user can read it."""
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as file:
-        json.dump(content, file)
-    os.replace(draft, path)
-
-
-def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
-    """Tell the servers of this campaign to end, and wait until they have.
-
-    Args:
-        also_kept: Also those that were started to be kept (`snakemake serve_shared`).
-        within_s: Seconds to wait; a job that has not ended by then is cancelled.
-
-    Returns:
-        Names of endpoints whose servers were told.
-    """
-    told: list[Place] = []
-    for folder in sorted(path for path in FOLDER.glob("*") if path.is_dir()):
-        place = Place(folder, "", "")
-        if not also_kept and read_json(place.record).get("kept"):
-            continue
-        submitted = read_json(place.submitted)
-        age = file_age(place.lease)
-        if (age is not None and age < STALE_S) or (submitted.get("job") and not job_has_ended(str(submitted["job"]))):
-            place.stop.touch(mode=0o600)
-            told.append(place)
-    deadline = time.monotonic() + within_s
-    for place in told:
-        job = read_json(place.submitted).get("job")
-        # One that waits in the queue holds no lease, and will not look for the file.
-        if job and not read_lease(place.lease):
-            subprocess.run(["scancel", str(job)], capture_output=True, timeout=30, check=False)
-        while read_lease(place.lease) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        if job and read_lease(place.lease):
-            subprocess.run(["scancel", str(job)], capture_output=True, timeout=30, check=False)
-        # The next server has a key of its own.
-        for path in (place.submitted, place.folder / "key"):
-            path.unlink(missing_ok=True)
-    return [place.folder.name for place in told]
-
-
-def sbatch_options(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the profile gives to serve_shared, as options of sbatch, and the type of its GPUs.
-
-    >>> sbatch_options({"slurm_partition": "main", "runtime": 60, "gpu_model": "A40", "constraint": None})
-    {'options': ['--partition=main', '--time=60'], 'gpu_model': 'A40'}
-    """
-    words = {
-        "slurm_account": "account",
-        "slurm_partition": "partition",
-        "constraint": "constraint",
-        "runtime": "time",
-        "mem_mb": "mem",
-        "cpus_per_task": "cpus-per-task",
-        "gres": "gres",
-    }
-    given = {name: str(asked[name]) for name in words if asked.get(name) not in (None, "", "<TBD>", 0)}
-    return {
-        "options": [f"--{words[name]}={value}" for name, value in given.items()],
-        "gpu_model": str(asked.get("gpu_model") or ""),
-    }

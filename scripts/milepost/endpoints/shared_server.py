@@ -15,8 +15,9 @@ from typing import Any, cast
 from milepost.containers import Containers
 from milepost.endpoints.gpus import check_visible
 from milepost.endpoints.publish import publish
-from milepost.endpoints.shared import Place, identity_digest, read_json, write_private
-from milepost.endpoints.specs import EndpointSpec
+from milepost.endpoints.shared_place import Place, identity_digest, read_json, write_private
+from milepost.endpoints.specs import ENDPOINTS, EndpointSpec
+from milepost.endpoints.tunnel import LOOPBACK
 from milepost.endpoints.vllm import VllmServer
 from milepost.errors import ServerError
 from milepost.lease import BEAT_S, Lease, acquire
@@ -86,9 +87,11 @@ async def _serve(service: Service, lease: Lease) -> str:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number.name)
     account = _account(service)
+    address = address_of(service.spec)
     watchdog = Watchdog()
     server = VllmServer(
-        service.spec.as_checkpoint(), place.log, watchdog, containers=service.containers, known_as=(place.key, place.model)
+        service.spec.as_checkpoint(), place.log, watchdog, containers=service.containers,
+        known_as=(place.key, place.model), address=address,
     )  # fmt: skip
     begun = time.monotonic()
     keeper = asyncio.create_task(_keep(lease, account))
@@ -110,8 +113,10 @@ async def _serve(service: Service, lease: Lease) -> str:
         death = asyncio.create_task(server.died())
         if service.kept and service.spec.publish is not None:
             output = place.log.with_suffix(".ssh.log")
-            beside.append(asyncio.create_task(publish(service.spec.publish, server.port, place.key, watchdog, output)))
-        await _attend(service, server, [told, death, keeper, *beside], account, stop)
+            published = publish(service.spec.publish, server.port, place.key, watchdog, output, address)
+            beside.append(asyncio.create_task(published))
+        where = {"host": socket.gethostname(), "address": address, "port": server.port}
+        await _attend(service, server, where, [told, death, keeper, *beside], account, stop)
         for task in beside:
             if task.done():
                 task.result()  # raises what it met: a file that cannot be written
@@ -130,9 +135,31 @@ async def _serve(service: Service, lease: Lease) -> str:
         _write_account(service, account)
 
 
+def address_of(spec: EndpointSpec) -> str:
+    """Where its server listens: on loopback, unless jobs reach it directly, at the address that this host's name has.
+
+    Raises:
+        ServerError: This host's name leads to no address that other hosts could reach.
+    """
+    if spec.reach == "tunnel":
+        return LOOPBACK
+    host = socket.gethostname()
+    try:
+        address = socket.gethostbyname(host)
+    except OSError:
+        address = "no address"
+    if address == "no address" or address.startswith("127."):
+        raise ServerError(
+            f"Endpoint {spec.name!r} has `reach: direct`, but the name of its node, {host}, leads to {address} there, which no"
+            f" other host can reach. Take `reach` out of {ENDPOINTS}, or ask the site for a name that leads to the node."
+        )
+    return address
+
+
 async def _attend(
     service: Service,
     server: VllmServer,
+    where: dict[str, Any],
     ends: list[asyncio.Future[Any]],
     account: dict[str, Any],
     stop: Callable[[str], None],
@@ -140,9 +167,8 @@ async def _attend(
     """Show where the server is, and count what it is asked, until something ends it or nobody asks any more."""
     place, ready = service.place, time.monotonic()
     record = {
+        **where,
         "attempt": service.attempt,
-        "host": socket.gethostname(),
-        "port": server.port,
         "kept": service.kept,
         "identity": identity_digest(service.spec),
     }

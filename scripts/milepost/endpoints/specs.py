@@ -65,6 +65,7 @@ class EndpointSpec:
         serving: How many requests at once, and how long they may take; of a shared one, how it is served.
         idle_s: Seconds without a question after which a shared one ends.
         publish: Where `serve_shared` makes a shared one known.
+        reach: How jobs on other hosts reach a shared one: by `tunnel`, or `direct` at its node's address.
     """
 
     name: str
@@ -81,6 +82,7 @@ class EndpointSpec:
     serving: Serving = field(default_factory=lambda: Serving(gpus=0))
     idle_s: float = 600.0
     publish: Publication | None = None
+    reach: str = "tunnel"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -225,6 +227,7 @@ def _parse_shared(name: str, entry: Mapping[str, Any], where: str) -> EndpointSp
         serving=serving,
         publish=_parse_publication(entry),
         idle_s=entry.get("idle_s", 600.0),
+        reach=entry.get("reach", "tunnel"),
     )
 
 

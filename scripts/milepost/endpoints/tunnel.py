@@ -3,6 +3,8 @@
 ssh listens on a socket in a folder that nobody else can enter, and this process on a port of loopback, which it holds
 until the end. Were ssh to hold the port itself, then each time that it dropped, a stranger on this host could take the
 port and be sent the key. And requests that come while ssh is away wait for it.
+
+The same port leads to a server that needs no ssh, on this host or at an address that this host may reach.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from milepost.errors import EndpointError
 from milepost.processes import ProcessGroup, Watchdog, last_lines
 
+LOOPBACK = "127.0.0.1"
 START_S = 20.0
 POLL_S = 0.05
+AGAIN_S = 0.3  # until the next try of a connection that led nowhere
 WAIT_S = 20.0  # that a request waits for a tunnel that is being opened again
 BACKOFF_S = (0.2, 1.0, 2.0, 5.0, 10.0)
 OPTIONS = {
@@ -58,35 +63,50 @@ CAUSES = (
 )  # fmt: skip
 
 
+class Way(NamedTuple):
+    """To a server: by ssh to a host (None: without), to a port of an address as it is seen there."""
+
+    host: str | None
+    port: int
+    address: str = LOOPBACK
+
+
+Check = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool]]
+
+
 class Tunnel:
     """A port of loopback that leads to another host's. Use it as an asynchronous context manager."""
 
     def __init__(
         self,
-        place: Callable[[], Awaitable[tuple[str | None, int]]],
+        place: Callable[[], Awaitable[Way]],
         *,
         name: str,
         file: str,
         ssh_config: Path | None = None,
         wait_s: float = WAIT_S,
         failed: Callable[[], object] = lambda: None,
+        check: Check | None = None,
     ) -> None:
         """Describe it; nothing is started yet.
 
         Args:
-            place: Asked each time that the tunnel is opened: where ssh goes (a name, `user@name`, or an alias of
-                ~/.ssh/config; None for this very host), and the port of that host's loopback.
+            place: Asked each time that the tunnel is opened: where it leads. The host is a name, `user@name`, or an
+                alias of ~/.ssh/config.
             name: The endpoint's, for messages.
             file: Where the user can correct the host.
             ssh_config: Instead of the user's own.
             wait_s: Seconds that a connection waits for a tunnel that is being opened again.
             failed: Called when it could not be opened again, before the place is asked for anew.
+            check: Whether a new connection leads to whom it should, asked before anything is carried on it. The port
+                that a server has left may be anybody's.
         """
         self.host: str | None = None
         self.starts = 0
         self._place, self._name, self._file, self._ssh_config = place, name, file, ssh_config
         self._wait_s, self._failure = wait_s, failed
-        self._near: int | None = None  # the server's port, if it is on this host
+        self._check = check
+        self._direct: Way | None = None  # without ssh
         self._is_open, self._unfit = asyncio.Event(), asyncio.Event()
         self._group: ProcessGroup | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -102,10 +122,11 @@ class Tunnel:
         self._folder = Path(tempfile.mkdtemp(prefix="milepost-", dir="/tmp"))
         self._socket, self._log = self._folder / "socket", self._folder / "log"
         self._watchdog = Watchdog()
+        self._watchdog.remove(self._folder)
         self._server: asyncio.Server | None = None
         try:
             await self._start()
-            self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+            self._server = await asyncio.start_server(self._carry, LOOPBACK, 0)
         except BaseException:
             await self.__aexit__(None, None, None)
             raise
@@ -139,21 +160,33 @@ class Tunnel:
         self._is_open.clear()
         self._unfit.set()
 
+    async def holds(self, within_s: float) -> bool:
+        """Whether its other end is there and passes the check."""
+        streams = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._is_open.wait()
+                streams = await self._dial()
+        if streams is not None:
+            streams[1].close()
+        return streams is not None
+
     async def _start(self) -> None:
         """Start ssh, if it takes one, and wait until it is through."""
-        self.host, port = await self._place()
-        self._near = port if self.host is None else None
-        if self.host is not None:
-            await self._start_ssh(self.host, port)
+        way = await self._place()
+        self.host = way.host
+        self._direct = way if way.host is None else None
+        if way.host is not None:
+            await self._start_ssh(way.host, way)
         self.starts += 1
         self._unfit.clear()
         self._is_open.set()
 
-    async def _start_ssh(self, host: str, port: int) -> None:
+    async def _start_ssh(self, host: str, way: Way) -> None:
         self._socket.unlink(missing_ok=True)
         config = ["-F", str(self._ssh_config)] if self._ssh_config else []
         options = [word for option, value in OPTIONS.items() for word in ("-o", f"{option}={value}")]
-        forward = ["-L", f"{self._socket}:127.0.0.1:{port}"]
+        forward = ["-L", f"{self._socket}:{way.address}:{way.port}"]
         command = ["ssh", *config, *options, "-N", "-T", *forward, "--", host]
         # No key of ours is for ssh, nor for the other host, should it be asked for variables.
         kept = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "SSH_AUTH_SOCK", "KRB5CCNAME", "TMPDIR")
@@ -251,11 +284,27 @@ class Tunnel:
         async with asyncio.timeout(self._wait_s):
             while True:
                 await self._is_open.wait()
-                if self._near is not None:
-                    return await asyncio.open_connection("127.0.0.1", self._near)
-                with suppress(OSError):
-                    return await asyncio.open_unix_connection(self._socket)
-                await asyncio.sleep(POLL_S)
+                if streams := await self._dial():
+                    return streams
+                await asyncio.sleep(AGAIN_S)
+
+    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection to the other end; None if there is none just now, or to somebody else."""
+        try:
+            if self._direct is not None:
+                reader, writer = await asyncio.open_connection(self._direct.address, self._direct.port)
+            else:
+                reader, writer = await asyncio.open_unix_connection(self._socket)
+        except OSError:
+            return None
+        try:
+            if self._check is None or await self._check(reader, writer):
+                return reader, writer
+        except BaseException:
+            writer.close()
+            raise
+        writer.close()
+        return None
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""vLLM on loopback, for this job alone: started, proved, watched and ended."""
+"""vLLM on this host, on loopback unless others are to reach it directly: started, proved, watched and ended."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ class VllmServer:
         containers: Containers | None = None,
         model: Path | None = None,
         known_as: tuple[str, str] | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
         """Choose its port, key and name; nothing is started yet.
 
@@ -69,15 +70,16 @@ class VllmServer:
             containers: Whether it runs in an image, and what goes in.
             model: A copy of the model's folder to serve from, instead of where it lies.
             known_as: Key and served name, where others know them already; random ones otherwise.
+            address: This host's, at which it listens.
         """
         self.ckpt = ckpt
         self.log = log
         self._containers = containers or Containers()
         self._watchdog = watchdog
         self._group: ProcessGroup | None = None
-        self.port = port = free_port()
+        self.port = port = free_port(address)
         key, served = known_as or (secrets.token_urlsafe(32), f"{ckpt.name}-{secrets.token_hex(8)}")
-        self._origin = f"http://127.0.0.1:{port}"
+        self._origin = f"http://{address}:{port}"
         self.endpoint = Endpoint(
             url=f"{self._origin}/v1",
             key=key,
@@ -90,7 +92,7 @@ class VllmServer:
             "python3" if brought else str(environment_python("vllm")), "-m", "vllm.entrypoints.openai.api_server",
             "--model", str(folder or ckpt.model),
             "--served-model-name", self.endpoint.model, ckpt.name,
-            "--host", "127.0.0.1", "--port", str(port),
+            "--host", address, "--port", str(port),
             "--middleware", "milepost.endpoints.guard.Guard",
             "--uvicorn-log-level", "warning",
             *(["--revision", ckpt.revision] if folder is None and ckpt.revision else []),

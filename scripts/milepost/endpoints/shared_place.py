@@ -1,0 +1,120 @@
+"""What the jobs and the servers of a shared endpoint have in common: a folder, its files, a key.
+
+All of it lies in results/endpoints/NAME, which only the user can enter: the key; the record of the server that answers
+(host, port); the lease that a living server beats; the job that was submitted last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from milepost.endpoints.specs import EndpointSpec
+from milepost.errors import EndpointError
+
+FOLDER = Path("results/endpoints")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a shared endpoint's jobs have in common: a folder, a key, a name that no other server has.
+
+    The key and the name stay as they are while servers come and go, so that whoever asks need not notice.
+    """
+
+    folder: Path
+    key: str
+    model: str
+
+    def __repr__(self) -> str:
+        """Without the key."""
+        return f"Place({self.folder})"
+
+    @property
+    def record(self) -> Path:
+        """Where the living server is; written by it."""
+        return self.folder / "server.json"
+
+    @property
+    def lease(self) -> Path:
+        """Held by the living server, from before its start to its end."""
+        return self.folder / ".lease"
+
+    @property
+    def submitted(self) -> Path:
+        """The job that was submitted last."""
+        return self.folder / "submitted.json"
+
+    @property
+    def failed(self) -> Path:
+        """Why the server of the last job did not serve."""
+        return self.folder / "failed.json"
+
+    @property
+    def stop(self) -> Path:
+        """Tells the server to end."""
+        return self.folder / "stop"
+
+    @property
+    def log(self) -> Path:
+        """What vLLM says."""
+        return Path("logs/endpoints") / f"{self.folder.name}.server.log"
+
+    @property
+    def job_log(self) -> Path:
+        """What its supervisor says, and SLURM."""
+        return Path("logs/endpoints") / f"{self.folder.name}.log"
+
+
+def place_of(name: str) -> Place:
+    """The place of a shared endpoint in the current campaign; made, with a key, if there is none."""
+    folder = FOLDER / name
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    secret = folder / "key"
+    if not secret.exists():
+        draft = folder / f".key.{secrets.token_hex(8)}"
+        write_private(draft, {"key": secrets.token_urlsafe(32), "model": f"{name}-{secrets.token_hex(8)}"})
+        try:
+            os.link(draft, secret)  # of two that come at once, one is first
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    content = read_json(secret)
+    try:
+        return Place(folder, str(content["key"]), str(content["model"]))
+    except KeyError:
+        raise EndpointError(
+            f"Endpoint {name!r}: {secret} holds no key. Remove it, with nothing of this campaign running."
+        ) from None
+
+
+def identity_digest(spec: EndpointSpec) -> str:
+    """What tells that a running server is still what the configuration asks for."""
+    asked = {**spec.identity, "reach": spec.reach}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small file's content; nothing if it is missing or torn."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write_private(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a small file in one step; only the user can read it."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        json.dump(content, file)
+    os.replace(draft, path)

@@ -25,6 +25,7 @@ rule compare:
             "ranking.py",
             "signflip.py",
             "stats.py",
+            "student.py",
             "tables.py",
             "task_results.py",
             "trends.py",

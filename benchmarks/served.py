@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,9 @@ from milepost.records import PromptSet, write_records
 MODEL = ROOT / "demo" / "model" / "step-400"
 TASKS = {"sums": 16, "where": 24, "constraints": 24}  # most tokens of an answer, as the demo asks for them
 TOKENS = 16
-ROUNDS = 3
+ROUNDS = 5
+
+OURS, THEIRS = "Milepost", "`vllm bench serve`"
 
 # Reads the prompts for `vllm bench serve`, and is not in the environment that serves.
 READER = Peer("vllm-bench", ("pandas==2.3.3",))
@@ -55,6 +57,9 @@ parser = FlexibleArgumentParser()
 add_cli_args(parser)
 asyncio.run(main_async(parser.parse_args()))
 """
+
+
+Asks = Callable[[VllmServer, PromptSet, int], Awaitable[float]]
 
 
 class Full(Ledger):
@@ -182,15 +187,21 @@ async def measure_rate(items: int) -> None:
     with Path("bench.jsonl").open("w") as file:
         for prompt in prompts.prompts:
             file.write(json.dumps({"prompt": prompt["messages"][-1]["content"], "output_tokens": TOKENS}) + "\n")
-    install(READER)
+    clients: dict[str, Asks] = {OURS: ask_ours, THEIRS: ask_bench}
+    trouble = ""
+    try:
+        install(READER)
+    except BenchmarkError as error:
+        trouble = f" {THEIRS} could not be measured: {error}."
+        del clients[THEIRS]
     watchdog = Watchdog()
     server = VllmServer(checkpoint(), Path("server.log"), watchdog)
-    rates: dict[str, list[float]] = {"Milepost": [], "`vllm bench serve`": []}
+    rates: dict[str, list[float]] = {name: [] for name in clients}
     try:
         await server.start()
         # The first round warms the server's caches for both.
         for number in range(ROUNDS + 1):
-            for name, client in (("Milepost", ask_ours), ("`vllm bench serve`", ask_bench)):
+            for name, client in list(clients.items())[:: -1 if number % 2 else 1]:
                 rate = await client(server, prompts, number)
                 print(f"{name}, round {number}: {rate:.0f} tokens/s", file=sys.stderr, flush=True)
                 if number:
@@ -198,16 +209,20 @@ async def measure_rate(items: int) -> None:
     finally:
         await server.stop()
         watchdog.close()
-    ours, theirs = (sorted(values)[ROUNDS // 2] for values in rates.values())
-    ratios = sorted(a / b for a, b in zip(*rates.values(), strict=True))
     table.rows(
         ["client", "tokens/s, median", "all rounds"],
         [[name, f"{sorted(values)[ROUNDS // 2]:,.0f}", ", ".join(f"{value:,.0f}" for value in values)] for name, values in rates.items()],
     )  # fmt: skip
+    reached = trouble
+    if not trouble:
+        ours, theirs = (sorted(values)[ROUNDS // 2] for values in rates.values())
+        ratios = sorted(a / b for a, b in zip(*rates.values(), strict=True))
+        reached = f" Milepost reaches {ours / theirs:.2f} of it (round by round {', '.join(f'{ratio:.2f}' for ratio in ratios)})."
     table.say(
-        f"Milepost reaches {ours / theirs:.2f} of it (round by round {', '.join(f'{ratio:.2f}' for ratio in ratios)}). {items:,}"
+        f"At least 0.97 is the goal.{reached} {items:,}"
         f" prompts, {checkpoint().serving.concurrency} at once, {TOKENS} tokens each, seconds from the first request to the last"
-        " answer; Milepost stores each answer meanwhile. Client and server share the cores of this machine."
+        " answer, a seed with each request, each client first in every second round. Milepost stores each answer meanwhile, and"
+        f" asks for whole answers; {THEIRS} has them streamed. Client and server share the cores of this machine."
     )
     table.write()
 
@@ -254,7 +269,7 @@ async def ask_bench(server: VllmServer, prompts: PromptSet, number: int) -> floa
         "--dataset-name", "custom", "--dataset-path", "bench.jsonl", "--custom-output-len", str(TOKENS),
         "--skip-chat-template", "--num-prompts", str(len(prompts.prompts)), "--max-concurrency",
         str(checkpoint().serving.concurrency), "--ignore-eos", "--temperature", "0.7", "--disable-tqdm", "--disable-shuffle",
-        "--save-result", "--result-filename", f"bench-{number}.json",
+        "--extra-body", '{"seed": 0}', "--save-result", "--result-filename", f"bench-{number}.json",
     ]  # fmt: skip
     env = {"OPENAI_API_KEY": endpoint.key, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     await asyncio.to_thread(run, command, env=env, timeout_s=900)

@@ -91,6 +91,7 @@ def run(
     env: Mapping[str, str] | None = None,
     core: int | None = None,
     timeout_s: float = 600.0,
+    out: Path | None = None,
 ) -> Took:
     """Run a process to its end; what it prints is shown only if it fails.
 
@@ -100,6 +101,7 @@ def run(
         env: Variables beside this process's own.
         core: The only core that it and its children may use.
         timeout_s: Seconds that it may take.
+        out: Where to keep what it prints.
 
     Raises:
         BenchmarkError: It failed, or took too long.
@@ -107,7 +109,7 @@ def run(
     words = [str(word) for word in command]
     # Peers may leave no file of compiled Python behind in one run, and read it in the next.
     variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **(env or {})}
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryFile("w+") if out is None else out.open("w+") as output:
         begun = time.perf_counter()
         process = subprocess.Popen(
             words, cwd=cwd, env=variables, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,

@@ -1,6 +1,7 @@
 # What the rules share. No rules here.
 import atexit
 import builtins
+import gc
 import hashlib
 import json
 import os
@@ -27,6 +28,10 @@ from milepost.nemo_files import files_digest
 from milepost.scorers.avert_settings import compared_by
 from milepost.scorers.equator_keys import check_answer_keys
 from milepost.work import is_complete
+
+# Planning makes millions of objects that stay. Looking through all of them for garbage, over and over, was a tenth of it.
+gc.freeze()
+gc.set_threshold(50_000, 20, 20)
 
 # Every step gets the configuration as it was merged here, runs with the Python that runs Snakemake, and ends when this
 # process is gone. None of it is a parameter, so none of it makes anything run again.

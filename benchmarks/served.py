@@ -249,8 +249,8 @@ async def ask_ours(server: VllmServer, prompts: PromptSet, number: int) -> float
     finally:
         lease.release()
         # A job catches these to end cleanly; this program is to end by them again.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().remove_signal_handler(number)
+        for caught in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(caught)
     if note["tasks"]["where"]["missing"]:
         raise BenchmarkError(f"not all was answered: {note['tasks']}")
     return len(prompts.prompts) * TOKENS / supervisor.asked[0]

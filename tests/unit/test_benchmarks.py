@@ -44,6 +44,21 @@ def test_a_table_without_a_place_is_an_error(measuring):
     assert measuring.DOCUMENT.read_text() == "nothing"
 
 
+def test_a_table_says_how_much_others_took_and_counts_nothing_of_its_own(measuring, monkeypatch):
+    table = measuring.Table("one")
+    # A minute in which everybody together took 90 s of cores, and this program 30.
+    began = table.begun
+    monkeypatch.setattr(measuring, "busy_seconds", lambda: (began[0] + 60, began[1] + 90, began[2] + 30))
+    monkeypatch.setattr(measuring.os, "cpu_count", lambda: 4)
+    assert table.others() == "; others took 25 % of its cores meanwhile"
+    monkeypatch.undo()
+    before = measuring.busy_seconds()
+    measuring.run([sys.executable, "-c", "import time; end = time.time() + 0.4\nwhile time.time() < end: pass"])
+    seconds, all_, own = (b - a for a, b in zip(before, measuring.busy_seconds(), strict=True))
+    assert 0.2 < own < 1
+    assert own - 0.1 < all_ <= seconds * os.cpu_count() + 0.1
+
+
 def test_the_page_has_a_place_for_each_table():
     page = (FOLDER.parent / "docs" / "performance.md").read_text()
     for name in ("client", "latency", "million", "resume", "plan", "steps", "idle", "served"):

@@ -85,6 +85,7 @@ docs: setup ## Write config/README.md anew from the schemas.
 
 .PHONY: benchmarks
 benchmarks: setup-serving ## Measure speed here against the peers, and write docs/performance.md (half an hour).
+	@envs/train/.venv/bin/python demo/train.py --out demo/model --data-out demo/data
 	@failed=(); for words in "client.py" "client.py --million" "resume.py" "plan.py" "plan.py --steps" "served.py" "shared_scoring.py" "tables.py"; do \
 	    echo "benchmarks/$$words" >&2; $(bin)/python benchmarks/$$words || failed+=("$$words"); \
 	done; [[ $${#failed[@]} == 0 ]] || { echo "Failed, and their tables are as they were: $${failed[*]}" >&2; exit 1; }

@@ -91,6 +91,7 @@ def run(
     env: Mapping[str, str] | None = None,
     core: int | None = None,
     timeout_s: float = 600.0,
+    out: Path | None = None,
 ) -> Took:
     """Run a process to its end; what it prints is shown only if it fails.
 
@@ -100,6 +101,7 @@ def run(
         env: Variables beside this process's own.
         core: The only core that it and its children may use.
         timeout_s: Seconds that it may take.
+        out: Where to keep what it prints.
 
     Raises:
         BenchmarkError: It failed, or took too long.
@@ -107,7 +109,7 @@ def run(
     words = [str(word) for word in command]
     # Peers may leave no file of compiled Python behind in one run, and read it in the next.
     variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **(env or {})}
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryFile("w+") if out is None else out.open("w+") as output:
         begun = time.perf_counter()
         process = subprocess.Popen(
             words, cwd=cwd, env=variables, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
@@ -162,6 +164,16 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {model}, {memory:.0f} GB, Python {platform.python_version()}"
 
 
+def busy_seconds() -> tuple[float, float, float] | None:
+    """The time, and core seconds so far: everybody's since the machine started, and those of this program with what it ran."""
+    try:
+        line = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    except OSError:
+        return None
+    user, nice, system, _, _, irq, softirq = (int(word) / os.sysconf("SC_CLK_TCK") for word in line[1:8])
+    return time.monotonic(), user + nice + system + irq + softirq, sum(os.times()[:4])
+
+
 @contextmanager
 def scratch() -> Iterator[Path]:
     """A folder for this run."""
@@ -179,6 +191,7 @@ class Table:
         """Begin; the load of the machine is what it is before anything is measured."""
         self.name = name
         self.load = os.getloadavg()[0]
+        self.begun = busy_seconds()
         self.lines: list[str] = []
 
     def rows(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -191,10 +204,19 @@ class Table:
         """Add a paragraph."""
         self.lines += ["", text] if self.lines else [text]
 
+    def others(self) -> str:
+        """How much of the machine's cores others took meanwhile, in words."""
+        ended = busy_seconds()
+        if self.begun is None or ended is None:
+            return ""
+        seconds, all_, own = (after - before for before, after in zip(self.begun, ended, strict=True))
+        share = max(0.0, all_ - own) / (seconds * (os.cpu_count() or 1))
+        return f"; others took {100 * share:.0f} % of its cores meanwhile"
+
     def write(self) -> None:
         """Print it, and put it into the document with the command, the date, the machine and its load."""
         date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-        load = f"load {self.load:.1f} when it began, {os.getloadavg()[0]:.1f} at the end"
+        load = f"load {self.load:.1f} when it began, {os.getloadavg()[0]:.1f} at the end{self.others()}"
         where = f"`{shlex.join(COMMAND)}`, {date}, commit {_commit()}; {machine()}; {load}."
         text = "\n".join([*self.lines, "", where])
         print(f"\n{text}\n", flush=True)

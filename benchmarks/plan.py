@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from measuring import ROOT, Table, Took, run, scratch
+from measuring import ROOT, Table, run, scratch
 
 MOST_S, MOST_MB = 30.0, 600.0
 ITEMS = 20
@@ -43,8 +43,10 @@ def main() -> None:
     for n in sorted(args.checkpoints):
         with scratch() as folder:
             make_campaign(folder, n, args.tasks)
-            dry, jobs = dry_run(folder)
-            complete(folder)
+            said = folder / "planned"
+            dry = run([*PROGRAM, "--dry-run", "--quiet", "rules"], cwd=folder, env=ENV, out=said)
+            jobs = int(re.search(r"^total\s+(\d+)$", said.read_text(), re.M)[1])
+            complete(folder, n, args.tasks)
             again = run([*PROGRAM], cwd=folder, env=ENV)
         rows.append(
             [f"{n:,} x {args.tasks}", f"{jobs:,}", *(f"{value:,.1f}" for value in (dry.seconds, dry.cpu)), f"{dry.peak_mb:.0f}",
@@ -85,32 +87,29 @@ def make_campaign(folder: Path, checkpoints: int, tasks: int) -> None:
         (model / "config.json").write_text("{}")
         (model / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
         (model / "model.safetensors").write_bytes(str(k).encode())
-        sheet.append(f"c{k:05d}\tmodels/{model.name}\trun\t{k}")
+        sheet.append(f"{checkpoint_name(k)}\tmodels/{model.name}\trun\t{k}")
     (folder / "config/checkpoints.tsv").write_text("\n".join(sheet) + "\n")
 
 
-def dry_run(folder: Path) -> tuple[Took, int]:
-    """What a dry run took, and the jobs that it would run."""
-    took = run([*PROGRAM, "--dry-run", "--quiet", "rules"], cwd=folder, env=ENV)
-    said = planned(folder, "--quiet", "rules")
-    return took, int(re.search(r"^total\s+(\d+)$", said, re.M)[1])
-
-
-def planned(folder: Path, *options: str) -> str:
-    """What a dry run says."""
-    command = [*PROGRAM, "--dry-run", *options]
-    done = subprocess.run(command, cwd=folder, env={**os.environ, **ENV}, capture_output=True, text=True, check=True)
-    return done.stdout + done.stderr
-
-
-def complete(folder: Path) -> None:
+def complete(folder: Path, checkpoints: int, tasks: int) -> None:
     """Put something where each result is to be, and have Snakemake remember that it made them."""
-    for line in re.findall(r"^    output: (.+)$", planned(folder, "--nocolor"), re.M):
-        for name in line.split(", "):
-            path = folder / name
+    first = checkpoint_name(0)
+    with scratch() as small:
+        # What one checkpoint makes, all of them make: asking for this plan is quick.
+        make_campaign(small, 1, tasks)
+        run([*PROGRAM, "--dry-run", "--nocolor"], cwd=small, env=ENV, out=small / "planned")
+        lines = re.findall(r"^    output: (.+)$", (small / "planned").read_text(), re.M)
+    for name in [name for line in lines for name in line.split(", ")]:
+        for each in map(checkpoint_name, range(checkpoints if first in name else 1)):
+            path = folder / name.replace(first, each)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}\n")
     run([*PROGRAM, "--touch", "--quiet", "all"], cwd=folder, env=ENV, timeout_s=1800)
+
+
+def checkpoint_name(number: int) -> str:
+    """As the sheet has it."""
+    return f"c{number:05d}"
 
 
 def measure_steps() -> None:

@@ -10,6 +10,10 @@ localrules:
     preview_prompts,
 
 
+# Named here and not as `rules.compare.output`: behind that, Snakemake takes the square of the number of a rule's inputs.
+COMPARED = [f"results/tables/{name}.csv" for name in ("comparisons", "flips", "steps", "trends", "ranking")]
+
+
 rule compare:
     """Compare checkpoints item by item: pairs, the steps of each run, ranks. Asks and scores nothing."""
     input:
@@ -25,16 +29,13 @@ rule compare:
             "ranking.py",
             "signflip.py",
             "stats.py",
+            "student.py",
             "tables.py",
             "task_results.py",
             "trends.py",
         ),
     output:
-        "results/tables/comparisons.csv",
-        "results/tables/flips.csv",
-        "results/tables/steps.csv",
-        "results/tables/trends.csv",
-        "results/tables/ranking.csv",
+        COMPARED,
     log:
         "logs/compare.log",
     params:
@@ -52,7 +53,7 @@ rule tabulate:
     """Put the numbers of all checkpoints and tasks into tables."""
     input:
         summaries=collect("results/summaries/{ckpt}/{task}.json", ckpt=CHECKPOINTS, task=TASKS),
-        compared=rules.compare.output,
+        compared=COMPARED,
         script=script("tabulate.py"),
         code=modules("comparison_rows.py", "tables.py", "tables_to_read.py", "table_formats.py", "workbook.py"),
     output:
@@ -116,7 +117,7 @@ rule report:
         prompts=collect("results/prompts/{task}.jsonl", task=TASKS),
         scores="results/tables/scores.csv",
         metrics="results/tables/metrics.csv",
-        compared=rules.compare.output,
+        compared=COMPARED,
         figures=collect("results/figures/{task}.svg", task=TASKS),
         script=script("report.py"),
         code=modules("report.py", "report_parts.py", "tables.py", "tables_to_read.py", "comparison_rows.py"),

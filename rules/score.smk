@@ -15,7 +15,6 @@ rule score_answers:
         prompts="results/prompts/{task}.jsonl",
         model="results/models/{ckpt}.json",
         script=script("score_answers.py"),
-        code=modules("scorers/*.py", "text.py", "stats.py", "summary.py"),
     output:
         scores="results/scores/{ckpt}/{task}.jsonl",
         summary="results/summaries/{ckpt}/{task}.json",
@@ -25,6 +24,7 @@ rule score_answers:
         task=names(BY_RULE),
     params:
         scoring=scoring,
+        code=modules_digest("scorers/*.py", "text.py", "stats.py", "student.py", "summary.py"),
     shell:
         """
         python {input.script:q} --ckpt {wildcards.ckpt:q} --task {wildcards.task:q} --model {input.model:q} \
@@ -67,13 +67,19 @@ use rule score_answers as score_by_answer_key with:
         model="results/models/{ckpt}.json",
         key=rules.build_answer_key.output.collection,
         script=script("score_answers.py"),
-        code=modules(
-            "scorers/__init__.py", "scorers/equator*.py", "scorers/responses.py", "text.py", "stats.py", "summary.py"
-        ),
     wildcard_constraints:
         task=names(BY_ANSWER_KEY),
     params:
         scoring=marking,
+        code=modules_digest(
+            "scorers/__init__.py",
+            "scorers/equator*.py",
+            "scorers/responses.py",
+            "text.py",
+            "stats.py",
+            "student.py",
+            "summary.py",
+        ),
 
 
 rule tabulate_equator:
@@ -86,7 +92,7 @@ rule tabulate_equator:
         key=answer_key_of,
         retrieval="results/answer_keys/{task}/retrieval.json",
         script=script("tabulate_equator.py"),
-        code=modules("equator_tables.py", "equator_figure.py", "scorers/equator_keys.py", "stats.py"),
+        code=modules("equator_tables.py", "equator_figure.py", "scorers/equator_keys.py", "stats.py", "student.py"),
     output:
         directory("results/equator/{task}"),
     log:
@@ -110,7 +116,6 @@ rule score_harness:
         prompts="results/prompts/{task}.jsonl",
         model="results/models/{ckpt}.json",
         script=script("score_harness.py"),
-        code=modules("harness.py", "nemo_results.py", "stats.py", "summary.py"),
     output:
         scores="results/scores/{ckpt}/{task}.jsonl",
         summary="results/summaries/{ckpt}/{task}.json",
@@ -120,6 +125,7 @@ rule score_harness:
         task=NEMO,
     params:
         scoring=scoring,
+        code=modules_digest("harness.py", "nemo_results.py", "stats.py", "student.py", "summary.py"),
     shell:
         """
         python {input.script:q} --ckpt {wildcards.ckpt:q} --task {wildcards.task:q} --model {input.model:q} \

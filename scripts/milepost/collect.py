@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from milepost import nemo
 from milepost.records import Answer, PromptSet, TaskHeader
 from milepost.store import read_settled
 from milepost.work import STORE, requests_of, store_file
@@ -35,6 +34,8 @@ def finished_runs(ckpt: str, digest: str, header: TaskHeader) -> list[Path]:
     Raises:
         IncompleteError: Some have not ended well.
     """
+    from milepost import nemo
+
     folders = nemo.run_folders(STORE / ckpt, digest, header)
     missing = sum(not nemo.is_done(folder) for folder in folders)
     if missing:

@@ -20,6 +20,7 @@ from milepost import __version__
 IDLE_S = 3.0
 KEPT = frozenset({b"content-length", b"transfer-encoding", b"retry-after"})
 IN_A_PATH = "/%:@!$&'()*+,;=~"
+READ_AT_ONCE = 65536
 
 
 class ConnectError(Exception):
@@ -60,6 +61,8 @@ class Pool:
         self._key = key
         self._heads: dict[str, bytes] = {}
         self._tls: ssl.SSLContext | None = None
+        # What came on any of the connections is parsed before the next is read.
+        self._buffer = memoryview(bytearray(READ_AT_ONCE))
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._closed = False
@@ -84,15 +87,12 @@ class Pool:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.timeout_s
         connection = self._kept(loop.time()) or await self._connect(loop, deadline)
-        timer = loop.call_at(deadline, connection.time_out)
         try:
-            response = await connection.ask(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+            response = await connection.ask(b"%b%d\r\n\r\n%b" % (head, len(body), body), deadline)
         except BaseException:
             # Also when this request is given up from outside: its answer must not be taken for the next one's.
             connection.close()
             raise
-        finally:
-            timer.cancel()
         if connection.reusable:
             connection.idle_since = loop.time()
             self._idle.append(connection)
@@ -143,7 +143,7 @@ class Pool:
                 self._tls = ssl.create_default_context()
             async with asyncio.timeout_at(deadline):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._open), parts.hostname, port, ssl=self._tls
+                    lambda: Connection(loop, self._open, self._buffer), parts.hostname, port, ssl=self._tls
                 )
         except TimeoutError:
             raise
@@ -155,7 +155,7 @@ class Pool:
         return connection
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One connection; at most one request is under way on it.
 
     Attributes:
@@ -163,12 +163,15 @@ class Connection(asyncio.Protocol):
         idle_since: When it last answered, by the loop's clock.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, connections: set[Connection]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, connections: set[Connection], buffer: memoryview) -> None:
         """Not connected yet; it enters `connections` when it is, and leaves them when it is closed."""
         self.reusable = False
         self.idle_since = 0.0
         self._loop = loop
         self._all = connections
+        self._buffer = buffer
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._transport: Any = None
         self._parser: Any = HttpResponseParser(self)
         self._answer: asyncio.Future[Response] | None = None
@@ -176,23 +179,33 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._in_body = False
 
-    def ask(self, request: bytes) -> asyncio.Future[Response]:
-        """Send a request; its answer comes later."""
+    def ask(self, request: bytes, deadline: float) -> asyncio.Future[Response]:
+        """Send a request; its answer comes later, or a TimeoutError at the deadline, by the loop's clock."""
         self.reusable = False
         self._answer = self._loop.create_future()
+        self._deadline = deadline
+        if self._timer is None:
+            self._timer = self._loop.call_at(deadline, self._time_out)
         if self._transport.is_closing():
             self._fail(ServerDisconnectedError("the server closed the connection"))
         else:
             self._transport.write(request)
         return self._answer
 
-    def time_out(self) -> None:
-        """Give up what is under way."""
-        self._fail(TimeoutError())
+    def _time_out(self) -> None:
+        """Give up what is under way, if its time is over. A timer for each request would cost as much as its parsing."""
+        self._timer = None
+        if self._answer is not None and self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._time_out)
+        elif self._answer is not None:
+            self._fail(TimeoutError())
 
     def close(self) -> None:
         """Close it at once; what is under way fails."""
         self.reusable = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._transport.abort()
 
     def _fail(self, error: Exception) -> None:
@@ -208,14 +221,18 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._all.add(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where what comes is put."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """A part of an answer came."""
         if self._answer is None:
             # Nothing was asked: a server that says why it closes the connection.
             self.close()
             return
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._buffer[:nbytes])
         except (HttpParserError, HttpParserUpgrade) as error:
             self._fail(ServerDisconnectedError(f"the answer is no HTTP: {error}"))
 

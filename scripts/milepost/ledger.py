@@ -6,8 +6,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,6 +43,8 @@ class Ledger:
         self._phase: str | None = None
         self._since = 0.0
         self._under_way = 0
+        # One for all, as it holds nothing: a generator for each request would cost as much as storing its answer.
+        self._busy = _Busy(self)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -62,18 +63,9 @@ class Ledger:
         """The server is gone."""
         self._enter(None)
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
+    def busy(self) -> AbstractContextManager[None]:
         """Something is under way at the server."""
-        self._under_way += 1
-        if self._under_way == 1:
-            self._enter("busy_s")
-        try:
-            yield
-        finally:
-            self._under_way -= 1
-            if self._under_way == 0 and self._phase == "busy_s":
-                self._enter("idle_s")
+        return self._busy
 
     def answered(self, answer: Answer) -> None:
         """Count one answer, or one failure."""
@@ -94,11 +86,36 @@ class Ledger:
         }
         return cast(LedgerLine, {**line, **rounded, "end": end})
 
+    def begin(self) -> None:
+        """One more is under way."""
+        self._under_way += 1
+        if self._under_way == 1:
+            self._enter("busy_s")
+
+    def end(self) -> None:
+        """One less."""
+        self._under_way -= 1
+        if self._under_way == 0 and self._phase == "busy_s":
+            self._enter("idle_s")
+
     def _enter(self, phase: str | None) -> None:
         now = time.monotonic()
         if self._phase is not None:
             self._line[self._phase] += now - self._since  # type: ignore[literal-required]
         self._phase, self._since = phase, now
+
+
+class _Busy(AbstractContextManager[None]):
+    """What `Ledger.busy` gives out."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def __enter__(self) -> None:
+        self._ledger.begin()
+
+    def __exit__(self, *error: object) -> None:
+        self._ledger.end()
 
 
 def append_line(store: Path, line: LedgerLine) -> None:

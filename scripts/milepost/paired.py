@@ -16,7 +16,8 @@ import numpy as np
 from milepost.errors import StatsError
 from milepost.ranking import rank_letters
 from milepost.signflip import LEAST_OVERLAP, TIE, Scores, cluster_codes, max_t, paired_stderr
-from milepost.stats import group_units, padded_interval, t_quantile
+from milepost.stats import group_units, padded_interval
+from milepost.student import t_quantile
 
 __all__ = [
     "Comparison",

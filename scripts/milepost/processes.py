@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import select
 import signal
@@ -15,8 +14,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from milepost.errors import ServerError
+
+if TYPE_CHECKING:
+    import asyncio
 
 GRACE_S = 3.0
 MARK = "MILEPOST_WATCHDOG"  # a variable in the environment of every program that a watchdog looks after
@@ -90,6 +93,9 @@ class ProcessGroup:
         cls, command: Sequence[str], *, env: Mapping[str, str], log: Path, watchdog: Watchdog, cwd: Path | None = None
     ) -> ProcessGroup:
         """Start a program; its output goes to the end of `log`."""
+        # Here: every small step imports this module, and starts no program.
+        import asyncio
+
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             process = await asyncio.create_subprocess_exec(
@@ -102,6 +108,8 @@ class ProcessGroup:
 
     async def stop(self, grace_s: float = GRACE_S) -> None:
         """End the group: TERM, a wait, KILL. Nothing of it is left afterwards."""
+        import asyncio
+
         group = self.process.pid
         _signal_group(group, signal.SIGTERM)
         deadline = time.monotonic() + grace_s

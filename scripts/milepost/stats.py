@@ -1,8 +1,7 @@
 """Means and ratios over items with their uncertainty: standard errors, 95 % intervals, and the split of the variance.
 
 Every function takes numbers that were averaged within the item first: the samples of one item are never independent.
-Nothing heavy is imported for the module itself; the one quantile that is needed comes from scipy.special, which loads
-in a third of the time of scipy.stats.
+Nothing heavy is imported for the module itself: thousands of scoring steps do.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from milepost.errors import StatsError
 from milepost.records import Estimate, Variance
+from milepost.student import t_quantile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -345,19 +344,6 @@ def harness_estimate(value: float | None, stderr: float | None) -> Estimate:
         return Estimate(value=value, stderr=None, ci95=None)
     half = NormalDist().inv_cdf(0.975) * stderr
     return Estimate(value=value, stderr=stderr, ci95=(value - half, value + half))
-
-
-@cache
-def t_quantile(df: int, probability: float = 0.975) -> float:
-    """The quantile of Student's t distribution with `df` degrees of freedom.
-
-    >>> round(t_quantile(9), 4)
-    2.2622
-    """
-    # Most of a scoring step's start-up time, and not always needed.
-    from scipy.special import stdtrit
-
-    return float(stdtrit(df, probability))
 
 
 def _ratio(units: Sequence[Unit]) -> float:

@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from milepost import nemo
 from milepost.errors import RecordError
 from milepost.identity import request_key
 from milepost.records import Prompt, PromptSet, TaskHeader, read_prompts, read_record, write_record
@@ -93,6 +92,9 @@ def store_file(ckpt: str, task: str) -> Path:
 
 def missing_runs(ckpt: str, digest: str, header: TaskHeader) -> list[tuple[int, Path]]:
     """The runs of a NeMo task that have not ended well yet: number and folder."""
+    # Here: the steps of our own tasks need nothing of it.
+    from milepost import nemo
+
     folders = nemo.run_folders(STORE / ckpt, digest, header)
     return [(number, folder) for number, folder in enumerate(folders) if not nemo.is_done(folder)]
 

@@ -162,6 +162,35 @@ def test_an_answer_that_comes_too_late_is_never_the_next_ones():
     assert server.connections == 2
 
 
+def test_each_request_on_a_kept_connection_has_its_own_time():
+    async def use(pool):
+        first = await pool.post("/x", b"{}")
+        await asyncio.sleep(0.2)
+        # The first request's time ends meanwhile.
+        second = await pool.post("/x", b"{}")
+        begun = asyncio.get_running_loop().time()
+        with pytest.raises(TimeoutError):
+            await pool.post("/x", b"{}")
+        return [first.body, second.body, asyncio.get_running_loop().time() - begun]
+
+    server = Server(OK, [0.2, OK], [5])
+    first, second, took = play(server, use, timeout_s=0.3)
+    assert (first, second, server.connections) == (b"{}", b"{}", 1)
+    assert 0.29 < took < 1
+
+
+def test_answers_that_come_at_the_same_time_are_not_mixed():
+    async def use(pool):
+        return await asyncio.gather(*(once(pool) for _ in bodies))
+
+    bodies = [bytes([65 + number]) * (60_000 + number) for number in range(20)]
+    said = [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body for body in bodies]
+    # In pieces, so that those of several answers come in turn.
+    server = Server(*([whole[:30_000], 0.01, whole[30_000:50_000], 0.01, whole[50_000:]] for whole in said))
+    assert sorted(reply.body for reply in play(server, use)) == bodies
+    assert server.connections == 20
+
+
 def test_a_request_that_is_cancelled_takes_its_connection_with_it():
     async def use(pool):
         asked = asyncio.create_task(once(pool))

@@ -1,6 +1,7 @@
 import pytest
 
-from milepost.scorers.statement import Options, last_sentences, lead, refuses, words
+from milepost.scorers.sentences import read_sentences, refuses, words
+from milepost.scorers.statement import Options
 
 PLACES = Options(("kitchen", "garden", "living room", "room"))
 LETTERED = Options(("two", "twenty", "no one", "two sisters"), lettered=4)
@@ -12,7 +13,7 @@ def never(sentence, option):
 
 
 def stated(options, text, cosine=never):
-    found = options.stated(last_sentences(text), cosine, lead(text))
+    found = options.stated(read_sentences(text), cosine)
     best = max(found)
     return {options.texts[at] for at, one in enumerate(found) if one == best > 0}
 
@@ -111,7 +112,9 @@ def test_refusals(text, expected):
 
 
 def test_words_and_sentences():
-    assert words("1,234.50 metres") == ["1234.50", "metres"]
-    assert last_sentences("# One\n\n2. Two. Three!\n\n```\n- four (4.5)\n```", 2) == ["four (4.5)", "Three!"]
-    assert lead("- **Two.** And why") == "Two."
-    assert lead("Two") is None
+    assert words("1,234.50 metres") == ["1234.5", "metres"]
+    assert read_sentences("# One\n\n2. Two. Three!\n\n```\n- four (4.5)\n```").last == (
+        *("four (4.5)", "Three!", "Two.", "One"),
+    )
+    assert read_sentences("- **Two.** And why").first == "Two."
+    assert read_sentences("Two").first is None

@@ -232,5 +232,88 @@ def _places(options: Sequence[str], right: str, said: str, other: str) -> dict[s
         **{"said": said, "other": other, "right": right},
         **{"L": letter[said], "l": letter[said].lower(), "O": letter[other], "R": letter[right]},
         "marked": "\n".join(f"{letter[option]}) {option} {judged[option]}" for option in options),
+        "table": "\n".join(f"| {letter[option]}) {option} | {because[option]} |" for option in options),
+        "checked": "\n".join(f"{letter[option]}. {option} {judged[option]}" for option in options),
         "eliminated": "\n".join(f"- **{letter[option]}** ({option}): {because[option]}" for option in options),
     }
+
+
+# Written after the rules of `statement` and measured once: no rule was changed for them.
+FRESH_QUESTIONS: tuple[tuple[str, tuple[str, str, str, str]], ...] = (
+    ("What is the capital of Australia?", ("Canberra", "Sydney", "Melbourne", "Perth")),
+    ("How many legs do three spiders have?", ("24", "18", "8", "32")),
+    ("What is 7 minus 12?", ("-5", "5", "19", "-19")),
+    ("Who came in second?", ("Tom", "Anna", "Tom's brother", "nobody")),
+    ("When does the shop open?", ("at 9:30", "at 9:00", "at 10:30", "on Mondays only")),
+    ("Is a whale a fish?", ("No, it is a mammal", "Yes, it is a fish", "No, it is a reptile", "It depends")),
+    ("What made the alarm ring?", ("smoke from the toaster", "a burglar", "an earthquake", "a broken sensor")),
+    ("How much of the cake is left?", ("one quarter", "a half", "three quarters", "nothing")),
+    ("Which metal is liquid?", ("mercury", "iron", "lead", "copper")),
+    ("What should she wear?", ("a warm coat", "a light coat", "sandals", "a swimsuit")),
+)
+FRESH_STYLES: Sayings = {
+    "plain": (
+        "{said}",
+        "I'd say {said}.",
+        "That would be {said}, if I am not mistaken.",
+        "After thinking about it, {said} seems most plausible.",
+    ),
+    "letter": (
+        "{L}",
+        "**{L}.** {said}",
+        "Choice {L} is what I'd pick.",
+        "Correct option: ({L})",
+        "ANSWER = {L}",
+        "Only {L} holds up.",
+        "[{L}]",
+        "It's {l}.",
+    ),
+    "latex": (
+        "$$\\boxed{{{said}}}$$",
+        "Thus the answer is $\\textbf{{({L})}}$ {said}.",
+        "\\[ \\text{{Answer}} = \\boxed{{\\mathrm{{{L}}}}} \\]",
+    ),
+    "argued": (
+        "Let me think step by step. First, {other} comes to mind. However, that overlooks a detail. Taking that detail into "
+        "account, we arrive at {said}.",
+        "## Answer\n{said}\n\n## Why not {other}?\nBecause the facts do not support it. Also, it would contradict what we "
+        "were told. It is a common error. Many people fall for {other}.",
+        "Many would answer {other}, but they would be wrong; {said} is right.",
+        "Although {other} is tempting, I'm settling on {said}. Note that this relies on common knowledge.",
+    ),
+    "table": (
+        "| Option | Verdict |\n|---|---|\n{table}\n",
+        "Going through them one by one:\n{checked}\n\nSo there is just one that works.",
+    ),
+    "chatty": (
+        "Great question! The answer is {said}. Is there anything else you'd like to know?",
+        "Sure! {said} 😊 If you want, I can explain it in more detail.",
+        "{said}. Hope that clears it up! Have a nice day.",
+    ),
+    "revised": (
+        "My first guess was {other}, but on reflection it's {said}.",
+        "I'd answer {other}. Hmm, no — {said} is better.",
+        "Answer: {other}\n\nCorrection: Answer: {said}",
+    ),
+}
+FRESH_WRONG_STYLES: Sayings = {
+    "refusal": (
+        "I don't think anyone could answer that from the text alone.",
+        "Without more context it's anyone's guess.",
+        "As an AI language model, I can't make that judgement.",
+        "No answer can be given here.",
+    ),
+    "either": (
+        "{right}, or perhaps {other}.",
+        "It's a coin flip between {other} and {right}.",
+        "{R} or {O}, I can't decide.",
+        "Depending on how one reads it, {other} or {right}.",
+    ),
+    "denied": (
+        "Certainly not {right}.",
+        "{right} is out of the question.",
+        "I would exclude {right}.",
+        "{R} doesn't work.",
+        "You might think {right}, but that's a mistake.",
+    ),
+}

@@ -30,7 +30,7 @@ _MARKUP = tuple(
         (r"~~[^~\n]+~~", " "),  # struck out
         (r"</?answer>", "\nanswer: "),
         (r"</?[A-Za-z][^<>\n]*>", " "),
-        (r"\*\*|__|`", ""),
+        (r"```\w*|\*\*|__|`", ""),
         (r"(?<![\w*])\*(?=\S)([^*\n]+?)(?<=\S)\*(?![\w*])", r"\1"),
         (r"(?<!\w)_(?=\S)([^_\n]+?)(?<=\S)_(?!\w)", r"\1"),
         (r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2"),
@@ -47,7 +47,7 @@ _MARKUP = tuple(
 _BULLET = re.compile(r"^\s*(?:[-*•>#]+|\d+[.)])\s+")
 # The end of a sentence, but not behind an abbreviation.
 _END = re.compile(
-    r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\bvs\.)(?<!\be\.g\.)(?<!\bi\.e\.)(?<!^[A-Z]\.)"
+    r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\bvs\.)(?<!\bNo\.(?=\s\d))(?<!\be\.g\.)(?<!\bi\.e\.)(?<!^[A-Z]\.)"
     r"(?<=[.!?])[\"')\]]*\s+(?![a-zß-öø-ÿ])|(?<=[。！？])"
 )
 _POLITE = re.compile(
@@ -60,7 +60,7 @@ _POLITE = re.compile(
 _DECLARES = re.compile(
     r"\b(?:answer|choice|option|solution)\s*[:=→]"
     r"|\b(?:answer|solution|(?:choice|option)(?!\s+[\"'(]*[A-Z]\b))(?! (?:choices|options))\b[^.;:=]{0,40}?"
-    r"(?:\b(?:is|was|be|becomes)\b|:|->)"
+    r"\b(?:is|was|be|becomes)\b|\b(?:answer|solution)\b(?! (?:choices|options))[^.;:=]{0,40}?(?::|->)"
     r"|\b(?:is|was|be|seems|looks)\s+(?:\w+ly\s+)?(?:the\s+)?(?:only\s+)?(?:correct|right|best)\b|\(correct\)"
     r"|[-–—:]\s*(?:correct|right|true|(?:this|that|it|which) (?:\w+ly )?(?:fits|works|matches|applies))\b[^,;]{0,20}$"
     r"|^(?:correct|right)\b.{0,10}:"
@@ -68,7 +68,9 @@ _DECLARES = re.compile(
     re.IGNORECASE,
 )
 # Of all of them, not of one.
-_EACH = re.compile(r"\b(?:each|every|all|per|these|following|given|provided|the) (?:\w+ )?(?:options?|choices?|answers)\s*:", re.IGNORECASE)
+_EACH = re.compile(
+    r"\b(?:each|every|all|per|these|following|given|provided|the) (?:\w+ )?(?:options?|choices?|answers)\s*:", re.IGNORECASE
+)
 _TAKES_BACK = re.compile(
     r"^(?:(?:but|oh|hmm|ah)\b,? )?(?:no,? )?(?:wait|actually|correction|sorry|no\b|on second thought|scratch that|"
     r"let me (?:re|correct))|\b(?:my mistake|made a mistake|was wrong|correction)\b",
@@ -145,7 +147,8 @@ def words(text: str) -> list[str]:
     return [word.text for word in find_words(lower(text))]
 
 
-def find_words(text: str) -> list[Word]:
+@lru_cache(maxsize=4096)
+def find_words(text: str) -> tuple[Word, ...]:
     """The words of a text in lower case, and where they stand."""
     found: list[Word] = []
     number, tens = 0, False  # what the last word says, and whether a unit may follow it
@@ -164,7 +167,7 @@ def find_words(text: str) -> list[Word]:
             found.append(Word(_number(word), begin, match.end()))
             continue
         found.append(Word(str(number), begin, match.end()))
-    return found
+    return tuple(found)
 
 
 def _number(word: str) -> str:

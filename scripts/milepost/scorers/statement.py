@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from milepost.scorers.sentences import Sentences, declares, find_words, lower, plain, refuses, takes_back, words
@@ -377,6 +378,7 @@ def _denies(text: str) -> bool:
     return bool(_find_denials(lower(text)))
 
 
+@lru_cache(maxsize=65536)
 def _stem(word: str) -> str:
     """A word without its commonest endings."""
     for ending in ("ing", "ed", "es", "s", "ly"):

@@ -177,7 +177,12 @@ STYLES: Sayings = {
         "{other}? No, {said}.",
         "At first glance {other} looks right. Actually, it is {said}.",
     ),
-    "quoted": ("Die richtige Antwort ist „{said}“.", "La réponse est « {said} ».", "答え：「{said}」", "It is ‘{said}’."),
+    "quoted": (
+        "Die richtige Antwort ist „{said}“.",
+        "La réponse est « {said} ».",
+        "答え：「{said}」",  # noqa: RUF001 (so models write)
+        "It is ‘{said}’.",  # noqa: RUF001 (so models write)
+    ),
 }
 WRONG_STYLES: Sayings = {
     "refusal": (
@@ -238,8 +243,8 @@ def _places(options: Sequence[str], right: str, said: str, other: str) -> dict[s
     }
 
 
-# Written after the rules of `statement` and measured once: no rule was changed for them.
-FRESH_QUESTIONS: tuple[tuple[str, tuple[str, str, str, str]], ...] = (
+# The second lot: measured once before they were looked at (docs/validity.md), and then looked at, too.
+MORE_QUESTIONS: tuple[tuple[str, tuple[str, str, str, str]], ...] = (
     ("What is the capital of Australia?", ("Canberra", "Sydney", "Melbourne", "Perth")),
     ("How many legs do three spiders have?", ("24", "18", "8", "32")),
     ("What is 7 minus 12?", ("-5", "5", "19", "-19")),
@@ -251,7 +256,7 @@ FRESH_QUESTIONS: tuple[tuple[str, tuple[str, str, str, str]], ...] = (
     ("Which metal is liquid?", ("mercury", "iron", "lead", "copper")),
     ("What should she wear?", ("a warm coat", "a light coat", "sandals", "a swimsuit")),
 )
-FRESH_STYLES: Sayings = {
+MORE_STYLES: Sayings = {
     "plain": (
         "{said}",
         "I'd say {said}.",
@@ -296,7 +301,7 @@ FRESH_STYLES: Sayings = {
         "Answer: {other}\n\nCorrection: Answer: {said}",
     ),
 }
-FRESH_WRONG_STYLES: Sayings = {
+MORE_WRONG_STYLES: Sayings = {
     "refusal": (
         "I don't think anyone could answer that from the text alone.",
         "Without more context it's anyone's guess.",
@@ -317,3 +322,77 @@ FRESH_WRONG_STYLES: Sayings = {
         "You might think {right}, but that's a mistake.",
     ),
 }
+
+# The third: measured once before any look at it. One rule was changed after that: letters that stand alone.
+UNSEEN_QUESTIONS: tuple[tuple[str, tuple[str, str, str, str]], ...] = (
+    ("What colour is the door?", ("green", "red", "blue", "light blue")),
+    ("How many minutes are in two hours?", ("120", "60", "100", "200")),
+    ("What is half of minus six?", ("-3", "3", "-12", "12")),
+    ("Who plays the violin?", ("the younger sister", "the older sister", "the mother", "no one")),
+    (
+        "Why was the train late?",
+        ("There was snow on the tracks", "The driver was ill", "A signal failed", "It was not late"),
+    ),
+    ("Which of these is heaviest?", ("a kilogram of feathers and a nail", "a kilogram of iron", "a nail", "a feather")),
+    ("Where did they meet?", ("at the station", "at the airport", "in a cafe", "in front of the station")),
+    ("How likely is it?", ("25%", "50%", "75%", "5%")),
+    ("Does it rain?", ("Yes", "No", "Only in the north", "Only in the evening")),
+    ("What comes next in the row?", ("thirty-one", "thirteen", "thirty", "twenty-nine")),
+)
+UNSEEN_STYLES: Sayings = {
+    "plain": ("It has to be {said}.", "My answer would be: {said}", "Clearly {said}.", "<answer>{said}</answer>"),
+    "letter": (
+        "The right choice here is ({L}).",
+        "Letter {L}",
+        "{L} – {said}",  # noqa: RUF001 (so models write)
+        "=> {L}",
+        "Final Answer: Option {L}",
+        "The best of the four is {L}, because it matches the description.",
+    ),
+    "latex": ("\\(\\boxed{{{L}}}\\)", "So, \\[ \\boxed{{\\text{{{said}}}}} \\] as was to be shown."),
+    "argued": (
+        "**Short answer:** {said}\n\n**Long answer:** One could argue for {other}. Yet a closer look shows a gap in that "
+        "argument. The wording is what matters. In such cases {other} would need to be mentioned. It is not.",
+        "{other} was my first thought. But then I noticed the wording. With it in mind, only {said} makes sense.",
+        "Comparing {other} and {said}, the latter is supported by the facts.",
+        "We can dismiss {other} right away. That leaves us with {said}.",
+        "To conclude: {said}. (Not {other}, as one might expect.)",
+    ),
+    "list": (
+        "1. {other}: no\n2. {said}: yes",
+        "Pros and cons:\n* {other} – contradicts the text\n* {said} – in line with the text\n\nHence {said}.",  # noqa: RUF001 (so models write)
+    ),
+    "chatty": (
+        "Happy to help! I believe it is {said}. Do you have another one for me?",
+        "Okay, so... {said}! That was fun.",
+        "The answer: {said}. I'm fairly confident, but feel free to double-check.",
+    ),
+}
+UNSEEN_WRONG_STYLES: Sayings = {
+    "refusal": (
+        "Nothing in the question lets us decide that.",
+        "I do not have access to that kind of information.",
+        "Sorry, I have to pass on this one.",
+    ),
+    "either": (
+        "Possibly {right}, possibly {other}.",
+        "I see good reasons for {right} and equally good ones for {other}.",
+        "Option {O} or option {R}.",
+    ),
+    "denied": (
+        "The answer is anything other than {right}.",
+        "I am sure that {right} is false.",
+        "{R} is definitely wrong.",
+        "No way it's {right}.",
+    ),
+}
+
+
+def generated() -> dict[str, list[Labelled]]:
+    """All that is generated, by name."""
+    return {
+        "places": list(make_places()),
+        "places, in other words": list(make_places(OTHER_SAYINGS, OTHER_WRONG_SAYINGS)),
+        "styles": [*make_styles(), *make_styles(MORE_QUESTIONS, MORE_STYLES, MORE_WRONG_STYLES)],
+        "styles, unseen": list(make_styles(UNSEEN_QUESTIONS, UNSEEN_STYLES, UNSEEN_WRONG_STYLES)),
+    }

@@ -9,8 +9,9 @@ Prints Markdown tables for docs/validity.md. Two sets of labelled answers:
 - easy: free answers of three models to 30 questions in ten orders of their options, each labelled right or wrong. They
   are not part of this project: MILEPOST_SHARED names the folder that holds data/easy_problems. Three views of them: whole,
   uncued (without the option's letter at the end), prose (letters written out).
-- places: answers about who is where, generated here, right and wrong in nine ways of saying it; and the same in other
-  words, which were written after the rules of `statement` and never used to change them.
+- places: answers about who is where, generated here, right and wrong in nine ways of saying it; and the same in other words.
+- styles: answers to questions of several kinds, generated here, as models of other kinds write them; and styles that no rule
+  of `statement` was changed for, but one.
 
 With the environment variables of the original program (AVERT_MODEL_ENDPOINT, AVERT_METHOD, ...), the model that they name
 is judged beside the others.
@@ -19,17 +20,16 @@ is judged beside the others.
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
 import os
-import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import labelled
 import numpy as np
+from labelled import Labelled, read_easy
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -46,109 +46,6 @@ from milepost.scorers.vectors import Keep, VectorStore  # noqa: E402
 
 VIEWS = ("whole", "uncued", "prose")
 ROUNDS = 2000
-PLACES = ["kitchen", "garden", "office", "hallway", "bathroom", "bedroom"]
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """One answer and whether it is right."""
-
-    text: str
-    options: list[str]
-    correct: int
-    label: bool
-    cluster: str
-    group: str
-    """What R² is taken over: model and category."""
-    question: str
-
-
-def read_easy(folder: Path, view: str) -> tuple[list[Labelled], int]:
-    """The labelled answers in one view, and how many have no text in it."""
-    spec = importlib.util.spec_from_file_location("views", folder / "views.py")
-    assert spec is not None
-    assert spec.loader is not None
-    views = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(views)
-    found, blank = [], 0
-    for path in sorted(folder.glob("auto_eval-*.json")):
-        model = path.stem.removeprefix("auto_eval-")
-        questions = {row["index"]: row["question"] for row in json.loads(path.read_text()).values()}
-        for row in views.read(path):
-            if not row[view].strip():
-                blank += 1
-                continue
-            group, asked = f"{model} {row['category']}", row["question"]
-            found.append(
-                Labelled(row[view], row["options"], row["correct"], row["label"], str(asked), group, questions[asked])
-            )
-    return found, blank
-
-
-SAYINGS: dict[str, tuple[str, ...]] = {
-    "word": ("{said}", "{said}."),
-    "sentence": ("{who} is in the {said}.", "You will find {who} in the {said}."),
-    "corrected": ("At first {who} was in the {other}. Then {who} went to the {said}, and is there now.",),
-    "concluded": (
-        "{who} went to the {other}.\n{who} then went to the {said}.\nNobody else went to the {other}.\n\n"
-        "Therefore, the answer is the {said}.",
-    ),
-    "first": ("The {said}. {who} went there last, after leaving the {other}.",),
-    "ruled out": ("{who} is in the {said}, not in the {other}.", "Not in the {other}: {who} is in the {said}."),
-}
-WRONG_SAYINGS: dict[str, tuple[str, ...]] = {
-    "refusal": ("I am sorry, but I cannot say where {who} is.", "It is not possible to know where {who} is."),
-    "either": ("{who} is in the {right} or in the {other}.", "The {other} or the {right}."),
-    "denied": ("{who} is not in the {right}.", "The {right} is not where {who} is."),
-}
-
-
-OTHER_SAYINGS: dict[str, tuple[str, ...]] = {
-    "word": ("It's the {said}", "{said}!"),
-    "sentence": ("Right now, {who} can be found in the {said}.", "I believe that the {said} is where {who} is."),
-    "corrected": (
-        "I first thought of the {other}. But the last move was to the {said}.",
-        "{who} left the {other} and entered the {said}.",
-    ),
-    "concluded": (
-        "Step 1: {who} enters the {other}.\nStep 2: {who} leaves it for the {said}.\n\nFinal answer: {said}",
-        "Before, there was a visit to the {other}. That was over soon.\nThis means that {who} is in the {said}.",
-    ),
-    "first": (
-        "In the {said}. That is the last place that the story names; the {other} came before.",
-        "Answer: {said}\n\nExplanation: {who} went there from the {other}.",
-    ),
-    "ruled out": (
-        "It can't be the {other}, so it must be the {said}.",
-        "{who} has left the {other} and is no longer there; look in the {said}.",
-    ),
-}
-OTHER_WRONG_SAYINGS: dict[str, tuple[str, ...]] = {
-    "refusal": ("The story does not tell.", "As a language model, I have no idea where {who} might be."),
-    "either": ("Either the {right} or the {other}.", "Could be the {other}, could be the {right}."),
-    "denied": ("Anywhere but the {right}.", "{who} has left the {right}."),
-}
-
-
-def make_places(
-    sayings: dict[str, tuple[str, ...]] = SAYINGS,
-    wrong_sayings: dict[str, tuple[str, ...]] = WRONG_SAYINGS,
-    seed: int = 0,
-    items: int = 40,
-) -> Iterator[tuple[str, Labelled]]:
-    """Each way of saying an answer, with its name."""
-    draw = random.Random(seed)  # noqa: S311 (a draw of items, no secret)
-    for item in range(items):
-        right, wrong, other = draw.sample(PLACES, 3)
-        who = draw.choice(["Mary", "John", "Sandra", "Daniel"])
-        options = draw.sample(PLACES, len(PLACES))
-        for label, said in ((True, right), (False, wrong)):
-            for name, forms in sayings.items():
-                text = draw.choice(forms).format(who=who, said=said, other=other)
-                yield name, Labelled(text, options, options.index(right), label, str(item), name, f"Where is {who}?")
-        for name, forms in wrong_sayings.items():
-            text = draw.choice(forms).format(who=who, right=right, other=other)
-            yield name, Labelled(text, options, options.index(right), False, str(item), name, f"Where is {who}?")
 
 
 @dataclass(frozen=True)
@@ -397,14 +294,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                     print_table(f"easy, view uncued, {model}", [rows[n] for n in own], part)
                 if args.plot:
                     plot(args.plot, rows, {name: j for name, j in judged.items() if name.startswith("A-VERT")})
-        for title, sayings in (
-            ("places", (SAYINGS, WRONG_SAYINGS)),
-            ("places, in other words", (OTHER_SAYINGS, OTHER_WRONG_SAYINGS)),
-        ):
-            places = [row for _, row in make_places(*sayings)]
-            judged = {name: method(places) for name, method in methods.items()}
-            print_table(title, places, judged, grouped=False)
-            print_by_saying(places, judged)
+        for title, rows in labelled.generated().items():
+            judged = {name: method(rows) for name, method in methods.items()}
+            print_table(title, rows, judged, grouped=False)
+            print_by_saying(rows, judged)
 
 
 if __name__ == "__main__":

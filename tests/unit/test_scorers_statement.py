@@ -113,7 +113,7 @@ def test_refusals(text, expected):
 
 def test_words_and_sentences():
     assert words("1,234.50 metres") == ["1234.5", "metres"]
-    assert read_sentences("# One\n\n2. Two. Three!\n\n```\n- four (4.5)\n```").last == (
+    assert read_sentences("# One\n\n1. Two.\n2. Three!\n\n```py\n- four (4.5)\n```").last == (
         *("four (4.5)", "Three!", "Two.", "One"),
     )
     assert read_sentences("- **Two.** And why").first == "Two."

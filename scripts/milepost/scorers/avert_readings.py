@@ -102,9 +102,7 @@ class Statement:
         if not said.last:
             return None
         options = key.options.texts
-        stated = key.options.stated(
-            said, lambda sentence, at: max(similarity(sentence, key.forms[options[at]]))
-        )
+        stated = key.options.stated(said, lambda sentence, at: max(similarity(sentence, key.forms[options[at]])))
         by_text = dict(zip(options, stated, strict=True))
         found = {}
         for group, members in key.texts.items():

@@ -17,7 +17,7 @@ SENTENCES = 4
 
 _QUOTES = str.maketrans(
     dict.fromkeys("\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{DOUBLE LOW-9 QUOTATION MARK}", '"')
-    | dict.fromkeys("«»‹›「」『』", '"')
+    | dict.fromkeys("«»‹›「」『』", '"')  # noqa: RUF001 (so models write)
     | dict.fromkeys("\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}", "'")
     | dict.fromkeys("\N{MINUS SIGN}\N{NON-BREAKING HYPHEN}\N{HYPHEN}", "-")
     | dict.fromkeys("✅✓✔☑", " (correct) ")
@@ -44,16 +44,18 @@ _MARKUP = tuple(
         (r"(?i)\b((?:any|every|all)(?:where|thing|one|body| of (?:them|these))?) but\b", r"\1 except"),
     )
 )
-_BULLET = re.compile(r"^\s*(?:[-*•>#]+|\d+[.)])\s+")
+_BULLET = re.compile(r"^\s*(?:[-*•>#]+\s+)+")
+_NUMBERED = re.compile(r"^[ \t]*\d+[.)][ \t]+", re.MULTILINE)
+_HEADING = re.compile(r"^(?:the |my |final |correct )*(?:answer|conclusion|verdict|result)$", re.IGNORECASE)
 # The end of a sentence, but not behind an abbreviation.
 _END = re.compile(
     r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\bvs\.)(?<!\bNo\.(?=\s\d))(?<!\be\.g\.)(?<!\bi\.e\.)(?<!^[A-Z]\.)"
-    r"(?<=[.!?])[\"')\]]*\s+(?![a-zß-öø-ÿ])|(?<=[。！？])"
+    r"(?<=[.!?])[\"')\]]*\s+(?![a-zß-öø-ÿ])|(?<=[。！？])"  # noqa: RUF001 (so models write)
 )
 _POLITE = re.compile(
     r"^(?:please )?(?:let me know|(?:i )?hope (?:this|that|it)|feel free|would you like|do you (?:want|have|need|agree)|"
     r"is there anything|(?:i'm |i am |i'd be )?(?:happy|glad) to|shall i|should i|want me to|don't hesitate|"
-    r"thank(?:s| you)\b|good luck|you're welcome|any (?:other|more|further) questions|if you (?:have|need|want|would|'d|"
+    r"thank(?:s| you)\b|(?:good|best of) luck|have a (?:nice|great|good)|cheers\b|you're welcome|any (?:other|more|further) questions|if you (?:have|need|want|would|'d|"
     r"'re|are)\b.*\b(?:questions?|help|explanation|details?|clarification|ask|know)\b|(?:my )?confidence\b)",
     re.IGNORECASE,
 )
@@ -62,14 +64,15 @@ _DECLARES = re.compile(
     r"|\b(?:answer|solution|(?:choice|option)(?!\s+[\"'(]*[A-Z]\b))(?! (?:choices|options))\b[^.;:=]{0,40}?"
     r"\b(?:is|was|be|becomes)\b|\b(?:answer|solution)\b(?! (?:choices|options))[^.;:=]{0,40}?(?::|->)"
     r"|\b(?:is|was|be|seems|looks)\s+(?:\w+ly\s+)?(?:the\s+)?(?:only\s+)?(?:correct|right|best)\b|\(correct\)"
-    r"|[-–—:]\s*(?:correct|right|true|(?:this|that|it|which) (?:\w+ly )?(?:fits|works|matches|applies))\b[^,;]{0,20}$"
+    r"|[-\u2013\u2014:]\s*(?:correct|right|true|(?:this|that|it|which) (?:\w+ly )?(?:fits|works|matches|applies))\b[^,;]{0,20}$"
     r"|^(?:correct|right)\b.{0,10}:"
-    r"|\bi(?:'d| would|'ll| will|'m)? (?:choose|pick|select|(?:go|going) with|chose|picked)\b",
+    r"|\bi(?:'d| would|'ll| will|'m)? (?:answer|choose|pick|select|(?:go|going) with|chose|picked)\b",
     re.IGNORECASE,
 )
 # Of all of them, not of one.
 _EACH = re.compile(
-    r"\b(?:each|every|all|per|these|following|given|provided|the) (?:\w+ )?(?:options?|choices?|answers)\s*:", re.IGNORECASE
+    r"\b(?:each|every|all|per|these|following|given|provided|the) (?:\w+ )?(?:options?|choices?|answers)\s*:",
+    re.IGNORECASE,
 )
 _TAKES_BACK = re.compile(
     r"^(?:(?:but|oh|hmm|ah)\b,? )?(?:no,? )?(?:wait|actually|correction|sorry|no\b|on second thought|scratch that|"
@@ -91,7 +94,8 @@ _REFUSES = re.compile(
     r"mentions?|mentioned|specif\w+|indicates?|reveals?|gives? (?:us )?(?:any|enough)|provide\w*|contain)\b"
     r"|\b(?:is|are|was|were)(?: not|n't) (?:\w+ )?(?:stated|mentioned|specified|given|clear|told|said|indicated|provided)\b"
     r"|\b(?:is|remains|it's|that's) (?:\w+ )?(?:unclear|unknown|undetermined|uncertain|unspecified)\b|^unknown\b"
-    r"|\bwho knows\b|\bno idea\b|\b(?:question|prompt|story|problem|text) (?:makes no sense|is (?:flawed|unanswerable))\b"
+    r"|\b(?:anyone|anybody|nobody|no one|one) (?:can|could|cannot|can't) (?:\w+ )?(?:know|say|tell|answer|determine)\b"
+    r"|\bno (?:\w+ )?answer\b|\b(?:anyone|anybody)'s guess\b|\bwho knows\b|\bno idea\b|\b(?:question|prompt|story|problem|text) (?:makes no sense|is (?:flawed|unanswerable))\b"
     r"|\bnone of (?:the|these|those|them)\b.*\b(?:options?|choices?|answers?|above|correct|right|fits?|apply|applies)\b"
 )
 _NUMBERS = (
@@ -198,7 +202,10 @@ def read_sentences(text: str) -> Sentences:
     >>> read_sentences("It is ten. Because five and five are ten. Let me know if you need help!").last[0]
     'Because five and five are ten.'
     """
-    found = _joined([part for line in plain(text).splitlines() for part in _split(line)])
+    text = plain(text)
+    if len(_NUMBERED.findall(text)) > 1:  # a list: one number alone may be the answer
+        text = _NUMBERED.sub("", text)
+    found = _joined([part for line in text.splitlines() for part in _split(line)])
     kept = len(found)
     while kept > 1 and _POLITE.match(found[kept - 1]):
         kept -= 1
@@ -224,8 +231,8 @@ def _joined(sentences: list[str]) -> list[str]:
     joined: list[str] = []
     for sentence in sentences:
         before = joined[-1] if joined else ""
-        if before.endswith(":") and declares(before):
-            joined[-1] = f"{before} {sentence}"
+        if _HEADING.match(before) or (before.endswith(":") and declares(before)):
+            joined[-1] = f"{before.rstrip(':')}: {sentence}"
         elif _GUESSES.match(before) and _GUESSES.match(sentence):
             joined[-1] = f"{before.rstrip('.!?')} or {sentence}"
         else:

@@ -9,13 +9,13 @@ each of them brings.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+from milepost.scorers.denials import denies, ruled_out
 from milepost.scorers.sentences import Sentences, declares, find_words, lower, plain, refuses, takes_back, words
 
 # What a sentence counts against the one after it.
@@ -42,54 +42,28 @@ _INFERS = re.compile(
     r"as a result|to conclude)\b",
     re.IGNORECASE,
 )
-_DENIES = re.compile(
-    r"\b(?:not|never|no|cannot|\w+n't|neither|nor|none|incorrect|wrong|eliminat\w+|false|invalid|untrue|fails?|"
-    r"impossible|unnecessary|without|unlikely|implausible|exclud\w+|rul(?:e|es|ed|ing) (?:\w+ )?out|dismiss\w*|reject\w*|"
-    r"discard\w*|cross(?:ed)? (?:\w+ )?out|hardly|doubt\w*|far from)\b"
-)
-# What only sounds like a denial.
-_AFFIRMS = re.compile(
-    r"\b(?:no|without(?: a| any)?|not a|beyond(?: a| any)?) (?:doubt|question|wonder)\b|\bnot (?:only|just|merely)\b|"
-    r"\b(?:nothing|no one|nobody|none) (?:other than|but)\b|\bno other\b"
-)
-# What denies the one option that follows, and nothing else.
-_DENIES_NEXT = re.compile(
-    r"\b(?:not|rather than|instead of|except(?: for)?|other than|apart from|aside from|besides|unlike|no longer|"
-    r"(?:has|have|had|just|already) left|left|leaves|leaving|than)(?:\s+(?:in|at|on|to|by|for|with|from|option|answer|"
-    r"choice|the|a|an))*\s*[\"'(\[]*$"
-)
-# A clause that passes judgement on what the one before it names.
-_JUDGES = re.compile(
-    r"^\W*(?:(?:and|but|so|as|which|that|this|it|would be|is|was|are|also|clearly|obviously|therefore)\b\W*)*"
-    r"(?:(?:incorrect|wrong|false|invalid|eliminated|ruled out|excluded|impossible|unlikely|not (?:correct|right|possible|"
-    r"true|it|the answer))\b|(?:isn't|wasn't) (?:correct|right|possible|true|it|the answer)\b|(?:does not|doesn't|cannot|can't|"
-    r"do not|don't) (?:fit|work|match|apply|make sense|be (?:right|correct|true|it))\b|(?:no|not)\W*$)"
-)
-_CLAUSE = re.compile(
-    r"[,;:](?!\d)|[.!?]\s|\((?!\w\))|(?<!\(\w)\)(?!\s*\w)|\s[-–—]+\s|"
-    r"\b(?:but|because|so|since|as|while|although|however|though|that|which|who|where)\b"
-)
-# Before an option that a sentence equates with something: "the only one that does not fit is B" rules nothing out.
-_EQUATES = re.compile(
-    r"(?<!\bnot )(?<!\bnever )(?<!\bcannot )(?<!n't )(?<!\bto )\b(?:is|are|was|were|be)\s+(?:\w+ly\s+)?"
-    r"(?:(?:the|a|an|option|answer|choice)\s+)*[\"'(\[]*$"
-)
 _SYMBOL = re.compile(
     r"\b(?:option|choice|answer)s?\b(?:\s+(?:is|was|would be|must be|should be))?(?:\s+(?:either|option|choice|\w+ly|indeed))*"
     r"\s*[:=]?\s*[\"'(\[]*((?-i:[A-Z]))\b"
     r"|\b(?:option|choice)\s+[\"'(\[]*((?-i:[b-z]|a(?=\W*$|[\"')\],:.]|\s+(?:is|was|because|since))))(?![\w'])"
     r"|\banswer(?:\s+is)?\s*:?\s*[\"'(\[]*((?-i:[a-z]))(?=[\"')\].]|\s*$)"
-    r"|^[\"'(\[]*([A-Z])(?:[\])\"'.:]+(?=\s|$)|\s+[-–—]\s|\W*$)"
+    r"|^[\"'(\[]*([A-Z])(?:[\])\"'.:]+(?=\s|$)|\s+[-\u2013\u2014]\s|\W*$)"
     r"|(?<!\w)\(([A-Z])\)|(?<![\w(])((?-i:[A-Z]))\)"
     r"|\b(?:choose|chose|pick|picked|select|go with|going with)\s+[\"'(\[]*((?-i:[A-Z]))\b"
     r"|\b((?-i:[A-Z]))\b[\"'\])]*\s+(?:is|was|must be|would be|cannot be|isn't)\s+(?:not\s+)?(?:the\s+)?(?:only\s+)?"
     r"(?:correct|right|best|answer|incorrect|wrong|false|true)\b"
-    r"|\b(?:is|be|therefore|thus|hence|so)[:,]?\s+[\"'(\[]*((?-i:[A-HJ-Z]))(?=[\"')\]]*\s*[.!]?$)"
-    r"|\b((?-i:[A-Z]))(?=\s*(?:or|and|/|,|&)\s+(?:or )?(?:option )?(?-i:[A-Z])\b(?!\w))|(?<=\bor )((?-i:[A-Z]))(?![\w'])",
+    # A letter alone, where no name stands before it and nobody quotes it; "A" and "I" are words, too.
+    r"|(?:^|[^\w\s'\"(\[]\s*|\b(?:is|be|was|are|or|and|either|neither|nor|not|than|just|only|letter|say|for|with|to|therefore|"
+    r"thus|hence|so|then|that|choosing|picking|selecting)\s+)[(\[]*((?-i:[B-HJ-Z]|A(?!\s+[a-z])|I(?!\s+[a-z'])))(?![\w'\"])"
+    r"|\b((?-i:[A-Z]))(?=\s*(?:or|and|/|,|&)\s+(?:or )?(?:option )?(?-i:[A-Z])\b(?!\w))"
+    r"|(?:^|\bonly |\bthen |\bthat |[,;:] )(A)(?=\s+(?:is|was|does|holds?|works?|fits?|seems|must|can|cannot|could|would|"
+    r"makes?|remains?|looks|(?:does|is|ca|wo)n't)\b)|(?:\bis|'s)\s+[\"'(\[]*((?-i:[a-z]))(?=[\"')\].]*$)",
     re.IGNORECASE,
 )
 # Words that may stand between two options of which an answer cannot say which.
-_BETWEEN = frozenset("or either maybe perhaps possibly even also could might may be option answer choice letter".split())
+_BETWEEN = frozenset(
+    "or either maybe perhaps possibly even also could might may be option answer choice letter".split()
+)
 _OPEN = frozenset("or maybe perhaps possibly could might may".split())
 # Words around an option that is said and nothing else.
 _FRAME = frozenset("answer option choice correct final best right solution".split())
@@ -132,7 +106,7 @@ class Options:
         shared = Counter(stem for one in stems for stem in one)
         object.__setattr__(self, "_words", split)
         object.__setattr__(self, "_telling", [{stem: 1 / shared[stem] for stem in one} for one in stems])
-        object.__setattr__(self, "_denying", [_denies(text) for text in self.texts])
+        object.__setattr__(self, "_denying", [denies(text) for text in self.texts])
         object.__setattr__(self, "_refusing", [at for at, text in enumerate(self.texts) if refuses(text)])
 
     def stated(self, said: Sentences, cosine: Cosine) -> list[float]:
@@ -149,7 +123,7 @@ class Options:
             found[bare] = LEAD * (NAMED + SHARED + NEAR)
         later = _Later()
         place = declarations = 0
-        ruled_out: set[int] = set()
+        out: set[int] = set()
         for sentence in (*said.last, *filter(None, [said.declared])):
             mentions = self._mentions(sentence)
             shared = self._shared(sentence)
@@ -161,7 +135,9 @@ class Options:
                     continue
                 chosen = set(self._refusing)
             # Named, or said in most of its words.
-            meant = chosen or ({shared.index(max(shared))} if not mentions and max(shared, default=0) > SHARED else set())
+            meant = chosen or (
+                {shared.index(max(shared))} if not mentions and max(shared, default=0) > SHARED else set()
+            )
             declared = bool(meant) and declares(sentence) and not later.differs(meant)
             if declared:
                 weight = DECLARED * DECAY**declarations
@@ -170,13 +146,15 @@ class Options:
                 continue
             else:
                 weight = DECAY**place * (CONCLUSION if _CONCLUDES.search(sentence) else 1)
+                if meant and later.differs(meant):
+                    weight *= DECAY
             later.note(sentence, meant, bare=self._bare(sentence) is not None)
             place += 1
-            ruled_out |= _ruled_out(mentions)
+            out |= _ruled_out(mentions)
             one = self._said(sentence, mentions, chosen, shared, cosine)
             found = [max(before, weight * now) for before, now in zip(found, one, strict=True)]
-        rest = set(range(len(self.texts))) - ruled_out
-        if len(rest) == 1 and len(ruled_out) > 1 and not later.chose:
+        rest = set(range(len(self.texts))) - out
+        if len(rest) == 1 and len(out) > 1 and not later.chose:
             found[rest.pop()] += CONCLUSION * NAMED
         return found
 
@@ -188,15 +166,17 @@ class Options:
         self, sentence: str, mentions: Sequence[_Mention], chosen: set[int], shared: Sequence[float], cosine: Cosine
     ) -> list[float]:
         """How far one sentence states each option."""
-        denies = _denies(sentence)
-        ruled_out = _ruled_out(mentions)
+        denying = denies(sentence)
+        out = _ruled_out(mentions)
         said = [0.0] * len(self.texts)
         for option in range(len(self.texts)):
-            if option in ruled_out - chosen:
+            if option in out - chosen:
                 continue  # near in words and meaning to what it denies
             # "You should spin" shares most words with "You should not spin".
-            alike = denies == self._denying[option] or option in chosen
-            said[option] = NAMED * (option in chosen) + SHARED * alike * shared[option] + NEAR * cosine(sentence, option)
+            alike = denying == self._denying[option] or option in chosen
+            said[option] = (
+                NAMED * (option in chosen) + SHARED * alike * shared[option] + NEAR * cosine(sentence, option)
+            )
         if len(chosen) > 1:
             # It cannot say which: what is nearer in meaning decides nothing.
             said = [max(said) if option in chosen else one for option, one in enumerate(said)]
@@ -254,8 +234,11 @@ class Options:
             else:
                 merged.append((begin, end, option))
         characters = [(found[begin].begin, found[end - 1].end) for begin, end, _ in merged]
-        denying = [self._denying[option] and begin in by_words for begin, _, option in merged]
-        denied = _denied(text, characters, denying)
+        # "No" goes with other denials. A longer text, whose own words are left out, does not.
+        denying = [
+            self._denying[option] and begin in by_words and len(self._words[option]) <= 2 for begin, _, option in merged
+        ]
+        denied = ruled_out(text, characters, denying)
         return [_Mention(*place, out) for place, out in zip(merged, denied, strict=True)]
 
     def _shared(self, sentence: str) -> list[float]:
@@ -327,55 +310,9 @@ def _chosen(mentions: Sequence[_Mention], sentence: str) -> set[int]:
     return chosen
 
 
-def _denied(text: str, places: Sequence[tuple[int, int]], denying: Sequence[bool]) -> list[bool]:
-    """Whether a sentence rules out what it names, for each place.
-
-    Args:
-        text: The sentence, in lower case.
-        places: The characters [begin, end) of each place, in order.
-        denying: Whether it is a text that denies something by itself: such a one is not ruled out by its own words.
-    """
-    starts = [0, *(match.start() for match in _CLAUSE.finditer(text) if match.start()), len(text)]
-    clauses = [bisect_right(starts, end - 1) - 1 for _, end in places]
-    next_denied = [bool(_DENIES_NEXT.search(text[:begin])) for begin, _ in places]
-    # Denials that are left when those of a single option are taken out, and the options themselves.
-    left = text
-    for (begin, end), taken in zip(places, next_denied, strict=True):
-        match = _DENIES_NEXT.search(left[:begin]) if taken else None
-        first = match.start() if match else begin
-        left = left[:first] + "," * (end - first) + left[end:]
-    found = []
-    for place, clause in enumerate(clauses):
-        begin, end = places[place]
-        own = [at for at, other in zip(places, clauses, strict=True) if other == clause]
-        start = min(starts[clause], begin)
-        denials = [start + match.start() for match in _find_denials(left[start : starts[clause + 1]])]
-        if next_denied[place]:
-            denied = True
-        elif denying[place] and denials:
-            denied = False
-        elif denials:
-            # Behind some options and before others, a denial is of those behind it.
-            before = any(denial < begin for denial in denials) and not _EQUATES.search(text[:begin])
-            denied = before or (max(denials) >= end and all(other <= max(denials) for _, other in own))
-        else:
-            behind = text[starts[clause + 1] : starts[clause + 2]] if clause + 2 < len(starts) else ""
-            denied = clause + 1 not in clauses and bool(_JUDGES.search(behind)) and (begin, end) == own[-1]
-        found.append(denied)
-    return found
-
-
 def _open(text: str) -> bool:
     """Whether a parenthesis is open at the end of a text."""
     return text.count("(") > text.count(")")
-
-
-def _find_denials(text: str) -> list[re.Match[str]]:
-    return list(_DENIES.finditer(_AFFIRMS.sub(lambda match: " " * len(match[0]), text)))
-
-
-def _denies(text: str) -> bool:
-    return bool(_find_denials(lower(text)))
 
 
 @lru_cache(maxsize=65536)

@@ -1,11 +1,13 @@
 """How often each scorer agrees with labels.
 
-python benchmarks/validity.py [--plot docs/images/validity.svg] [--vectors FOLDER] [--judge ENDPOINT]
+python benchmarks/validity.py [--plot docs/images/validity.svg] [--vectors FOLDER] [--limit N]
+                              [--judge ENDPOINT] [--reranker ENDPOINT] [--embedder ENDPOINT] [--api vllm] [--campaign FOLDER]
 
-With --judge, EQUATOR is among the methods: ENDPOINT is a name in config/endpoints.yaml of the current folder, and its
-replies are kept there, in results/judged.
+With --judge, EQUATOR is among the methods; with --reranker or --embedder, A-VERT with that model. ENDPOINT is a name in
+the campaign's config/endpoints.yaml, or URL,MODEL or URL,MODEL,KEY_VARIABLE. Replies are kept in the campaign's
+results/judged: what was interrupted goes on.
 
-Prints Markdown tables for docs/validity.md. Two sets of labelled answers:
+Prints Markdown tables for docs/validity.md. Three sets of labelled answers:
 - easy: free answers of three models to 30 questions in ten orders of their options, each labelled right or wrong. They
   are not part of this project: MILEPOST_SHARED names the folder that holds data/easy_problems. Three views of them: whole,
   uncued (without the option's letter at the end), prose (letters written out).
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,12 +32,14 @@ from typing import Any
 
 import labelled
 import numpy as np
+import yaml
 from labelled import Labelled, read_easy
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from milepost.errors import run_step  # noqa: E402 (the package is found from here)
+from milepost.endpoints.specs import ENDPOINTS, find_endpoint  # noqa: E402 (the package is found from here)
+from milepost.errors import ConfigError, run_step  # noqa: E402
 from milepost.scorers import Place  # noqa: E402
 from milepost.scorers.avert import Scorer  # noqa: E402
 from milepost.scorers.avert_similarity import CHUNK  # noqa: E402
@@ -46,6 +51,8 @@ from milepost.scorers.vectors import Keep, VectorStore  # noqa: E402
 
 VIEWS = ("whole", "uncued", "prose")
 ROUNDS = 2000
+# Under which replies are kept.
+PLACE = Place("validity", "answers")
 
 
 @dataclass(frozen=True)
@@ -133,15 +140,38 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def avert(embed: Embed | None, **options: Any) -> Method:
-    """Our scorer; without an embedder, with the model that the environment names."""
+    """Our scorer; without an embedder, with the model that the options or the environment name."""
 
     def judge(rows: Sequence[Labelled]) -> Judged:
         scorer = Scorer(embed=embed, chance=False, semscore=False, **options)
         scores = list(scorer.score(*records(rows)))
         margins = [s["metrics"]["margin"] or 0.0 for s in scores]
-        return Judged(np.array(margins), np.array([s["score"] == 1 for s in scores]))
+        without = frozenset(n for n, s in enumerate(scores) if s["score"] is None)
+        return Judged(np.array(margins), np.array([s["score"] == 1 for s in scores]), without)
 
     return judge
+
+
+def endpoint_named(given: str, kind: str) -> str:
+    """The name of an endpoint of the current folder; one that is given by its address is added to it.
+
+    Raises:
+        ConfigError: Words that are no address, or a name that is not there.
+    """
+    if "://" not in given:
+        return find_endpoint(given, f"--{kind}").name
+    url, _, rest = given.partition(",")
+    model, _, variable = rest.partition(",")
+    if not model:
+        raise ConfigError(f"--{kind} is {given!r}. Write URL,MODEL or URL,MODEL,KEY_VARIABLE, or an endpoint's name.")
+    entries = yaml.safe_load(ENDPOINTS.read_text()) if ENDPOINTS.exists() else {}
+    name = f"{kind}-{model.rpartition('/')[2]}"
+    served = {"judge": "chat", "embedder": "embedding"}.get(kind, kind)
+    entry = {"provider": "external", "kind": served, "url": url, "model": model}
+    entries[name] = entry | ({"key_env": variable} if variable else {})
+    ENDPOINTS.parent.mkdir(parents=True, exist_ok=True)
+    ENDPOINTS.write_text(yaml.safe_dump(entries))
+    return find_endpoint(name, f"--{kind}").name
 
 
 def equator(judge: str) -> Method:
@@ -149,7 +179,7 @@ def equator(judge: str) -> Method:
 
     def run(rows: Sequence[Labelled]) -> Judged:
         keys = {str(n): Key(str(n), row.question, row.options[row.correct]) for n, row in enumerate(rows)}
-        scorer = Equator(evaluators=[judge], answer_key="", keys=keys, place=Place("validity", "answers"))
+        scorer = Equator(evaluators=[judge], answer_key="", keys=keys, place=PLACE)
         found = [score["score"] for score in scorer.score(*records(rows))]
         without = frozenset(n for n, score in enumerate(found) if score is None)
         margins = np.array([(score or 0.0) - 0.5 for score in found])
@@ -258,15 +288,33 @@ def plot(path: Path, rows: Sequence[Labelled], judged: dict[str, Judged]) -> Non
     print(f"\nCalibration, view uncued: {path}")
 
 
+def limited(rows: list[Labelled], limit: int | None) -> list[Labelled]:
+    """So many of the rows, drawn by a fixed seed."""
+    if limit is None or limit >= len(rows):
+        return rows
+    drawn = set(random.Random(0).sample(range(len(rows)), limit))  # noqa: S311 (a draw of rows, no secret)
+    return [row for at, row in enumerate(rows) if at in drawn]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Judge, and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plot", type=Path, help="where to draw the calibration of the margin (SVG or PNG)")
     parser.add_argument("--vectors", type=Path, help="folder in which to keep vectors for the next time")
-    parser.add_argument(
-        "--judge", action="append", default=[], help="endpoint that marks as EQUATOR's evaluator; may be repeated"
-    )
+    parser.add_argument("--limit", type=int, help="only so many answers of each set, drawn by a fixed seed")
+    parser.add_argument("--judge", action="append", default=[], help="marks as EQUATOR's evaluator; may be repeated")
+    parser.add_argument("--reranker", action="append", default=[], help="compares whole answers; may be repeated")
+    parser.add_argument("--embedder", action="append", default=[], help="embeds whole answers; may be repeated")
+    parser.add_argument("--api", default="vllm", choices=["openai", "vllm", "tei"], help="theirs, but for judges'")
+    parser.add_argument("--template", default="empty", help="words around texts for --reranker, such as qwen3-reranker")
+    parser.add_argument("--campaign", type=Path, default=Path(), help="folder of config/endpoints.yaml and replies")
     args = parser.parse_args(argv)
+    shared = os.environ.get("MILEPOST_SHARED")
+    easy = Path(shared).resolve() / "data" / "easy_problems" if shared else None
+    for name in ("plot", "vectors"):
+        setattr(args, name, getattr(args, name) and getattr(args, name).resolve())
+    args.campaign.mkdir(parents=True, exist_ok=True)
+    os.chdir(args.campaign)
     with MiniLM() as minilm, VectorStore(args.vectors, MINILM_IDENTITY) as store:
         embed = KeptMiniLM(minilm, store)
         methods: dict[str, Method] = {
@@ -275,16 +323,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             "A-VERT, whole answer": avert(embed, reading="whole"),
             "A-VERT, statement": avert(embed, letters=True),
             "A-VERT, statement, refusals": avert(embed, letters=True, refusal=True),
-            **{f"EQUATOR, {judge}": equator(judge) for judge in args.judge},
         }
+        asked: dict[str, Any] = {"reading": "whole", "letters": True, "api": args.api, "place": PLACE}
+        for name in [endpoint_named(given, "reranker") for given in args.reranker]:
+            methods[f"A-VERT, {name}"] = avert(None, endpoint=name, method="rerank", template=args.template, **asked)
+        for name in [endpoint_named(given, "embedder") for given in args.embedder]:
+            methods[f"A-VERT, {name}"] = avert(None, endpoint=name, method="embedding", **asked)
+        for name in [endpoint_named(given, "judge") for given in args.judge]:
+            methods[f"EQUATOR, {name}"] = equator(name)
         if "AVERT_MODEL_ENDPOINT" in os.environ:
             name = os.environ.get("AVERT_MODEL_NAME", "the environment's model")
             methods[f"A-VERT, {name}"] = avert(None, reading="whole", letters=True)
-        shared = os.environ.get("MILEPOST_SHARED")
-        if shared is None:
+        if easy is None:
             print("easy: SKIPPED, MILEPOST_SHARED does not say where data/easy_problems lies.", file=sys.stderr)
-        for view in VIEWS if shared else ():
-            rows, blank = read_easy(Path(str(shared)) / "data" / "easy_problems", view)
+        for view in VIEWS if easy else ():
+            rows, blank = read_easy(easy, view)
+            rows = limited(rows, args.limit)
             judged = {name: method(rows) for name, method in methods.items()}
             print_table(f"easy, view {view}", rows, judged, f"; {blank} without text left out")
             if view == "uncued":
@@ -294,7 +348,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                     print_table(f"easy, view uncued, {model}", [rows[n] for n in own], part)
                 if args.plot:
                     plot(args.plot, rows, {name: j for name, j in judged.items() if name.startswith("A-VERT")})
-        for title, rows in labelled.generated().items():
+        for title, every in labelled.generated().items():
+            rows = limited(every, args.limit)
             judged = {name: method(rows) for name, method in methods.items()}
             print_table(title, rows, judged, grouped=False)
             print_by_saying(rows, judged)

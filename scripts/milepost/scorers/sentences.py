@@ -155,19 +155,25 @@ def words(text: str) -> list[str]:
 def find_words(text: str) -> tuple[Word, ...]:
     """The words of a text in lower case, and where they stand."""
     found: list[Word] = []
-    number, tens = 0, False  # what the last word says, and whether a unit may follow it
+    number, below = 0, 0  # what the last words say, and what a number must be below to go on with it
     for match in _WORD.finditer(text):
         word, begin = match[0], match.start()
-        if number and word in _POWERS:
-            number, tens = number * _POWERS[word], False
+        value = _UNITS.get(word, _TENS.get(word))
+        if found and text[found[-1].end : begin].strip(" -"):
+            number, below = 0, 0  # "one hundred, five"
+        if number and number < _POWERS.get(word, 0):
+            number, below = number * _POWERS[word], _POWERS[word]
             begin = found.pop().begin
-        elif tens and 0 < _UNITS.get(word, 0) < 10:
-            number, tens = number + _UNITS[word], False
+        elif value is not None and 0 < value < below:
+            if found[-1].text == "and":
+                found.pop()
+            number, below = number + value, 10 if word in _TENS else 0
             begin = found.pop().begin
-        elif word in _UNITS or word in _TENS:
-            number, tens = _UNITS.get(word, _TENS.get(word, 0)), word in _TENS
+        elif value is not None:
+            number, below = value, 10 if word in _TENS else 0
         else:
-            number, tens = int(word) if word.isdecimal() and len(word) < 10 else 0, False
+            if word != "and" or below <= 10:
+                number, below = int(word) if word.isdecimal() and len(word) < 10 else 0, 0
             found.append(Word(_number(word), begin, match.end()))
             continue
         found.append(Word(str(number), begin, match.end()))

@@ -223,7 +223,7 @@ class Options:
                 continue  # "(the box A)"
             option = ord(match[group].upper()) - ord("A")
             at = len(words(sentence[:end])) - 1
-            if option < self.lettered and at < len(taken) and not taken[at]:
+            if option < self.lettered and 0 <= at < len(taken) and not taken[at]:
                 taken[at] = True
                 places.append((at, at + 1, option))
         merged: list[tuple[int, int, int]] = []

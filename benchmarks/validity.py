@@ -1,16 +1,19 @@
 """How often each scorer agrees with labels.
 
-python benchmarks/validity.py [--plot docs/images/validity.svg] [--vectors FOLDER] [--judge ENDPOINT]
+python benchmarks/validity.py [--plot docs/images/validity.svg] [--vectors FOLDER] [--limit N]
+                              [--judge ENDPOINT] [--reranker ENDPOINT] [--embedder ENDPOINT] [--api vllm] [--campaign FOLDER]
 
-With --judge, EQUATOR is among the methods: ENDPOINT is a name in config/endpoints.yaml of the current folder, and its
-replies are kept there, in results/judged.
+With --judge, EQUATOR is among the methods; with --reranker or --embedder, A-VERT with that model. ENDPOINT is a name in
+the campaign's config/endpoints.yaml, or URL,MODEL or URL,MODEL,KEY_VARIABLE. Replies are kept in the campaign's
+results/judged: what was interrupted goes on.
 
-Prints Markdown tables for docs/validity.md. Two sets of labelled answers:
+Prints Markdown tables for docs/validity.md. Three sets of labelled answers:
 - easy: free answers of three models to 30 questions in ten orders of their options, each labelled right or wrong. They
   are not part of this project: MILEPOST_SHARED names the folder that holds data/easy_problems. Three views of them: whole,
   uncued (without the option's letter at the end), prose (letters written out).
-- places: answers about who is where, generated here, right and wrong in nine ways of saying it; and the same in other
-  words, which were written after the rules of `statement` and never used to change them.
+- places: answers about who is where, generated here, right and wrong in nine ways of saying it; and the same in other words.
+- styles: answers to questions of several kinds, generated here, as models of other kinds write them; and styles that no rule
+  of `statement` was changed for, but one.
 
 With the environment variables of the original program (AVERT_MODEL_ENDPOINT, AVERT_METHOD, ...), the model that they name
 is judged beside the others.
@@ -19,22 +22,24 @@ is judged beside the others.
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import labelled
 import numpy as np
+import yaml
+from labelled import Labelled, read_easy
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from milepost.errors import run_step  # noqa: E402 (the package is found from here)
+from milepost.endpoints.specs import ENDPOINTS, find_endpoint  # noqa: E402 (the package is found from here)
+from milepost.errors import ConfigError, run_step  # noqa: E402
 from milepost.scorers import Place  # noqa: E402
 from milepost.scorers.avert import Scorer  # noqa: E402
 from milepost.scorers.avert_similarity import CHUNK  # noqa: E402
@@ -46,109 +51,8 @@ from milepost.scorers.vectors import Keep, VectorStore  # noqa: E402
 
 VIEWS = ("whole", "uncued", "prose")
 ROUNDS = 2000
-PLACES = ["kitchen", "garden", "office", "hallway", "bathroom", "bedroom"]
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """One answer and whether it is right."""
-
-    text: str
-    options: list[str]
-    correct: int
-    label: bool
-    cluster: str
-    group: str
-    """What R² is taken over: model and category."""
-    question: str
-
-
-def read_easy(folder: Path, view: str) -> tuple[list[Labelled], int]:
-    """The labelled answers in one view, and how many have no text in it."""
-    spec = importlib.util.spec_from_file_location("views", folder / "views.py")
-    assert spec is not None
-    assert spec.loader is not None
-    views = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(views)
-    found, blank = [], 0
-    for path in sorted(folder.glob("auto_eval-*.json")):
-        model = path.stem.removeprefix("auto_eval-")
-        questions = {row["index"]: row["question"] for row in json.loads(path.read_text()).values()}
-        for row in views.read(path):
-            if not row[view].strip():
-                blank += 1
-                continue
-            group, asked = f"{model} {row['category']}", row["question"]
-            found.append(
-                Labelled(row[view], row["options"], row["correct"], row["label"], str(asked), group, questions[asked])
-            )
-    return found, blank
-
-
-SAYINGS: dict[str, tuple[str, ...]] = {
-    "word": ("{said}", "{said}."),
-    "sentence": ("{who} is in the {said}.", "You will find {who} in the {said}."),
-    "corrected": ("At first {who} was in the {other}. Then {who} went to the {said}, and is there now.",),
-    "concluded": (
-        "{who} went to the {other}.\n{who} then went to the {said}.\nNobody else went to the {other}.\n\n"
-        "Therefore, the answer is the {said}.",
-    ),
-    "first": ("The {said}. {who} went there last, after leaving the {other}.",),
-    "ruled out": ("{who} is in the {said}, not in the {other}.", "Not in the {other}: {who} is in the {said}."),
-}
-WRONG_SAYINGS: dict[str, tuple[str, ...]] = {
-    "refusal": ("I am sorry, but I cannot say where {who} is.", "It is not possible to know where {who} is."),
-    "either": ("{who} is in the {right} or in the {other}.", "The {other} or the {right}."),
-    "denied": ("{who} is not in the {right}.", "The {right} is not where {who} is."),
-}
-
-
-OTHER_SAYINGS: dict[str, tuple[str, ...]] = {
-    "word": ("It's the {said}", "{said}!"),
-    "sentence": ("Right now, {who} can be found in the {said}.", "I believe that the {said} is where {who} is."),
-    "corrected": (
-        "I first thought of the {other}. But the last move was to the {said}.",
-        "{who} left the {other} and entered the {said}.",
-    ),
-    "concluded": (
-        "Step 1: {who} enters the {other}.\nStep 2: {who} leaves it for the {said}.\n\nFinal answer: {said}",
-        "Before, there was a visit to the {other}. That was over soon.\nThis means that {who} is in the {said}.",
-    ),
-    "first": (
-        "In the {said}. That is the last place that the story names; the {other} came before.",
-        "Answer: {said}\n\nExplanation: {who} went there from the {other}.",
-    ),
-    "ruled out": (
-        "It can't be the {other}, so it must be the {said}.",
-        "{who} has left the {other} and is no longer there; look in the {said}.",
-    ),
-}
-OTHER_WRONG_SAYINGS: dict[str, tuple[str, ...]] = {
-    "refusal": ("The story does not tell.", "As a language model, I have no idea where {who} might be."),
-    "either": ("Either the {right} or the {other}.", "Could be the {other}, could be the {right}."),
-    "denied": ("Anywhere but the {right}.", "{who} has left the {right}."),
-}
-
-
-def make_places(
-    sayings: dict[str, tuple[str, ...]] = SAYINGS,
-    wrong_sayings: dict[str, tuple[str, ...]] = WRONG_SAYINGS,
-    seed: int = 0,
-    items: int = 40,
-) -> Iterator[tuple[str, Labelled]]:
-    """Each way of saying an answer, with its name."""
-    draw = random.Random(seed)  # noqa: S311 (a draw of items, no secret)
-    for item in range(items):
-        right, wrong, other = draw.sample(PLACES, 3)
-        who = draw.choice(["Mary", "John", "Sandra", "Daniel"])
-        options = draw.sample(PLACES, len(PLACES))
-        for label, said in ((True, right), (False, wrong)):
-            for name, forms in sayings.items():
-                text = draw.choice(forms).format(who=who, said=said, other=other)
-                yield name, Labelled(text, options, options.index(right), label, str(item), name, f"Where is {who}?")
-        for name, forms in wrong_sayings.items():
-            text = draw.choice(forms).format(who=who, right=right, other=other)
-            yield name, Labelled(text, options, options.index(right), False, str(item), name, f"Where is {who}?")
+# Under which replies are kept.
+PLACE = Place("validity", "answers")
 
 
 @dataclass(frozen=True)
@@ -236,15 +140,38 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def avert(embed: Embed | None, **options: Any) -> Method:
-    """Our scorer; without an embedder, with the model that the environment names."""
+    """Our scorer; without an embedder, with the model that the options or the environment name."""
 
     def judge(rows: Sequence[Labelled]) -> Judged:
         scorer = Scorer(embed=embed, chance=False, semscore=False, **options)
         scores = list(scorer.score(*records(rows)))
         margins = [s["metrics"]["margin"] or 0.0 for s in scores]
-        return Judged(np.array(margins), np.array([s["score"] == 1 for s in scores]))
+        without = frozenset(n for n, s in enumerate(scores) if s["score"] is None)
+        return Judged(np.array(margins), np.array([s["score"] == 1 for s in scores]), without)
 
     return judge
+
+
+def endpoint_named(given: str, kind: str) -> str:
+    """The name of an endpoint of the current folder; one that is given by its address is added to it.
+
+    Raises:
+        ConfigError: Words that are no address, or a name that is not there.
+    """
+    if "://" not in given:
+        return find_endpoint(given, f"--{kind}").name
+    url, _, rest = given.partition(",")
+    model, _, variable = rest.partition(",")
+    if not model:
+        raise ConfigError(f"--{kind} is {given!r}. Write URL,MODEL or URL,MODEL,KEY_VARIABLE, or an endpoint's name.")
+    entries = yaml.safe_load(ENDPOINTS.read_text()) if ENDPOINTS.exists() else {}
+    name = f"{kind}-{model.rpartition('/')[2]}"
+    served = {"judge": "chat", "embedder": "embedding"}.get(kind, kind)
+    entry = {"provider": "external", "kind": served, "url": url, "model": model}
+    entries[name] = entry | ({"key_env": variable} if variable else {})
+    ENDPOINTS.parent.mkdir(parents=True, exist_ok=True)
+    ENDPOINTS.write_text(yaml.safe_dump(entries))
+    return find_endpoint(name, f"--{kind}").name
 
 
 def equator(judge: str) -> Method:
@@ -252,7 +179,7 @@ def equator(judge: str) -> Method:
 
     def run(rows: Sequence[Labelled]) -> Judged:
         keys = {str(n): Key(str(n), row.question, row.options[row.correct]) for n, row in enumerate(rows)}
-        scorer = Equator(evaluators=[judge], answer_key="", keys=keys, place=Place("validity", "answers"))
+        scorer = Equator(evaluators=[judge], answer_key="", keys=keys, place=PLACE)
         found = [score["score"] for score in scorer.score(*records(rows))]
         without = frozenset(n for n, score in enumerate(found) if score is None)
         margins = np.array([(score or 0.0) - 0.5 for score in found])
@@ -361,15 +288,33 @@ def plot(path: Path, rows: Sequence[Labelled], judged: dict[str, Judged]) -> Non
     print(f"\nCalibration, view uncued: {path}")
 
 
+def limited(rows: list[Labelled], limit: int | None) -> list[Labelled]:
+    """So many of the rows, drawn by a fixed seed."""
+    if limit is None or limit >= len(rows):
+        return rows
+    drawn = set(random.Random(0).sample(range(len(rows)), limit))  # noqa: S311 (a draw of rows, no secret)
+    return [row for at, row in enumerate(rows) if at in drawn]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Judge, and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plot", type=Path, help="where to draw the calibration of the margin (SVG or PNG)")
     parser.add_argument("--vectors", type=Path, help="folder in which to keep vectors for the next time")
-    parser.add_argument(
-        "--judge", action="append", default=[], help="endpoint that marks as EQUATOR's evaluator; may be repeated"
-    )
+    parser.add_argument("--limit", type=int, help="only so many answers of each set, drawn by a fixed seed")
+    parser.add_argument("--judge", action="append", default=[], help="marks as EQUATOR's evaluator; may be repeated")
+    parser.add_argument("--reranker", action="append", default=[], help="compares whole answers; may be repeated")
+    parser.add_argument("--embedder", action="append", default=[], help="embeds whole answers; may be repeated")
+    parser.add_argument("--api", default="vllm", choices=["openai", "vllm", "tei"], help="theirs, but for judges'")
+    parser.add_argument("--template", default="empty", help="words around texts for --reranker, such as qwen3-reranker")
+    parser.add_argument("--campaign", type=Path, default=Path(), help="folder of config/endpoints.yaml and replies")
     args = parser.parse_args(argv)
+    shared = os.environ.get("MILEPOST_SHARED")
+    easy = Path(shared).resolve() / "data" / "easy_problems" if shared else None
+    for name in ("plot", "vectors"):
+        setattr(args, name, getattr(args, name) and getattr(args, name).resolve())
+    args.campaign.mkdir(parents=True, exist_ok=True)
+    os.chdir(args.campaign)
     with MiniLM() as minilm, VectorStore(args.vectors, MINILM_IDENTITY) as store:
         embed = KeptMiniLM(minilm, store)
         methods: dict[str, Method] = {
@@ -378,16 +323,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             "A-VERT, whole answer": avert(embed, reading="whole"),
             "A-VERT, statement": avert(embed, letters=True),
             "A-VERT, statement, refusals": avert(embed, letters=True, refusal=True),
-            **{f"EQUATOR, {judge}": equator(judge) for judge in args.judge},
         }
+        asked: dict[str, Any] = {"reading": "whole", "letters": True, "api": args.api, "place": PLACE}
+        for name in [endpoint_named(given, "reranker") for given in args.reranker]:
+            methods[f"A-VERT, {name}"] = avert(None, endpoint=name, method="rerank", template=args.template, **asked)
+        for name in [endpoint_named(given, "embedder") for given in args.embedder]:
+            methods[f"A-VERT, {name}"] = avert(None, endpoint=name, method="embedding", **asked)
+        for name in [endpoint_named(given, "judge") for given in args.judge]:
+            methods[f"EQUATOR, {name}"] = equator(name)
         if "AVERT_MODEL_ENDPOINT" in os.environ:
             name = os.environ.get("AVERT_MODEL_NAME", "the environment's model")
             methods[f"A-VERT, {name}"] = avert(None, reading="whole", letters=True)
-        shared = os.environ.get("MILEPOST_SHARED")
-        if shared is None:
+        if easy is None:
             print("easy: SKIPPED, MILEPOST_SHARED does not say where data/easy_problems lies.", file=sys.stderr)
-        for view in VIEWS if shared else ():
-            rows, blank = read_easy(Path(str(shared)) / "data" / "easy_problems", view)
+        for view in VIEWS if easy else ():
+            rows, blank = read_easy(easy, view)
+            rows = limited(rows, args.limit)
             judged = {name: method(rows) for name, method in methods.items()}
             print_table(f"easy, view {view}", rows, judged, f"; {blank} without text left out")
             if view == "uncued":
@@ -397,14 +348,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                     print_table(f"easy, view uncued, {model}", [rows[n] for n in own], part)
                 if args.plot:
                     plot(args.plot, rows, {name: j for name, j in judged.items() if name.startswith("A-VERT")})
-        for title, sayings in (
-            ("places", (SAYINGS, WRONG_SAYINGS)),
-            ("places, in other words", (OTHER_SAYINGS, OTHER_WRONG_SAYINGS)),
-        ):
-            places = [row for _, row in make_places(*sayings)]
-            judged = {name: method(places) for name, method in methods.items()}
-            print_table(title, places, judged, grouped=False)
-            print_by_saying(places, judged)
+        for title, every in labelled.generated().items():
+            rows = limited(every, args.limit)
+            judged = {name: method(rows) for name, method in methods.items()}
+            print_table(title, rows, judged, grouped=False)
+            print_by_saying(rows, judged)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ RETRIED = frozenset({408, 409, 429})
 ELSEWHERE = frozenset({401, 403, 404, *range(300, 400)})
 BROKEN_OFF = ("abort", "error")  # vLLM's finish reasons of requests that it gave up
 LONGEST_PAUSE_S = 60.0
-# How servers say that prompt and answer do not fit: vLLM, OpenAI, TGI, llama.cpp.
+# How servers say that a text does not fit: vLLM, OpenAI, TGI, llama.cpp, TEI.
 CONTEXT = (
     "context length",
     "context_length_exceeded",
@@ -29,6 +29,7 @@ CONTEXT = (
     "exceed_context_size",
     "context window",
     "max_model_len",
+    "`inputs` must have less than",
 )
 
 

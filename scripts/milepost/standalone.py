@@ -21,7 +21,7 @@ from milepost.errors import ConfigError, RecordError, ServerError
 from milepost.provenance import commit
 from milepost.records import Answer, PromptSet, Score, Summary, write_record, write_records
 from milepost.schemas import check
-from milepost.scorers import load_scorer
+from milepost.scorers import TracedScorer, load_scorer
 from milepost.summary import samples_by_metric, summarize
 from milepost.tasks import build_prompts, load_items
 from milepost.work import Request, question_of, requests_of
@@ -108,6 +108,8 @@ def evaluate_task(task: Task, target: Target, out: Path) -> Summary:
         target.model, prompts, answers, scores,
         scorer=scorer.name, metric=scorer.metric, provenance=_provenance(target, out / "prompts.jsonl"),
     )  # fmt: skip
+    if isinstance(scorer, TracedScorer):
+        summary["provenance"] |= scorer.provenance()
     summary["provenance"]["items_by_metric"] = count_items(scores, scorer.metric)
     write_record(summary_file, summary)
     return summary

@@ -220,6 +220,10 @@ def test_nobody_there():
         {"error": {"message": "The decoder prompt is longer than ... Make sure that `max_model_len` is no smaller"}},
         {"object": "error", "message": "This model's maximum context length is 16 tokens", "type": "BadRequestError"},
         {"error": {"message": "Please shorten.", "code": "context_length_exceeded", "type": "invalid_request_error"}},
+        {
+            "error": "Input validation error: `inputs` must have less than 512 tokens. Given: 534",
+            "error_type": "Validation",
+        },
         {"error": {"message": "the request is too large, try increasing it", "type": "exceed_context_size_error"}},
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1]))
 from scoring_stub import Stub, vector
 
-from milepost.errors import CallError, ConfigError
+from milepost.errors import CallError, ConfigError, ServerError
 from milepost.scorers import load_scorer
 from milepost.scorers.avert import Scorer
 from milepost.scorers.avert_candidates import candidate_groups
@@ -82,9 +82,13 @@ def cities(correct):
     }
 
 
-# What each case compares; the file does not say it of cases 1 and 7, of which the number of candidates is known only.
-CASES = {0: GROUPS[0]["args"], 2: cities(0), 3: cities(1), 4: cities(2), 5: cities(3), 6: GROUPS[3]["args"]}
-SIZES = {1: (6, 3, 3, 2), 7: (7, 14)}
+LISTS = GROUPS[3]["args"] | {"with_options": False, "correct_group_text": ["a,b", "b,a"], "wrong_group_text": ["c"]}
+NUMBERED = GROUPS[4]["args"] | {"option_symbol": "numbers"}
+# What each case compares. The file does not say it of cases 1 and 7: these are the texts that give all of their numbers.
+CASES = {
+    **{0: GROUPS[0]["args"], 1: LISTS, 2: cities(0), 3: cities(1), 4: cities(2), 5: cities(3), 6: GROUPS[3]["args"]},
+    7: NUMBERED,
+}
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
@@ -101,18 +105,6 @@ def test_scores_of_the_original(server, case):
         found = find_similarities(settings, Wanted({row["response"]: texts}), double=True)
         assert found(row["response"], texts) == pytest.approx(row["all_scores"], abs=1e-9)
         similarities = {name: found(row["response"], members) for name, members in groups.items()}
-        verdict = original_verdict_of(similarities, grouping_of(row["grouping"], compat=True))
-        assert verdict.shares == pytest.approx(row["group_scores"], abs=1e-9)
-        assert verdict.match == row["match"]
-
-
-@pytest.mark.parametrize("case", sorted(SIZES))
-def test_verdicts_of_the_original(case):
-    for row in [row for row in SCORES if row["case"] == case]:
-        left, similarities = list(row["all_scores"]), {}
-        for name, size in zip(row["group_scores"], SIZES[case], strict=True):
-            similarities[name], left = left[:size], left[size:]
-        assert not left
         verdict = original_verdict_of(similarities, grouping_of(row["grouping"], compat=True))
         assert verdict.shares == pytest.approx(row["group_scores"], abs=1e-9)
         assert verdict.match == row["match"]
@@ -340,15 +332,17 @@ def compared(server):
     ]
 
 
+@pytest.mark.parametrize("ends", [[400], ["drop"] * 600], ids=["refuses", "gone"])
 @pytest.mark.parametrize(("api", "method"), [("vllm", "rerank"), ("openai", "rerank"), ("vllm", "embedding")])
-def test_scoring_again_repeats_nothing(server, monkeypatch, tmp_path, patient, api, method):
+def test_scoring_again_repeats_nothing(server, monkeypatch, tmp_path, patient, api, method, ends):
     use(monkeypatch, server.url, AVERT_METHOD=method, AVERT_ENDPOINT_TYPE=api)
     monkeypatch.chdir(tmp_path)
     spec = {"name": "avert", "reading": "whole", "chance": False}
     contents = [f"It is {name}, I think, number {n}." for n in range(40) for name in ("Lyon", "Nice")]
-    server.faults = [None, 400]
+    server.faults = [None, *ends]
     with pytest.raises(CallError):
         list(load_scorer(spec, "c", "t").score([CITY], answers_to("Lyon", *contents)))
+    server.faults = []
     del server.asked[1:]
     first = compared(server)
     server.asked.clear()
@@ -364,6 +358,38 @@ def test_scoring_again_repeats_nothing(server, monkeypatch, tmp_path, patient, a
     # Another checkpoint: its candidates are known, its answers are not.
     list(load_scorer(spec, "d", "t").score([CITY], answers_to("Lyon", "Somewhere else.")))
     assert {text[0] if isinstance(text, tuple) else text for text in compared(server)} == {"Somewhere else."}
+
+
+def test_vectors_of_another_size_than_before_name_another_model(server, monkeypatch, tmp_path, patient):
+    use(monkeypatch, server.url, AVERT_METHOD="embedding")
+    monkeypatch.chdir(tmp_path)
+    server.faults = [None, lambda reply: orjson.dumps({"data": [{**one, "embedding": [1.0]} for one in reply["data"]]})]
+    contents = [f"It is Lyon, number {n}." for n in range(80)]
+    with pytest.raises(ServerError, match="vectors of 1 numbers, and before that of 64: another model answers"):
+        list(Scorer(chance=False).score([CITY], answers_to("Lyon", *contents)))
+
+
+def test_who_compared_stands_beside_the_numbers(tmp_path, monkeypatch):
+    told = Scorer().provenance()
+    assert told["compared_by"]["endpoint"] == "minilm"
+    assert (told["compared_by"]["method"], told["compared_by"]["reading"]) == ("embedding", "statement")
+    assert "semscore_by" not in told
+    use(monkeypatch, "http://user:secret@127.0.0.1:1", AVERT_METHOD="rerank")
+    told = Scorer(semscore=True).provenance()
+    assert (told["compared_by"]["model"], told["compared_by"]["reading"]) == ("m", "whole")
+    assert told["semscore_by"] == "all-MiniLM-L6-v2"
+    assert "secret" not in str(told)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    digests = set()
+    for revision in ("1", "2"):
+        (tmp_path / "config/endpoints.yaml").write_text(
+            f"small: {{provider: external, kind: embedding, model: m, revision: '{revision}', url: 'http://127.0.0.1:1/v1'}}"
+        )
+        who = Scorer(endpoint="small").provenance()["compared_by"]
+        assert (who["endpoint"], who["model"], who["revision"]) == ("small", "m", revision)
+        digests.add(who["digest"])
+    assert len(digests) == 2
 
 
 def test_a_server_without_scoring_of_pairs_reranks(server, monkeypatch):

@@ -34,7 +34,7 @@ def url():
 
 
 @SLOW
-@given(texts, st.data(), st.sampled_from(["letters", "romans"]), st.booleans())
+@given(texts, st.data(), st.sampled_from(["letters", "romans", "numbers"]), st.booleans())
 def test_candidates(options, data, symbols, with_options):
     correct = data.draw(st.integers(0, len(options) - 1))
     wrong = [at for at in range(len(options)) if at != correct]

@@ -12,7 +12,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from milepost.errors import ConfigError, RecordError
 from milepost.records import Answer, Prompt, Score
@@ -20,9 +20,9 @@ from milepost.scorers import Place
 from milepost.scorers.avert_candidates import REFUSALS, candidate_groups
 from milepost.scorers.avert_readings import READINGS, Found, Key
 from milepost.scorers.avert_settings import settings_of
-from milepost.scorers.avert_similarity import Similarities, Wanted, find_similarities
+from milepost.scorers.avert_similarity import Similarities, Wanted, describe, find_similarities
 from milepost.scorers.avert_verdict import CORRECT, WRONG, Verdict, grouping_of, original_verdict_of, verdict_of
-from milepost.scorers.embedding import Embed
+from milepost.scorers.embedding import MINILM_IDENTITY, Embed
 from milepost.scorers.responses import Response, read_responses, targets_of
 from milepost.scorers.statement import Options
 from milepost.text import normalized
@@ -117,6 +117,7 @@ class Scorer:
                 "`reading: whole`, or leave out `grouping`."
             )
         self._reading = READINGS[chosen]
+        self._read_as = chosen
         self._positions = letters and chosen == "whole"
         self._wrong = wrong
         self._extra_wrong = extra_wrong
@@ -134,6 +135,14 @@ class Scorer:
             *(("truth", "avert_agrees", "exact_agrees") if truth else ()),
             *(("chance",) if self._chance else ()),
         )
+
+    def provenance(self) -> dict[str, Any]:
+        """Who compares, by which method, and how an answer is read."""
+        who: dict[str, str | None] = {"model": "handed over"} if self._embed else describe(self._settings)
+        told: dict[str, Any] = {"compared_by": {**who, "method": self._settings.method, "reading": self._read_as}}
+        if self._semscore and self._settings.method == "rerank":
+            told["semscore_by"] = MINILM_IDENTITY["model"]
+        return told
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Iterator[Score]:
         """Yield one score per answer.

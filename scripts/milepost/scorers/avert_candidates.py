@@ -51,7 +51,7 @@ def candidate_groups(
         enhance: Whether to enhance.
         positions: For each of `correct` and `wrong`, where its texts stand among the item's options, counted from 0.
             None for items that show no options.
-        symbols: How the item numbers its options: `letters` or `romans`.
+        symbols: How the item numbers its options: `letters`, `romans` or `numbers`.
         compat: Whether to walk through options as the original does, with its faults; beyond its ten, as ours.
 
     Raises:
@@ -89,8 +89,12 @@ def option_symbol(position: int, symbols: str) -> str:
     ['A', 'J', 'AA']
     >>> [option_symbol(position, "romans") for position in (1, 8, 13)]
     ['II', 'IX', 'XIV']
+    >>> option_symbol(1, "numbers")
+    '2'
     """
     number, symbol = position + 1, ""
+    if symbols == "numbers":
+        return str(number)
     if symbols == "letters":
         while number:
             number, letter = divmod(number - 1, 26)

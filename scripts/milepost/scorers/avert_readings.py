@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from milepost.scorers.avert_verdict import CORRECT, WRONG
-from milepost.scorers.statement import Options, last_sentences, lead, refusal
+from milepost.scorers.sentences import read_sentences
+from milepost.scorers.statement import Options, refusal
 
 
 class Similarity(Protocol):
@@ -86,8 +87,9 @@ class Statement:
     """Reads what the answer's last sentences state."""
 
     def queries(self, text: str) -> list[str]:
-        """The last sentences, the last one first."""
-        return last_sentences(text)
+        """The last sentences, the last one first, and one that declares the answer."""
+        said = read_sentences(text)
+        return list(dict.fromkeys([*said.last, *filter(None, [said.declared])]))
 
     def documents(self, key: Key) -> list[str]:
         """The right and wrong texts as answers would say them, and those of further groups."""
@@ -96,20 +98,18 @@ class Statement:
 
     def read(self, text: str, key: Key, similarity: Similarity) -> Found | None:
         """How far the answer states each text of each group."""
-        sentences = self.queries(text)
-        if not sentences:
+        said = read_sentences(text)
+        if not said.last:
             return None
         options = key.options.texts
-        stated = key.options.stated(
-            sentences, lambda sentence, at: max(similarity(sentence, key.forms[options[at]])), lead(text)
-        )
+        stated = key.options.stated(said, lambda sentence, at: max(similarity(sentence, key.forms[options[at]])))
         by_text = dict(zip(options, stated, strict=True))
         found = {}
         for group, members in key.texts.items():
             if group in (CORRECT, WRONG):
                 found[group] = [by_text[member] for member in members]
             else:
-                found[group] = refusal(sentences, members, similarity, key.options)
+                found[group] = refusal(said.last, members, similarity, key.options)
         return Found(found, key.texts)
 
 

@@ -7,6 +7,8 @@ was computed is kept in results/judged for the next time.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -119,6 +121,29 @@ def find_similarities(
         with VectorStore(_folder(settings, place), _identity(settings), double=double) as store:
             found = CosineSimilarity(lambda distinct: store.embed(distinct, ask), texts)
     return Similarities(found, None if untemplated else template, _named(too_long, original), found)
+
+
+def describe(settings: Settings) -> dict[str, str | None]:
+    """Who compares, as the scores' provenance says it: never an address or a key, but a digest of all that decides.
+
+    >>> from milepost.scorers.avert_settings import settings_of
+    >>> describe(settings_of({}, environ={}))["model"]
+    'all-MiniLM-L6-v2'
+    """
+    told: dict[str, str | None]
+    identity: Mapping[str, object]
+    if settings.endpoint == BUILT_IN:
+        told, identity = {"endpoint": BUILT_IN, "model": MINILM_IDENTITY["model"]}, MINILM_IDENTITY
+    elif settings.address is not None:
+        told, identity = {"endpoint": "AVERT_MODEL_ENDPOINT", "model": settings.model}, _identity(settings)
+    else:
+        from milepost.endpoints.specs import find_endpoint
+
+        spec = find_endpoint(settings.endpoint, "The scorer avert")
+        told = {"endpoint": spec.name, "model": spec.model, "revision": spec.revision}
+        identity = _identity(settings)
+    digest = hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()
+    return {**told, "digest": digest}
 
 
 def _named(too_long: Mapping[str, str], original: Mapping[str, str]) -> dict[str, str]:

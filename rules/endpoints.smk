@@ -30,12 +30,13 @@ rule serve_shared:
         "logs/serve_shared.log",
     retries: 0
     resources:
-        gpu=next((spec.serving.gpus for spec in SHARED if spec.name == SERVED), 0),
+        gpu=gpus,
     params:
         endpoint=SERVED or "",
     shell:
         """
-        python {input.script:q} --endpoint {params.endpoint:q} --kept 2>&1 | tee {log:q}
+        # The server's last words come after the signal that ends all of this.
+        python {input.script:q} --endpoint {params.endpoint:q} --kept 2>&1 | (trap '' INT TERM; exec tee {log:q})
         """
 
 

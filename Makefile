@@ -71,8 +71,8 @@ test-cluster: setup-serving ## As root on Debian 12: bring up a real SLURM clust
 	@tests/cluster/run.sh tests/cluster/test_preflight.py tests/cluster/test_slurm.py
 
 .PHONY: test-endpoints
-test-endpoints: setup-serving ## Likewise: faults of shared servers and tunnels, and what a stranger can reach.
-	@tests/cluster/run.sh tests/cluster/test_endpoints.py
+test-endpoints: setup-serving ## Likewise: faults of shared servers and tunnels, the workshop, and what a stranger can reach.
+	@tests/cluster/run.sh tests/cluster/test_endpoints.py tests/cluster/test_workshop.py
 
 .PHONY: docs
 docs: setup ## Write config/README.md anew from the schemas.

@@ -92,7 +92,9 @@ def test_a_shared_server_gets_what_a_checkpoints_gets_and_stays_for_a_day_of_wor
     for key in ("nodes", "mem_mb", "gpu_model", "constraint"):
         assert shared.get(key) == evaluation(name).get(key)
     without = evaluation(name, gpus=0, rule="serve_shared")
-    assert (without.get("gpu_model"), without.get("constraint")) == ({"alvis": ("", "NOGPU"), "slurm": (None, None)}[name])
+    assert (without.get("gpu_model"), without.get("constraint")) == (
+        {"alvis": ("", "NOGPU"), "slurm": (None, None)}[name]
+    )
 
 
 @pytest.mark.parametrize(

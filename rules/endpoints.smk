@@ -33,10 +33,13 @@ rule serve_shared:
         gpu=gpus,
     params:
         endpoint=SERVED or "",
+    # The server's last words come after the signal that ends all of this, and are written down as well.
     shell:
         """
-        # The server's last words come after the signal that ends all of this.
-        python {input.script:q} --endpoint {params.endpoint:q} --kept 2>&1 | (trap '' INT TERM; exec tee {log:q})
+        python {input.script:q} --endpoint {params.endpoint:q} --kept 2>&1 | (
+            trap '' INT TERM
+            exec tee {log:q}
+        )
         """
 
 

@@ -71,8 +71,8 @@ test-cluster: setup-serving setup ## As root on Debian 12: bring up a real SLURM
 	@tests/cluster/run.sh tests/cluster/test_preflight.py tests/cluster/test_slurm.py
 
 .PHONY: test-endpoints
-test-endpoints: setup-serving setup ## Likewise: faults of shared servers and tunnels, and what a stranger can reach.
-	@tests/cluster/run.sh tests/cluster/test_endpoints.py
+test-endpoints: setup-serving setup ## Likewise: faults of shared servers and tunnels, the workshop, and what a stranger can reach.
+	@tests/cluster/run.sh tests/cluster/test_endpoints.py tests/cluster/test_workshop.py
 
 .PHONY: images
 images: ## As root on Debian 12: build images that hold vLLM's CPU build and NeMo Evaluator (3 GB, minutes), in .images.

@@ -201,7 +201,9 @@ def servers(wildcards):
 
 
 def gpus(wildcards):
-    """GPUs of the checkpoint's server, if one will be started."""
+    """GPUs of the server that a job starts: its checkpoint's, if any; without a checkpoint, those of the shared endpoint."""
+    if not hasattr(wildcards, "ckpt"):
+        return max((spec.serving.gpus for spec in SHARED if SERVED in (None, spec.name)), default=0)
     return servers(wildcards) * CAMPAIGN.checkpoints[wildcards.ckpt].serving.gpus
 
 

@@ -30,12 +30,16 @@ rule serve_shared:
         "logs/serve_shared.log",
     retries: 0
     resources:
-        gpu=next((spec.serving.gpus for spec in SHARED if spec.name == SERVED), 0),
+        gpu=gpus,
     params:
         endpoint=SERVED or "",
+    # The server's last words come after the signal that ends all of this, and are written down as well.
     shell:
         """
-        python {input.script:q} --endpoint {params.endpoint:q} --kept 2>&1 | tee {log:q}
+        python {input.script:q} --endpoint {params.endpoint:q} --kept 2>&1 | (
+            trap '' INT TERM
+            exec tee {log:q}
+        )
         """
 
 

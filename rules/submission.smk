@@ -72,7 +72,7 @@ def submission(wildcards):
         settings.init_seconds_before_status_checks = 1
     jobs = {}
     for step in workflow.rules:
-        if workflow.is_local(step) or step.name == "all":
+        if workflow.is_local(step) or step.name == "all" or (step.name == "serve_shared" and not SHARED):
             continue
         fits = re.compile(step.wildcard_constraints.get("task", ".*")).fullmatch
         each = [{"ckpt": ckpt, "task": task} for ckpt in CHECKPOINTS for task in list(filter(fits, TASKS))[:1]]

@@ -16,7 +16,7 @@ from pathlib import Path
 CLUSTER = Path(os.environ.get("CLUSTER_DIR", "/tmp/milepost-cluster"))
 GPU_HOSTS = ("gpu01", "gpu02")
 HOSTS = ("login", *GPU_HOSTS, "cpu01")
-USER_ID = 5001
+USER_ID, OTHER_USER_ID = 5001, 5003  # alice and bob
 # Programs of SLURM and its helpers that run as the job's user.
 SLURMS_OWN = ("slurmstepd", "srun", "sshd")
 
@@ -62,8 +62,8 @@ class Cluster:
         """What a command printed that root ran on a host."""
         return _call("on", host, *command)
 
-    def processes(self, host: str) -> list[Process]:
-        """Living processes of alice on a host, SLURM's own aside; the remains of ended ones do not count."""
+    def processes(self, host: str, user_id: int = USER_ID) -> list[Process]:
+        """Living processes of a user on a host, SLURM's own aside; the remains of ended ones do not count."""
         found = []
         pids = subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True, check=True).stdout
         for pid in pids.split():
@@ -72,7 +72,7 @@ class Cluster:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 program = Path(command.split(" ")[0].rstrip(":")).name
-                if fields[0] != "Z" and entry.stat().st_uid == USER_ID and not program.startswith(SLURMS_OWN):
+                if fields[0] != "Z" and entry.stat().st_uid == user_id and not program.startswith(SLURMS_OWN):
                     found.append(Process(int(pid), fields[19], command))
         return found
 

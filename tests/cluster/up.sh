@@ -5,10 +5,11 @@
 #   login  10.77.0.1    slurmctld, and slurmdbd with MariaDB behind it
 #   gpu01  10.77.0.11   and gpu02 10.77.0.12, each with a stand-in A40, which SLURM counts and no program can use
 #   cpu01  10.77.0.21   with the feature NOGPU
-# The ordinary user alice has the accounts proj1 and proj2. Everything lies in $CLUSTER_DIR; /etc is not touched, because
-# every host sees files of its own there. An up.sh that finds a cluster running leaves it alone. Then:
+# The ordinary users alice and bob have the accounts proj1 and proj2, and the group class. Everything lies in $CLUSTER_DIR;
+# /etc is not touched, because every host sees files of its own there. An up.sh that finds a cluster running leaves it
+# alone. Then:
 #   $CLUSTER_DIR/bin/on HOST COMMAND...   runs a command on a host as root
-#   $CLUSTER_DIR/bin/as HOST COMMAND...   runs it as alice, with $USER_PATH as her PATH
+#   $CLUSTER_DIR/bin/as HOST COMMAND...   runs it as alice, or as $CLUSTER_USER, with $USER_PATH as PATH
 #
 # Where it differs from a site: hosts share /tmp, all files and one process-id space (`ip netns pids HOST` lists the
 # processes of one), and there are no cgroups, so SLURM's own clean-up is weaker: a leak that shows here is a real one.
@@ -16,9 +17,7 @@ set -euo pipefail
 
 cluster=${CLUSTER_DIR:-/tmp/milepost-cluster}
 hosts=(login:10.77.0.1 gpu01:10.77.0.11 gpu02:10.77.0.12 cpu01:10.77.0.21)
-user=alice
-user_id=5001
-home=$cluster/home/$user
+users=(alice:5001 bob:5003)
 # Every daemon carries it, so that no process is taken for one that merely has its old number.
 export MILEPOST_CLUSTER=$cluster
 
@@ -62,15 +61,20 @@ install_packages() {
 
 # What the hosts see in place of the machine's own files in /etc.
 write_accounts() {
-    local host
+    local host one user id
     cp /etc/passwd /etc/group "$cluster/etc/"
     cp -p /etc/shadow "$cluster/etc/shadow"
-    echo "$user:x:$user_id:$user_id::$home:/bin/bash" >>"$cluster/etc/passwd"
-    echo "$user:x:$user_id:" >>"$cluster/etc/group"
-    echo "$user:*:19000:0:99999:7:::" >>"$cluster/etc/shadow"
+    for one in "${users[@]}"; do
+        user=${one%:*} id=${one#*:}
+        mkdir -p "$cluster/home/$user"
+        echo "$user:x:$id:$id::$cluster/home/$user:/bin/bash" >>"$cluster/etc/passwd"
+        echo "$user:x:$id:" >>"$cluster/etc/group"
+        echo "$user:*:19000:0:99999:7:::" >>"$cluster/etc/shadow"
+        chown "$id:$id" "$cluster/home/$user"
+    done
+    echo "class:x:5100:alice,bob" >>"$cluster/etc/group"
     echo "127.0.0.1 localhost" >"$cluster/etc/hosts"
     for host in "${hosts[@]}"; do echo "${host#*:} ${host%:*}" >>"$cluster/etc/hosts"; done
-    chown $user_id:$user_id "$home"
 }
 
 join_hosts() {
@@ -108,10 +112,10 @@ exec nsenter --net=/run/netns/\$host unshare --mount --uts --propagation private
 END
     cat >"$cluster/bin/as" <<END
 #!/usr/bin/env bash
-host=\$1
+host=\$1 user=\${CLUSTER_USER:-alice}
 shift
-exec $cluster/bin/on \$host setpriv --reuid $user_id --regid $user_id --clear-groups env -i HOME=$home USER=$user \\
-    LOGNAME=$user SHELL=/bin/bash TERM=\${TERM:-dumb} LANG=C.UTF-8 PATH=\${USER_PATH:-/usr/local/bin:/usr/bin:/bin} "\$@"
+exec $cluster/bin/on \$host setpriv --reuid \$user --regid \$user --init-groups env -i HOME=$cluster/home/\$user \\
+    USER=\$user LOGNAME=\$user SHELL=/bin/bash TERM=\${TERM:-dumb} LANG=C.UTF-8 PATH=\${USER_PATH:-/usr/local/bin:/usr/bin:/bin} "\$@"
 END
     chmod +x "$cluster/bin/on" "$cluster/bin/as"
 }
@@ -214,7 +218,7 @@ start_munge() {
 sql() { mariadb --no-defaults --socket="$cluster/mysql/socket" --user=root --execute="$1"; }
 
 start_accounting() {
-    local account
+    local account one
     chown -R mysql: "$cluster/mysql"
     [[ -d $cluster/mysql/mysql ]] || mariadb-install-db --no-defaults --user=mysql --datadir="$cluster/mysql" \
         --skip-test-db >"$cluster/log/mariadb-install.log" 2>&1
@@ -241,7 +245,7 @@ END
     manage add cluster test
     for account in proj1 proj2; do
         manage add account "$account" Description="$account" Organization=tests
-        manage add user $user Account="$account"
+        for one in "${users[@]%:*}"; do manage add user "$one" Account="$account"; done
     done
 }
 
@@ -257,19 +261,23 @@ start_slurm() {
 }
 
 start_ssh() {
-    local host
+    local host one own
     [[ -s $cluster/ssh/hostkey ]] || ssh-keygen -q -t ed25519 -N '' -f "$cluster/ssh/hostkey"
-    mkdir -p "$home/.ssh" /run/sshd
-    if [[ ! -s $home/.ssh/id_ed25519 ]]; then
-        ssh-keygen -q -t ed25519 -N '' -f "$home/.ssh/id_ed25519"
-        cp "$home/.ssh/id_ed25519.pub" "$home/.ssh/authorized_keys"
-    fi
-    for host in "${hosts[@]}"; do
-        echo "${host%:*},${host#*:} $(<"$cluster/ssh/hostkey.pub")"
-    done >"$home/.ssh/known_hosts"
-    chown -R $user_id:$user_id "$home/.ssh"
-    chmod 700 "$home/.ssh"
-    chmod 600 "$home/.ssh/authorized_keys" "$home/.ssh/id_ed25519"
+    mkdir -p /run/sshd
+    for one in "${users[@]}"; do
+        own=$cluster/home/${one%:*}/.ssh
+        mkdir -p "$own"
+        if [[ ! -s $own/id_ed25519 ]]; then
+            ssh-keygen -q -t ed25519 -N '' -f "$own/id_ed25519"
+            cp "$own/id_ed25519.pub" "$own/authorized_keys"
+        fi
+        for host in "${hosts[@]}"; do
+            echo "${host%:*},${host#*:} $(<"$cluster/ssh/hostkey.pub")"
+        done >"$own/known_hosts"
+        chown -R "${one#*:}:${one#*:}" "$own"
+        chmod 700 "$own"
+        chmod 600 "$own/authorized_keys" "$own/id_ed25519"
+    done
     cat >"$cluster/ssh/sshd_config" <<END
 Port 22
 HostKey $cluster/ssh/hostkey
@@ -288,7 +296,7 @@ nodes_are_up() { [[ $("$cluster/bin/on" login sinfo --noheader --Node --format=%
 
 main() {
     check_machine
-    mkdir -p "$cluster"/{etc,run/munge,log,spool,state,mysql,munge,ssh,slurm,dev,bin,"home/$user"}
+    mkdir -p "$cluster"/{etc,run/munge,log,spool,state,mysql,munge,ssh,slurm,dev,bin,home}
     chmod 755 "$cluster" "$cluster"/* "$cluster/run/munge"
     install_packages
     say "packages are installed"

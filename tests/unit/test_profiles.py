@@ -18,15 +18,15 @@ def profile(name):
     return yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())
 
 
-def evaluation(name, attempt=1, ckpt_profile="default", gpus=1):
-    """The resources of a checkpoint's job, evaluated as Snakemake does, on top of the profile's defaults."""
+def evaluation(name, attempt=1, ckpt_profile="default", gpus=1, rule="evaluate_checkpoint"):
+    """The resources of a server's job, evaluated as Snakemake does, on top of the profile's defaults."""
     asked = {
         "attempt": attempt,
         "wildcards": None,
         "gpus": lambda wildcards: gpus,
         "model_profile": lambda wildcards: ckpt_profile,
     }
-    given = profile(name)["default-resources"] | profile(name)["set-resources"]["evaluate_checkpoint"]
+    given = profile(name)["default-resources"] | profile(name)["set-resources"][rule]
     return {key: eval(value, asked) if isinstance(value, str) else value for key, value in given.items()}
 
 
@@ -85,11 +85,23 @@ def test_alvis_gives_a_model_its_gpu(ckpt_profile, gpus, model, constraint, runt
     assert evaluation("alvis", 9, "large")["runtime"] == 7 * 24 * 60
 
 
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_a_shared_server_gets_what_a_checkpoints_gets_and_stays_for_a_day_of_work(name):
+    shared = evaluation(name, rule="serve_shared")
+    assert shared["runtime"] == 480
+    for key in ("nodes", "mem_mb", "gpu_model", "constraint"):
+        assert shared.get(key) == evaluation(name).get(key)
+    without = evaluation(name, gpus=0, rule="serve_shared")
+    assert (without.get("gpu_model"), without.get("constraint")) == (
+        {"alvis": ("", "NOGPU"), "slurm": (None, None)}[name]
+    )
+
+
 @pytest.mark.parametrize(
     ("gpus", "line"),
     [
-        (1, "gpu=1, server=0, gpu_model=A40, constraint=<none>"),
-        (0, "gpu=0, server=0, gpu_model=, constraint=NOGPU"),
+        (1, "gpu=1, gpu_model=A40, constraint=<none>"),
+        (0, "gpu=0, gpu_model=, constraint=NOGPU"),
     ],
 )
 def test_the_workflow_answers_what_a_profile_asks(tmp_path, gpus, line):
@@ -104,13 +116,17 @@ def test_the_workflow_answers_what_a_profile_asks(tmp_path, gpus, line):
     task = {"version": 1, "data": "items.jsonl", "scorer": {"name": "exact_match"}}
     (tmp_path / "config/tasks/t.yaml").write_text(yaml.safe_dump(task))
     (tmp_path / "config/config.yaml").write_text(yaml.safe_dump({"tasks": ["t"]}))
+    judge = {"provider": "shared", "model": "model", "gpus": gpus}
+    (tmp_path / "config/endpoints.yaml").write_text(yaml.safe_dump({"judge": judge, "other": {**judge, "gpus": 4}}))
     plan = subprocess.run(
         [
             Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "Snakefile", "--directory", tmp_path,
-            "--profile", ROOT / "profiles/alvis", "--executor", "dryrun", "--dry-run",
+            "--profile", ROOT / "profiles/alvis", "--executor", "dryrun", "--dry-run", "all", "serve_shared",
+            "--config", "endpoint=judge",
         ],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    said = re.search(r"rule evaluate_checkpoint:\n(?: .*\n)*? +resources: (.*)", plan).group(1)
-    told = dict(part.split("=") for part in said.split(", "))
-    assert line == ", ".join(f"{key}={told.get(key, '<none>')}" for key in ("gpu", "server", "gpu_model", "constraint"))
+    for rule in ("evaluate_checkpoint", "serve_shared"):
+        said = re.search(rf"rule {rule}:\n(?: .*\n)*? +resources: (.*)", plan).group(1)
+        told = dict(part.split("=") for part in said.split(", "))
+        assert line == ", ".join(f"{key}={told.get(key, '<none>')}" for key in ("gpu", "gpu_model", "constraint"))

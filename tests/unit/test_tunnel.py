@@ -16,7 +16,7 @@ import pytest
 
 from milepost.endpoints import tunnel as tunnel_module
 from milepost.endpoints.open import open_endpoint
-from milepost.endpoints.publish import publication_port, publish
+from milepost.endpoints.publish import publication_port, publish, write_shared
 from milepost.endpoints.shared import proves
 from milepost.endpoints.specs import EndpointSpec, Publication
 from milepost.endpoints.tunnel import Tunnel, Way, read_port
@@ -340,6 +340,16 @@ def test_a_server_is_published_on_another_host_and_again_when_that_drops(host, s
     assert not place.port_file.exists()
     assert not place.key_file.exists()
     assert ssh_processes(host) == []
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o000])
+def test_what_is_published_the_group_can_read_and_nobody_else(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_shared(tmp_path / "key", KEY)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o640
 
 
 def test_the_workshops_tunnel_by_hand(host, server, tmp_path):

@@ -76,5 +76,6 @@ def write_shared(path: Path, content: str) -> None:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
     with os.fdopen(handle, "w") as file:
+        os.fchmod(handle, 0o640)  # whatever the user's umask keeps from the group elsewhere
         file.write(f"{content}\n")
     os.replace(draft, path)

@@ -75,9 +75,9 @@ test-endpoints: setup-serving setup ## Likewise: faults of shared servers and tu
 	@tests/cluster/run.sh tests/cluster/test_endpoints.py tests/cluster/test_workshop.py
 
 .PHONY: images
-images: ## As root on Debian 12: build images that hold vLLM's CPU build and NeMo Evaluator (3 GB, minutes), in .images.
+images: ## As root on Debian 12: build images of vLLM's CPU build and of NeMo Evaluator, which hold all they need, in .images.
 	@tests/cluster/apptainer.sh
-	@for name in vllm-cpu nemo; do containers/debian.sh .images/$$name.sif containers/$$name.def; done
+	@for name in vllm-cpu nemo; do containers/build.sh containers/$$name.def .images/$$name.sif; done
 
 .PHONY: docs
 docs: setup ## Write config/README.md anew from the schemas.

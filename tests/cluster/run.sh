@@ -8,7 +8,7 @@ root=$(cd "$here/../.." && pwd)
 "$here/up.sh" || { code=$?; ((EUID != 0)) || "$here/down.sh"; exit "$code"; }
 trap '"$here/down.sh"' EXIT
 "$here/apptainer.sh"
-"$root/containers/debian.sh" "$root/.images/small.sif" &
+"$root/containers/small.sh" "$root/.images/small.sif" &
 "$root/envs/train/.venv/bin/python" "$root/demo/train.py" --out "$root/demo/model" --data-out "$root/demo/data"
 wait $!
 "$root/envs/workflow/.venv/bin/pytest" --durations=0 --durations-min=1 "$@"

@@ -55,7 +55,7 @@ def models(demo):
 
 @pytest.fixture(scope="session")
 def image():
-    """A small Debian, into which environments are bound: containers/debian.sh builds it once, as root.
+    """A small Debian, into which environments are bound: containers/small.sh builds it once, as root.
 
     MILEPOST_SMALL_IMAGE names one that is there already.
     """
@@ -65,7 +65,7 @@ def image():
     if not image.exists():
         if os.getuid() != 0 or shutil.which("debootstrap") is None:
             pytest.skip(f"{image} is not there, and building it takes root and debootstrap")
-        subprocess.run([REPOSITORY / "containers" / "debian.sh", image], check=True)
+        subprocess.run([REPOSITORY / "containers" / "small.sh", image], check=True)
     return image
 
 

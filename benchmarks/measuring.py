@@ -187,11 +187,17 @@ class Table:
     The document holds a pair of marks for each name; what is between them is replaced, and nothing else.
     """
 
-    def __init__(self, name: str) -> None:
-        """Begin; the load of the machine is what it is before anything is measured."""
+    def __init__(self, name: str, *, orphans: bool = False) -> None:
+        """Begin; the load of the machine is what it is before anything is measured.
+
+        Args:
+            name: The table's.
+            orphans: Part of what runs is nobody's to wait for when it ends, as a server's workers: what they took cannot be
+                told from what others took.
+        """
         self.name = name
         self.load = os.getloadavg()[0]
-        self.begun = busy_seconds()
+        self.begun = None if orphans else busy_seconds()
         self.lines: list[str] = []
 
     def rows(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -152,7 +152,7 @@ def job_of(prompts: list[PromptSet]) -> Job:
 
 def measure_job(items: int) -> None:
     """One job from its beginning to its end."""
-    table = Table("idle")
+    table = Table("idle", orphans=True)
     begun = time.monotonic()
     job = job_of([prompt_set(task, items) for task in TASKS])
     lease, _ = acquire(job.store / ".lease", print)
@@ -188,7 +188,7 @@ def measure_job(items: int) -> None:
 
 async def measure_rate(items: int) -> None:
     """Both clients in turn, on one server."""
-    table = Table("served")
+    table = Table("served", orphans=True)
     items = min(items, MOST_PROMPTS)
     prompts = prompt_set("where", items, 1, max_tokens=TOKENS, ignore_eos=True)
     with Path("bench.jsonl").open("w") as file:

@@ -51,6 +51,7 @@ def test_a_table_says_how_much_others_took_and_counts_nothing_of_its_own(measuri
     monkeypatch.setattr(measuring, "busy_seconds", lambda: (began[0] + 60, began[1] + 90, began[2] + 30))
     monkeypatch.setattr(measuring.os, "cpu_count", lambda: 4)
     assert table.others() == "; others took 25 % of its cores meanwhile"
+    assert measuring.Table("one", orphans=True).others() == ""
     monkeypatch.undo()
     before = measuring.busy_seconds()
     measuring.run([sys.executable, "-c", "import time; end = time.time() + 0.4\nwhile time.time() < end: pass"])

@@ -121,6 +121,8 @@ CITIES = Options(("Canberra", "Sydney", "Perth", "Hobart"), lettered=4)
         ("Perth is out of the question.", set()),
         ("Option C is incorrect.", set()),
         ("No doubt it is Perth.", {"Perth"}),
+        ("The other options (B, C, and D) do not fit.", {"Canberra"}),
+        ("The other options are larger, so the answer is B.", {"Sydney"}),
         # One of several, but not which.
         ("Perth, or perhaps Sydney.", {"Perth", "Sydney"}),
         ("Maybe Perth. Or maybe Sydney.", {"Perth", "Sydney"}),
@@ -165,7 +167,14 @@ def test_numbers_as_numbers(options, text, expected):
     assert stated(Options(options), text) == expected
 
 
+def test_numbered_options_deny_nothing():
+    options = Options(("Door No.1", "Door No.2", "both alike"))
+    assert stated(options, "It is not Door No. 1. So it must be Door No. 2.") == {"Door No.2"}
+
+
 def test_an_option_that_refuses_is_said_by_a_refusal():
+    options = Options(("5", "Another option not stated"))
+    assert stated(options, "The correct answer is not listed in the options.") == {"Another option not stated"}
     options = Options(("the kitchen", "It cannot be determined"))
     assert stated(options, "There is not enough information.") == {"It cannot be determined"}
 

@@ -25,6 +25,9 @@ _DENIES_NEXT = re.compile(
     r"(?:has|have|had|just|already) left|left|leaves|leaving|than)(?:\s+(?:in|at|on|to|by|for|with|from|option|answer|"
     r"choice|the|a|an))*\s*[\"'(\[]*$"
 )
+# What says of a list that follows that it was not chosen, and what stands between it and each entry.
+_OTHERS = re.compile(r"\b(?:other|remaining|rest of the) (?:options|choices|answers)\b")
+_LISTED = re.compile(r"(?:[\s,(:&]|\b(?:and|or|options?|such as|like)\b)*")
 # A clause that passes judgement on what the one before it names.
 _JUDGES = re.compile(
     r"^\W*(?:(?:and|but|so|as|which|that|this|it|would be|is|was|are|'s|an?|also|clearly|obviously|therefore)\b\W*)*"
@@ -73,13 +76,14 @@ def ruled_out(text: str, places: Sequence[tuple[int, int]], denying: Sequence[bo
         match = _DENIES_NEXT.search(left[:begin]) if taken else None
         first = match.start() if match else begin
         left = left[:first] + "," * (end - first) + left[end:]
+    others = _OTHERS.search(text)
     found = []
     for place, clause in enumerate(clauses):
         begin, end = places[place]
         own = [at for at, other in zip(places, clauses, strict=True) if other == clause]
         start = min(starts[clause], begin)
         denials = [start + match.start() for match in _find_denials(left[start : starts[clause + 1]])]
-        if next_denied[place]:
+        if next_denied[place] or (others and begin > others.end() and _LISTED.fullmatch(left[others.end() : begin])):
             denied = True
         elif denying[place] and denials:
             denied = False

@@ -40,6 +40,7 @@ _MARKUP = tuple(
         (r"\\[()\[\],;!% ]|\\[A-Za-z]+|\$", " "),
         (r'"(\w+)"\s*:', r"\1:"),
         (r"[{}]", "\n"),
+        (r"\b[Nn]o\.\s*(?=\d)", "number "),
         # The clause that follows says what is left out, and no contrast.
         (r"(?i)\b((?:any|every|all)(?:where|thing|one|body| of (?:them|these))?) but\b", r"\1 except"),
     )
@@ -96,6 +97,8 @@ _REFUSES = re.compile(
     r"|\b(?:is|remains|it's|that's) (?:\w+ )?(?:unclear|unknown|undetermined|uncertain|unspecified)\b|^unknown\b"
     r"|\b(?:anyone|anybody|nobody|no one|one) (?:can|could|cannot|can't) (?:\w+ )?(?:know|say|tell|answer|determine)\b"
     r"|\bno (?:\w+ )?answer\b|\b(?:anyone|anybody)'s guess\b|\bwho knows\b|\bno idea\b|\b(?:question|prompt|story|problem|text) (?:makes no sense|is (?:flawed|unanswerable))\b"
+    r"|\bnot (?:\w+ly )?(?:listed|stated|provided|given|mentioned|included|offered|among)\b[^.]*\b(?:options|choices|answers)\b"
+    r"|\b(?:options?|choices?) not (?:\w+ly )?(?:listed|stated|provided|given|mentioned|included|offered)\b"
     r"|\bnone of (?:the|these|those|them)\b.*\b(?:options?|choices?|answers?|above|correct|right|fits?|apply|applies)\b"
 )
 _NUMBERS = (

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -234,3 +236,12 @@ def test_any_text_is_read(text):
     found = CITIES.stated(read_sentences(text), never)
     assert len(found) == 4
     assert all(one >= 0 for one in found)
+
+
+@pytest.mark.parametrize(
+    "part", ["either A or B, ", "Maybe Perth. ", "not listed in ", "Perth, not Sydney ", "**(a", "\\boxed{"]
+)
+def test_an_answer_that_repeats_itself_is_read_in_time(part):
+    begun = time.process_time()
+    CITIES.stated(read_sentences(part * 5000), never)
+    assert time.process_time() - begun < 2

@@ -31,8 +31,8 @@ _LISTED = re.compile(r"(?:[\s,(:&]|\b(?:and|or|options?|such as|like)\b)*")
 # A clause that passes judgement on what the one before it names.
 _JUDGES = re.compile(
     r"^\W*(?:(?:and|but|so|as|which|that|this|it|would be|is|was|are|'s|an?|also|clearly|obviously|therefore)\b\W*)*"
-    r"(?:(?:incorrect|wrong|mistake|error|trap|misleading|false|invalid|eliminated|ruled out|excluded|impossible|unlikely|not (?:correct|right|possible|"
-    r"true|it|the answer))\b|(?:isn't|wasn't) (?:correct|right|possible|true|it|the answer)\b|(?:does not|doesn't|cannot|can't|"
+    r"(?:(?:incorrect|wrong|mistake|error|trap|misleading|false|invalid|eliminated|ruled out|excluded|impossible|unlikely|"
+    r"not (?:correct|right|possible|true|it|the answer))\b|(?:isn't|wasn't) (?:correct|right|possible|true|it|the answer)\b|(?:does not|doesn't|cannot|can't|"
     r"do not|don't) (?:fit|work|match|apply|make sense|be (?:right|correct|true|it))\b|(?:no|not)\W*$)"
 )
 _CLAUSE = re.compile(

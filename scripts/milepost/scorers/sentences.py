@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 # Sentences from the end that are looked at.
 SENTENCES = 4
+# Characters of a sentence from its end: a model that repeats itself without end must not cost minutes.
+LONGEST = 1000
 
 _QUOTES = str.maketrans(
     dict.fromkeys("\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{DOUBLE LOW-9 QUOTATION MARK}", '"')
@@ -214,7 +216,7 @@ def read_sentences(text: str) -> Sentences:
     text = plain(text)
     if len(_NUMBERED.findall(text)) > 1:  # a list: one number alone may be the answer
         text = _NUMBERED.sub("", text)
-    found = _joined([part for line in text.splitlines() for part in _split(line)])
+    found = [part[-LONGEST:] for part in _joined([part for line in text.splitlines() for part in _split(line)])]
     kept = len(found)
     while kept > 1 and _POLITE.match(found[kept - 1]):
         kept -= 1

@@ -108,7 +108,7 @@ class Options:
         shared = Counter(stem for one in stems for stem in one)
         object.__setattr__(self, "_words", split)
         object.__setattr__(self, "_telling", [{stem: 1 / shared[stem] for stem in one} for one in stems])
-        object.__setattr__(self, "_denying", [denies(text) for text in self.texts])
+        object.__setattr__(self, "_denying", [denies(plain(text)) for text in self.texts])
         object.__setattr__(self, "_refusing", [at for at, text in enumerate(self.texts) if refuses(text)])
 
     def stated(self, said: Sentences, cosine: Cosine) -> list[float]:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from milepost.endpoints.specs import load_endpoints
+from milepost.errors import ConfigError
 from milepost.scorers.sentences import read_sentences
 from milepost.scorers.statement import Options
 
@@ -103,3 +105,20 @@ def test_every_form_of_an_answer_is_filled_in_and_labelled(labelled):
         assert not any("{said}" in row.text or "{L}" in row.text for row in rows)
         said = next(row for row in rows if row.label)
         assert said.options[said.correct].casefold() in said.text.casefold()
+
+
+def test_a_judge_by_its_address_is_an_endpoint_of_the_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(FOLDER)])
+    validity = importlib.import_module("validity")
+    monkeypatch.chdir(tmp_path)
+    assert validity.endpoint_named("http://127.0.0.1:1/v1,Qwen/Qwen3-Reranker-0.6B,A_KEY", "reranker") == (
+        "reranker-Qwen3-Reranker-0.6B"
+    )
+    judge = validity.endpoint_named("http://127.0.0.1:2/v1,small", "judge")
+    assert validity.endpoint_named(judge, "judge") == "judge-small"
+    known = load_endpoints()
+    reranker = known["reranker-Qwen3-Reranker-0.6B"]
+    assert (reranker.kind, reranker.model, reranker.key_env) == ("reranker", "Qwen/Qwen3-Reranker-0.6B", "A_KEY")
+    assert (known[judge].kind, known[judge].url, known[judge].key_env) == ("chat", "http://127.0.0.1:2/v1", None)
+    with pytest.raises(ConfigError, match="Write URL,MODEL"):
+        validity.endpoint_named("http://127.0.0.1:2/v1", "judge")

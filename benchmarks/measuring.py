@@ -182,20 +182,22 @@ def scratch() -> Iterator[Path]:
 
 
 class Table:
-    """A table of docs/performance.md, written anew by the command that measures it.
+    """A table of docs/performance.md, or of another document, written anew by the command that measures it.
 
     The document holds a pair of marks for each name; what is between them is replaced, and nothing else.
     """
 
-    def __init__(self, name: str, *, orphans: bool = False) -> None:
+    def __init__(self, name: str, *, document: Path | None = None, orphans: bool = False) -> None:
         """Begin; the load of the machine is what it is before anything is measured.
 
         Args:
             name: The table's.
+            document: What it stands in; docs/performance.md if not given.
             orphans: Part of what runs is nobody's to wait for when it ends, as a server's workers: what they took cannot be
                 told from what others took.
         """
         self.name = name
+        self.document = document or DOCUMENT
         self.load = os.getloadavg()[0]
         self.begun = None if orphans else busy_seconds()
         self.lines: list[str] = []
@@ -227,12 +229,14 @@ class Table:
         text = "\n".join([*self.lines, "", where])
         print(f"\n{text}\n", flush=True)
         begin, end = f"<!-- {self.name}: written by the command below -->", f"<!-- end of {self.name} -->"
-        document = DOCUMENT.read_text()
+        document = self.document.read_text()
         if begin not in document or end not in document:
-            raise BenchmarkError(f"{DOCUMENT} lacks the marks {begin} and {end}: put them where the table is to stand.")
+            raise BenchmarkError(
+                f"{self.document} lacks the marks {begin} and {end}: put them where the table is to stand."
+            )
         before, rest = document.split(begin, 1)
         _, after = rest.split(end, 1)
-        DOCUMENT.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+        self.document.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -245,7 +249,5 @@ def _commit() -> str:
     head = subprocess.run(
         [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
-    changed = subprocess.run(
-        [*git, "diff", "--quiet", "HEAD", "--", ".", ":!docs/performance.md"], check=False
-    ).returncode
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ".", ":!docs/*.md"], check=False).returncode
     return f"{head or 'unknown'}{' with changes' if changed else ''}"

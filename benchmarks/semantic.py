@@ -2,9 +2,10 @@
 
 python benchmarks/semantic.py [--original PYTHON] [--answers 2000] [--url http://127.0.0.1:8000 --model NAME --method embedding]
 
-PYTHON is an interpreter with a-vert 0.3.5. Without --url, a stand-in serves embeddings and relevance after 20 ms, in a
-process of its own. Prints a Markdown table for docs/scoring-by-meaning.md, and says on how many answers both agree.
-`--pairs` measures the memory of 1 million (answer, candidate) pairs instead.
+PYTHON is an interpreter with a-vert 0.3.5; without it, an environment with it is made. Without --url, a stand-in serves
+embeddings and relevance after 20 ms, in a process of its own. Writes a table into docs/scoring-by-meaning.md (with --url,
+between the marks of `meaning-NAME`), and says on how many answers both agree. `--pairs` measures the memory of 1 million
+(answer, candidate) pairs instead.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+from measuring import BenchmarkError, Peer, Table, install
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from milepost.scorers.avert import Scorer  # noqa: E402 (the package is found from here)
 
+DOCUMENT = ROOT / "docs" / "scoring-by-meaning.md"
+ORIGINAL_PACKAGES = Peer("a-vert", ("a-vert==0.3.5",))
 LATENCY_S = 0.02
 REPEATS = 3
 PLACES = ["kitchen", "garden", "office", "hallway"]
@@ -37,6 +42,7 @@ SAYINGS = (
     "I think that {who} went to the {place}, number {n}.",
     "The {place}, {n} times.",
 )
+Rows = list[list[str]]
 # What an item of lm-eval's tasks of the original does, without lm-eval: one answer after the other.
 ORIGINAL = """
 import json, sys, time
@@ -134,11 +140,10 @@ def theirs(
     return len(answers) / found["s"], found["match"]
 
 
-def compare(url: str, model: str, methods: Sequence[str], count: int, few: int, original: str | None) -> None:
+def compare(url: str, model: str, methods: Sequence[str], count: int, few: int, original: str | None) -> Rows:
     """One line of the table for each method."""
     prompts, answers = make_answers(count)
-    print("| method | Milepost, answers/s | a-vert 0.3.5, answers/s | times | same verdicts in compat mode |")
-    print("|---|---|---|---|---|")
+    rows = []
     for method in methods:
         environment = variables(url, model, method)
         os.environ.update(environment)
@@ -150,10 +155,11 @@ def compare(url: str, model: str, methods: Sequence[str], count: int, few: int, 
             slow, expected = max(theirs(original, prompts, answers[:few], environment) for _ in range(REPEATS))
             same = sum(one == other for one, other in zip(verdicts, expected, strict=False))
             cells = [f"{slow:,.1f}", f"{rate / slow:,.0f}", f"{same} of {len(expected)}"]
-        print(f"| {method} | {rate:,.0f} | {' | '.join(cells)} |")
+        rows.append([method, f"{rate:,.0f}", *cells])
+    return rows
 
 
-def measure_memory(url: str, method: str) -> None:
+def measure_memory(url: str, method: str) -> list[str]:
     """What 1 million pairs take."""
     os.environ.update(variables(url, "m", method))
     per_answer = 7 * len(PLACES)
@@ -161,14 +167,22 @@ def measure_memory(url: str, method: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rate, _ = ours(prompts, answers, reading="whole")
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    pairs = len(answers) * per_answer
-    print(f"{method}: {pairs:,} pairs, {rate:,.0f} answers/s, at most {after:.2f} GiB ({before:.2f} GiB before)")
+    return [method, f"{len(answers) * per_answer:,}", f"{rate:,.0f}", f"{after:.2f}", f"{before:.2f}"]
+
+
+def original_python(given: str | None) -> str | None:
+    """An interpreter with the original program; None, aloud, where there is none."""
+    try:
+        return given or str(install(ORIGINAL_PACKAGES) / "python")
+    except BenchmarkError as error:
+        print(f"a-vert is left out: {error}", file=sys.stderr)
+        return None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, and print."""
+    """Measure, print, and write into the document."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--original", help="an interpreter with a-vert 0.3.5")
+    parser.add_argument("--original", help="an interpreter with a-vert 0.3.5; one is made if none is named")
     parser.add_argument("--answers", type=int, default=2000)
     parser.add_argument("--few", type=int, default=200, help="how many of them the original gets")
     parser.add_argument("--url", help="a server to ask instead of the stand-in, without /v1")
@@ -178,14 +192,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     methods = [args.method] if args.method else ["rerank", "embedding"]
     if args.pairs:
+        table = Table("meaning-memory", document=DOCUMENT)
         with served() as url:
-            for method in methods:
-                measure_memory(url, method)
-    elif args.url:
-        compare(args.url, args.model, methods, args.answers, args.few, args.original)
+            rows = [measure_memory(url, method) for method in methods]
+        table.rows(["method", "pairs", "answers/s", "GiB at most", "GiB before"], rows)
+        table.write()
+        return
+    original = original_python(args.original)
+    if args.url:
+        table = Table(f"meaning-{args.model}", document=DOCUMENT)
+        rows = compare(args.url, args.model, methods, args.answers, args.few, original)
     else:
+        table = Table("meaning", document=DOCUMENT)
         with served() as url:
-            compare(url, args.model, methods, args.answers, args.few, args.original)
+            rows = compare(url, args.model, methods, args.answers, args.few, original)
+    table.rows(
+        ["method", "Milepost, answers/s", "a-vert 0.3.5, answers/s", "times", "same verdicts in compat mode"], rows
+    )
+    table.write()
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def measure(folder: Path, checkpoints: int, items: int) -> None:
     words = [form.format(who="Mary", place=place) for form in SAYINGS for place in PLACES]
     run([environment_python("vllm"), "-c", MAKE_MODELS, folder / "models", *words])
     many, alone = folder / "many", folder / "alone"
-    table = Table("shared")
+    table = Table("shared", orphans=True)
     with answering(names) as url:
         for campaign, asked in ((many, names), (alone, names[:1])):
             write_campaign(campaign, asked, items, url)

@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from milepost.endpoints.specs import load_endpoints
+from milepost.errors import ConfigError
+from milepost.scorers.sentences import read_sentences
+from milepost.scorers.statement import Options
+
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -141,3 +146,51 @@ def test_what_a_process_took_and_how_it_failed(measuring):
         measuring.run([sys.executable, "-c", "import sys; sys.exit('the reason')"])
     with pytest.raises(measuring.BenchmarkError, match="took more than 0 s"):
         measuring.run([sys.executable, "-c", "import time; time.sleep(60)"], timeout_s=0.2)
+
+
+@pytest.fixture
+def labelled(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(FOLDER)])
+    return importlib.import_module("labelled")
+
+
+def test_styles_are_read_without_an_embedder(labelled):
+    agree = {True: [], False: []}
+    rows = labelled.generated()["styles"]
+    for row in rows:
+        options = Options(tuple(row.options), len(row.options))
+        stated = options.stated(read_sentences(row.text), lambda sentence, option: 0.0)
+        best = max(stated)
+        agree[row.label].append(
+            ([at for at, one in enumerate(stated) if one == best > 0] == [row.correct]) == row.label
+        )
+    assert len(rows) > 1000
+    # Of those that only their meaning would tell apart, some are missed.
+    assert sum(agree[True]) / len(agree[True]) > 0.99
+    assert sum(agree[False]) / len(agree[False]) > 0.97
+
+
+def test_every_form_of_an_answer_is_filled_in_and_labelled(labelled):
+    for rows in labelled.generated().values():
+        assert {row.label for row in rows} == {True, False}
+        assert all(row.options[row.correct] for row in rows)
+        assert not any("{said}" in row.text or "{L}" in row.text for row in rows)
+        said = next(row for row in rows if row.label)
+        assert said.options[said.correct].casefold() in said.text.casefold()
+
+
+def test_a_judge_by_its_address_is_an_endpoint_of_the_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(FOLDER)])
+    validity = importlib.import_module("validity")
+    monkeypatch.chdir(tmp_path)
+    assert validity.endpoint_named("http://127.0.0.1:1/v1,Qwen/Qwen3-Reranker-0.6B,A_KEY", "reranker") == (
+        "reranker-Qwen3-Reranker-0.6B"
+    )
+    judge = validity.endpoint_named("http://127.0.0.1:2/v1,small", "judge")
+    assert validity.endpoint_named(judge, "judge") == "judge-small"
+    known = load_endpoints()
+    reranker = known["reranker-Qwen3-Reranker-0.6B"]
+    assert (reranker.kind, reranker.model, reranker.key_env) == ("reranker", "Qwen/Qwen3-Reranker-0.6B", "A_KEY")
+    assert (known[judge].kind, known[judge].url, known[judge].key_env) == ("chat", "http://127.0.0.1:2/v1", None)
+    with pytest.raises(ConfigError, match="Write URL,MODEL"):
+        validity.endpoint_named("http://127.0.0.1:2/v1", "judge")

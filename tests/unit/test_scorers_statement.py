@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,6 +123,8 @@ CITIES = Options(("Canberra", "Sydney", "Perth", "Hobart"), lettered=4)
         ("Perth is out of the question.", set()),
         ("Option C is incorrect.", set()),
         ("No doubt it is Perth.", {"Perth"}),
+        ("The other options (B, C, and D) do not fit.", {"Canberra"}),
+        ("The other options are larger, so the answer is B.", {"Sydney"}),
         # One of several, but not which.
         ("Perth, or perhaps Sydney.", {"Perth", "Sydney"}),
         ("Maybe Perth. Or maybe Sydney.", {"Perth", "Sydney"}),
@@ -165,7 +169,14 @@ def test_numbers_as_numbers(options, text, expected):
     assert stated(Options(options), text) == expected
 
 
+def test_numbered_options_deny_nothing():
+    options = Options(("Door No.1", "Door No.2", "both alike"))
+    assert stated(options, "It is not Door No. 1. So it must be Door No. 2.") == {"Door No.2"}
+
+
 def test_an_option_that_refuses_is_said_by_a_refusal():
+    options = Options(("5", "Another option not stated"))
+    assert stated(options, "The correct answer is not listed in the options.") == {"Another option not stated"}
     options = Options(("the kitchen", "It cannot be determined"))
     assert stated(options, "There is not enough information.") == {"It cannot be determined"}
 
@@ -225,3 +236,12 @@ def test_any_text_is_read(text):
     found = CITIES.stated(read_sentences(text), never)
     assert len(found) == 4
     assert all(one >= 0 for one in found)
+
+
+@pytest.mark.parametrize(
+    "part", ["either A or B, ", "Maybe Perth. ", "not listed in ", "Perth, not Sydney ", "**(a", "\\boxed{"]
+)
+def test_an_answer_that_repeats_itself_is_read_in_time(part):
+    begun = time.process_time()
+    CITIES.stated(read_sentences(part * 5000), never)
+    assert time.process_time() - begun < 2

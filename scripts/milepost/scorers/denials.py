@@ -25,11 +25,14 @@ _DENIES_NEXT = re.compile(
     r"(?:has|have|had|just|already) left|left|leaves|leaving|than)(?:\s+(?:in|at|on|to|by|for|with|from|option|answer|"
     r"choice|the|a|an))*\s*[\"'(\[]*$"
 )
+# What says of a list that follows that it was not chosen, and what stands between it and each entry.
+_OTHERS = re.compile(r"\b(?:other|remaining|rest of the) (?:options|choices|answers)\b")
+_LISTED = re.compile(r"(?:[\s,(:&]|\b(?:and|or|options?|such as|like)\b)*")
 # A clause that passes judgement on what the one before it names.
 _JUDGES = re.compile(
     r"^\W*(?:(?:and|but|so|as|which|that|this|it|would be|is|was|are|'s|an?|also|clearly|obviously|therefore)\b\W*)*"
-    r"(?:(?:incorrect|wrong|mistake|error|trap|misleading|false|invalid|eliminated|ruled out|excluded|impossible|unlikely|not (?:correct|right|possible|"
-    r"true|it|the answer))\b|(?:isn't|wasn't) (?:correct|right|possible|true|it|the answer)\b|(?:does not|doesn't|cannot|can't|"
+    r"(?:(?:incorrect|wrong|mistake|error|trap|misleading|false|invalid|eliminated|ruled out|excluded|impossible|unlikely|"
+    r"not (?:correct|right|possible|true|it|the answer))\b|(?:isn't|wasn't) (?:correct|right|possible|true|it|the answer)\b|(?:does not|doesn't|cannot|can't|"
     r"do not|don't) (?:fit|work|match|apply|make sense|be (?:right|correct|true|it))\b|(?:no|not)\W*$)"
 )
 _CLAUSE = re.compile(
@@ -73,13 +76,14 @@ def ruled_out(text: str, places: Sequence[tuple[int, int]], denying: Sequence[bo
         match = _DENIES_NEXT.search(left[:begin]) if taken else None
         first = match.start() if match else begin
         left = left[:first] + "," * (end - first) + left[end:]
+    others = _OTHERS.search(text)
     found = []
     for place, clause in enumerate(clauses):
         begin, end = places[place]
         own = [at for at, other in zip(places, clauses, strict=True) if other == clause]
         start = min(starts[clause], begin)
         denials = [start + match.start() for match in _find_denials(left[start : starts[clause + 1]])]
-        if next_denied[place]:
+        if next_denied[place] or (others and begin > others.end() and _LISTED.fullmatch(left[others.end() : begin])):
             denied = True
         elif denying[place] and denials:
             denied = False

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 # Sentences from the end that are looked at.
 SENTENCES = 4
+# Characters of a sentence from its end: a model that repeats itself without end must not cost minutes.
+LONGEST = 1000
 
 _QUOTES = str.maketrans(
     dict.fromkeys("\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{DOUBLE LOW-9 QUOTATION MARK}", '"')
@@ -40,6 +42,7 @@ _MARKUP = tuple(
         (r"\\[()\[\],;!% ]|\\[A-Za-z]+|\$", " "),
         (r'"(\w+)"\s*:', r"\1:"),
         (r"[{}]", "\n"),
+        (r"\b[Nn]o\.\s*(?=\d)", "number "),
         # The clause that follows says what is left out, and no contrast.
         (r"(?i)\b((?:any|every|all)(?:where|thing|one|body| of (?:them|these))?) but\b", r"\1 except"),
     )
@@ -96,6 +99,8 @@ _REFUSES = re.compile(
     r"|\b(?:is|remains|it's|that's) (?:\w+ )?(?:unclear|unknown|undetermined|uncertain|unspecified)\b|^unknown\b"
     r"|\b(?:anyone|anybody|nobody|no one|one) (?:can|could|cannot|can't) (?:\w+ )?(?:know|say|tell|answer|determine)\b"
     r"|\bno (?:\w+ )?answer\b|\b(?:anyone|anybody)'s guess\b|\bwho knows\b|\bno idea\b|\b(?:question|prompt|story|problem|text) (?:makes no sense|is (?:flawed|unanswerable))\b"
+    r"|\bnot (?:\w+ly )?(?:listed|stated|provided|given|mentioned|included|offered|among)\b[^.]*\b(?:options|choices|answers)\b"
+    r"|\b(?:options?|choices?) not (?:\w+ly )?(?:listed|stated|provided|given|mentioned|included|offered)\b"
     r"|\bnone of (?:the|these|those|them)\b.*\b(?:options?|choices?|answers?|above|correct|right|fits?|apply|applies)\b"
 )
 _NUMBERS = (
@@ -211,7 +216,7 @@ def read_sentences(text: str) -> Sentences:
     text = plain(text)
     if len(_NUMBERED.findall(text)) > 1:  # a list: one number alone may be the answer
         text = _NUMBERED.sub("", text)
-    found = _joined([part for line in text.splitlines() for part in _split(line)])
+    found = [part[-LONGEST:] for part in _joined([part for line in text.splitlines() for part in _split(line)])]
     kept = len(found)
     while kept > 1 and _POLITE.match(found[kept - 1]):
         kept -= 1

@@ -48,7 +48,7 @@ _SYMBOL = re.compile(
     r"|\b(?:option|choice)\s+[\"'(\[]*((?-i:[b-z]|a(?=\W*$|[\"')\],:.]|\s+(?:is|was|because|since))))(?![\w'])"
     r"|\banswer(?:\s+is)?\s*:?\s*[\"'(\[]*((?-i:[a-z]))(?=[\"')\].]|\s*$)"
     r"|^[\"'(\[]*([A-Z])(?:[\])\"'.:]+(?=\s|$)|\s+[-\u2013\u2014]\s|\W*$)"
-    r"|(?<!\w)\(([A-Z])\)|(?<![\w(])((?-i:[A-Z]))\)"
+    r"|(?<!\w)\(([A-Z])(?=\)|,|\s+(?:and|or)\b)|(?<![\w(])((?-i:[A-Z]))\)"
     r"|\b(?:choose|chose|pick|picked|select|go with|going with)\s+[\"'(\[]*((?-i:[A-Z]))\b"
     r"|\b((?-i:[A-Z]))\b[\"'\])]*\s+(?:is|was|must be|would be|cannot be|isn't)\s+(?:not\s+)?(?:the\s+)?(?:only\s+)?"
     r"(?:correct|right|best|answer|incorrect|wrong|false|true)\b"
@@ -60,6 +60,8 @@ _SYMBOL = re.compile(
     r"makes?|remains?|looks|(?:does|is|ca|wo)n't)\b)|(?:\bis|'s)\s+[\"'(\[]*((?-i:[a-z]))(?=[\"')\].]*$)",
     re.IGNORECASE,
 )
+# What stands before a letter that is an option, and no other thing's name, within parentheses.
+_LISTED = re.compile(r"(?:\b(?:and|or|options?|choices?|answers?)|[(,&/])\s*$", re.IGNORECASE)
 # Words that may stand between two options of which an answer cannot say which.
 _BETWEEN = frozenset(
     "or either maybe perhaps possibly even also could might may be option answer choice letter".split()
@@ -106,7 +108,7 @@ class Options:
         shared = Counter(stem for one in stems for stem in one)
         object.__setattr__(self, "_words", split)
         object.__setattr__(self, "_telling", [{stem: 1 / shared[stem] for stem in one} for one in stems])
-        object.__setattr__(self, "_denying", [denies(text) for text in self.texts])
+        object.__setattr__(self, "_denying", [denies(plain(text)) for text in self.texts])
         object.__setattr__(self, "_refusing", [at for at, text in enumerate(self.texts) if refuses(text)])
 
     def stated(self, said: Sentences, cosine: Cosine) -> list[float]:
@@ -219,7 +221,7 @@ class Options:
         for match in _SYMBOL.finditer(sentence) if self.lettered else ():
             group = match.lastindex or 0
             begin, end = match.span(group)
-            if sentence[end : end + 1] == ")" and sentence[begin - 1 : begin] != "(" and _open(sentence[:begin]):
+            if sentence[end : end + 1] == ")" and _open(sentence[:begin]) and not _LISTED.search(sentence[:begin]):
                 continue  # "(the box A)"
             option = ord(match[group].upper()) - ord("A")
             at = len(words(sentence[:end])) - 1

@@ -67,12 +67,8 @@ test-a-vert: ## Compare scores by meaning with the original program, in an envir
 	    --with orjson --with pyyaml --with jsonschema pytest -q tests/unit/test_scorers_avert_original.py
 
 .PHONY: test-cluster
-test-cluster: setup-serving setup ## As root on Debian 12: bring up a real SLURM cluster here, and play a campaign's faults on it.
-	@tests/cluster/run.sh tests/cluster/test_preflight.py tests/cluster/test_slurm.py
-
-.PHONY: test-endpoints
-test-endpoints: setup-serving setup ## Likewise: faults of shared servers and tunnels, the workshop, and what a stranger can reach.
-	@tests/cluster/run.sh tests/cluster/test_endpoints.py tests/cluster/test_workshop.py
+test-cluster: setup-serving setup ## As root on Debian 12: bring up a real SLURM cluster here, and play on it faults, strangers and a class (TESTS: only those files).
+	@tests/cluster/run.sh $(or $(TESTS),tests/cluster)
 
 .PHONY: images
 images: ## As root on Debian 12: build images of vLLM's CPU build and of NeMo Evaluator, which hold all they need, in .images.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings up the test cluster, runs tests on it, takes it down: what `make test-cluster` and `make test-endpoints` call.
+# Brings up the test cluster, runs tests on it, takes it down: what `make test-cluster` calls.
 # Usage: tests/cluster/run.sh TEST_FILE... [PYTEST_OPTION...]
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

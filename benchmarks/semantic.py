@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     original = original_python(args.original)
     if args.url:
-        table = Table(f"meaning-{args.model}", document=DOCUMENT)
+        table = Table(f"meaning-{args.model}", document=DOCUMENT, orphans=True)
         rows = compare(args.url, args.model, methods, args.answers, args.few, original)
     else:
         table = Table("meaning", document=DOCUMENT)

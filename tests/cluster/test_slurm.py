@@ -24,7 +24,7 @@ from project import NATIVE_ANSWERS, NEMO_ANSWERS, REPOSITORY, Project, gone
 CHECKPOINTS = ("demo-100", "demo-200", "demo-400")
 TASKS = ("sums", "where", "constraints", "colours")
 IMAGE = REPOSITORY / ".images" / "small.sif"
-SUMS = 4000  # answers of the campaign that meets its walltime
+SUMS = 3000  # answers of the campaign that meets its walltime
 
 
 @dataclass
@@ -77,7 +77,7 @@ def brief(make_project: Callable[..., Project], begun: float) -> Project:
     """A campaign of one checkpoint whose first job has too little time; it runs beside the other one."""
     made = make_project("brief", concurrency=1)
     made.edit("profiles/slurm/config.yaml", "    runtime: 240 * attempt", "    runtime: 2 * attempt ** 3")
-    made.edit("config/tasks/sums.yaml", "samples: 4", "samples: 40")
+    made.edit("config/tasks/sums.yaml", "samples: 4", "samples: 30")
     made.edit(
         "config/checkpoints.tsv", "demo-{step}\tmodel/step-{step}\tdemo\t{step}", "brief\tmodel/step-400\tdemo\t400"
     )

@@ -16,7 +16,9 @@ from pathlib import Path
 CLUSTER = Path(os.environ.get("CLUSTER_DIR", "/tmp/milepost-cluster"))
 GPU_HOSTS = ("gpu01", "gpu02")
 HOSTS = ("login", *GPU_HOSTS, "cpu01")
+ADDRESSES = dict(zip(HOSTS, ("10.77.0.1", "10.77.0.11", "10.77.0.12", "10.77.0.21"), strict=True))
 USER_ID, OTHER_USER_ID = 5001, 5003  # alice and bob
+STRANGER_ID = 5002  # of somebody who has no account
 # Programs of SLURM and its helpers that run as the job's user.
 SLURMS_OWN = ("slurmstepd", "srun", "sshd")
 
@@ -134,6 +136,13 @@ def moment(text: str) -> float | None:
         return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
     except ValueError:
         return None
+
+
+def as_stranger(host: str, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """What somebody else on the cluster gets."""
+    who = ["setpriv", "--reuid", str(STRANGER_ID), "--regid", str(STRANGER_ID), "--clear-groups", "env", "-i"]
+    call = [CLUSTER / "bin" / "on", host, *who, "PATH=/usr/bin:/bin", *command]
+    return subprocess.run(call, capture_output=True, text=True, check=False)
 
 
 def wait_until(what: str, holds: Callable[[], object], within_s: float, every_s: float = 0.5) -> None:

@@ -22,11 +22,19 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster import CLUSTER, GPU_HOSTS, HOSTS, USER_ID, Cluster, wait_until
+from cluster import (
+    ADDRESSES,
+    CLUSTER,
+    GPU_HOSTS,
+    HOSTS,
+    STRANGER_ID,
+    USER_ID,
+    Cluster,
+    as_stranger,
+    wait_until,
+)
 from project import REPOSITORY, copy_environment
 
-STRANGER_ID = 5002
-ADDRESSES = dict(zip(HOSTS, ("10.77.0.1", "10.77.0.11", "10.77.0.12", "10.77.0.21"), strict=True))
 PATHS = ("/v1/models", "/health", "/metrics", "/invocations", "/tokenize", "/milepost/usage")
 FOLDER = CLUSTER / "shared" / "endpoints"
 CODE = ("Snakefile", "rules", "scripts", "profiles", "report", "config/schemas", "tests/stub_server.py", "slurm")
@@ -338,13 +346,6 @@ def test_a_job_goes_on_after_a_fault(
     if fault is set_down:
         # It may have come back by itself, as slurmd still runs there.
         wait_until("the node", lambda: "idle" in node_state(cluster, host) or "mixed" in node_state(cluster, host), 60)
-
-
-def as_stranger(host: str, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    """What somebody else on the cluster gets."""
-    who = ["setpriv", "--reuid", str(STRANGER_ID), "--regid", str(STRANGER_ID), "--clear-groups", "env", "-i"]
-    call = [CLUSTER / "bin" / "on", host, *who, "PATH=/usr/bin:/bin", *command]
-    return subprocess.run(call, capture_output=True, text=True, check=False)
 
 
 LOOK = """

@@ -20,7 +20,18 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster import CLUSTER, GPU_HOSTS, HOSTS, OTHER_USER_ID, USER_ID, Cluster, wait_until
+from cluster import (
+    ADDRESSES,
+    CLUSTER,
+    GPU_HOSTS,
+    HOSTS,
+    OTHER_USER_ID,
+    STRANGER_ID,
+    USER_ID,
+    Cluster,
+    as_stranger,
+    wait_until,
+)
 from project import REPOSITORY, copy_project
 
 PAGE = (REPOSITORY / "docs/workshop/README.md").read_text()
@@ -28,8 +39,6 @@ SHARED = CLUSTER / "shared" / "workshop"
 MILEPOST = SHARED / "milepost"
 ALICE, BOB = CLUSTER / "home/alice", CLUSTER / "home/bob"
 TEACHER, WORKSHOP = ALICE / "teacher", BOB / "workshop"
-STRANGER_ID = 5002
-ADDRESSES = dict(zip(HOSTS, ("10.77.0.1", "10.77.0.11", "10.77.0.12", "10.77.0.21"), strict=True))
 # What the page says of no site in particular, and what it is here.
 HERE = {"alvis2": "login", "/shared/workshop": str(SHARED), "/models/Qwen3-8B": f"{MILEPOST}/demo/model/step-400"}
 WALLTIME_MIN = 17  # a warning comes 16 minutes before the end, so a minute after the start
@@ -436,13 +445,6 @@ def test_e_reading_an_interval(workshop: Workshop, campaign: Terminal) -> None:
             f"score {summary['value']:.3f}, standard error {summary['stderr']:.3f}, 95 % interval from {low:.3f} to {high:.3f}\n"
             f"{summary['n_samples']} answers to {items} items" in said
         )
-
-
-def as_stranger(host: str, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    """What somebody else on the cluster gets."""
-    who = ["setpriv", "--reuid", str(STRANGER_ID), "--regid", str(STRANGER_ID), "--clear-groups", "env", "-i"]
-    call = [CLUSTER / "bin/on", host, *who, "PATH=/usr/bin:/bin", *command]
-    return subprocess.run(call, capture_output=True, text=True, check=False)
 
 
 def files(folder: Path) -> Iterator[Path]:

@@ -51,6 +51,7 @@ check: setup ## Format, lint, types, unit tests and the examples in docstrings; 
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	$(bin)/mypy --strict scripts
+	cd scripts && $(bin)/lint-imports --no-cache --no-logo ../pyproject.toml
 	$(bin)/pytest -n 2 tests/unit scripts
 
 .PHONY: test-serving
@@ -64,7 +65,7 @@ test-kills: setup-serving setup ## Kill running campaigns at KILLS random moment
 .PHONY: test-a-vert
 test-a-vert: ## Compare scores by meaning with the original program, in an environment of its own (needs uv, a minute).
 	uv run --quiet --no-project --python 3.11 --with a-vert==0.3.5 --with pytest --with hypothesis --with aiohttp --with httptools \
-	    --with orjson --with pyyaml --with jsonschema pytest -q tests/unit/test_scorers_avert_original.py
+	    --with orjson --with pyyaml --with jsonschema pytest -q tests/unit/scorers/test_avert_original.py
 
 .PHONY: test-cluster
 test-cluster: setup-serving setup ## As root on Debian 12: bring up a real SLURM cluster here, and play on it faults, strangers and a class (TESTS: only those files).

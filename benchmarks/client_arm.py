@@ -23,14 +23,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT / "scripts")
 sys.path.append(str(ROOT / "benchmarks"))
 
-from milepost import client  # noqa: E402 (found by the line above)
-from milepost.campaign import Checkpoint, Serving  # noqa: E402
+from milepost.campaign.types import Checkpoint, Serving  # noqa: E402
+from milepost.client import client  # noqa: E402 (found by the line above)
 from milepost.endpoints import Endpoint  # noqa: E402
-from milepost.evaluate import Job, Supervisor  # noqa: E402
-from milepost.lease import acquire  # noqa: E402
+from milepost.evaluation.supervisor import Job, Supervisor  # noqa: E402
+from milepost.evaluation.work import Request  # noqa: E402
 from milepost.records import Answer, PromptSet, read_prompts  # noqa: E402
-from milepost.store import TaskStore  # noqa: E402
-from milepost.work import Request  # noqa: E402
+from milepost.store.answers import TaskStore  # noqa: E402
+from milepost.store.lease import acquire  # noqa: E402
 
 
 class Asking(Supervisor):

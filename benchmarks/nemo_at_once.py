@@ -26,12 +26,12 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import yaml  # noqa: E402
 
-from milepost import nemo  # noqa: E402
-from milepost.campaign import Checkpoint, Serving  # noqa: E402
+from milepost.campaign.types import Checkpoint, Serving  # noqa: E402
 from milepost.endpoints import Endpoint  # noqa: E402
 from milepost.endpoints.vllm import VllmServer  # noqa: E402
-from milepost.processes import Watchdog  # noqa: E402
+from milepost.nemo import run as nemo  # noqa: E402
 from milepost.records import TaskHeader  # noqa: E402
+from milepost.runtime.processes import Watchdog  # noqa: E402
 
 TASKS = ["t_colours", "t_sums", "t_both", "t_evenly", "t_colours", "t_sums"]
 

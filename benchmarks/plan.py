@@ -181,8 +181,8 @@ def answer_all(folder: Path) -> None:
 import sys
 sys.path.insert(0, sys.argv[1])
 from milepost.records import read_prompts, read_record, write_record
-from milepost.store import TaskStore
-from milepost.work import requests_of, store_file
+from milepost.store.answers import TaskStore
+from milepost.evaluation.work import requests_of, store_file
 digest = read_record("results/models/c00000.json")["digest"]
 store = TaskStore(store_file("c00000", "t0"), "a")
 for request in requests_of(read_prompts("results/prompts/t0.jsonl"), digest):

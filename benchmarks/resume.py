@@ -21,7 +21,7 @@ OPEN = """
 import json, resource, sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from milepost.store import TaskStore
+from milepost.store.answers import TaskStore
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 begun = time.perf_counter(), time.process_time()
 store = TaskStore(Path(sys.argv[2]), "another")

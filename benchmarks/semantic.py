@@ -30,7 +30,7 @@ from measuring import BenchmarkError, Peer, Table, install
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from milepost.scorers.avert import Scorer  # noqa: E402 (the package is found from here)
+from milepost.scorers.avert.scorer import Scorer  # noqa: E402 (the package is found from here)
 
 DOCUMENT = ROOT / "docs" / "scoring-by-meaning.md"
 ORIGINAL_PACKAGES = Peer("a-vert", ("a-vert==0.3.5",))

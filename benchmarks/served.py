@@ -25,17 +25,17 @@ import yaml
 from client_arm import Asking  # first: it makes the package importable
 from measuring import ROOT, BenchmarkError, Peer, Table, install, run, scratch
 
-from milepost import evaluate
-from milepost.campaign import Checkpoint, Serving
+from milepost.campaign.identity import identify
+from milepost.campaign.types import Checkpoint, Serving
 from milepost.endpoints.vllm import VllmServer
-from milepost.environments import environment_python
 from milepost.errors import MilepostError
-from milepost.evaluate import Job, Supervisor
-from milepost.identity import identify
-from milepost.lease import acquire
-from milepost.ledger import Ledger
-from milepost.processes import Watchdog
+from milepost.evaluation import supervisor as evaluate
+from milepost.evaluation.supervisor import Job, Supervisor
 from milepost.records import PromptSet, write_records
+from milepost.runtime.environments import environment_python
+from milepost.runtime.processes import Watchdog
+from milepost.store.lease import acquire
+from milepost.store.ledger import Ledger
 
 MODEL = ROOT / "demo" / "model" / "step-400"
 TASKS = ("sums", "where", "constraints")

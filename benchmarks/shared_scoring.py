@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import yaml
 
-from milepost.environments import environment_python
+from milepost.runtime.environments import environment_python
 
 PLACES = ("kitchen", "garden", "office", "hallway", "cellar", "attic", "bakery", "harbour")
 SAYINGS = (

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from milepost.paired import compare, difference_interval, first_better, rank_letters, regressed_since
-from milepost.signflip import max_t
-from milepost.stats import PSEUDO_ITEMS, mean_estimate, ratio_estimate, t_quantile
+from milepost.statistics.means import PSEUDO_ITEMS, mean_estimate, ratio_estimate, t_quantile
+from milepost.statistics.paired import compare, difference_interval, first_better, rank_letters, regressed_since
+from milepost.statistics.sign_flips import max_t
 
 Array = npt.NDArray[np.float64]
 Row = dict[str, str | float]

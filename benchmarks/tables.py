@@ -24,7 +24,7 @@ import orjson
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from milepost.stats import mean_estimate  # noqa: E402 (found by the line above)
+from milepost.statistics.means import mean_estimate  # noqa: E402 (found by the line above)
 
 MOST_SECONDS, MOST_MB = 60.0, 2_000.0
 METRICS = ("prompt_strict", "prompt_loose", "instruction_strict", "instruction_loose")

@@ -38,16 +38,16 @@ from labelled import Labelled, read_easy
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from milepost.embedding.embedders import MINILM_IDENTITY, CosineSimilarity, Embed, MiniLM, checked_vectors  # noqa: E402
+from milepost.embedding.vectors import Keep, VectorStore  # noqa: E402
 from milepost.endpoints.specs import ENDPOINTS, find_endpoint  # noqa: E402 (the package is found from here)
 from milepost.errors import ConfigError, run_step  # noqa: E402
 from milepost.scorers import Place  # noqa: E402
-from milepost.scorers.avert import Scorer  # noqa: E402
-from milepost.scorers.avert_similarity import CHUNK  # noqa: E402
-from milepost.scorers.embedding import MINILM_IDENTITY, CosineSimilarity, Embed, MiniLM, checked_vectors  # noqa: E402
-from milepost.scorers.equator import Scorer as Equator  # noqa: E402
-from milepost.scorers.equator_keys import Key  # noqa: E402
+from milepost.scorers.avert.scorer import Scorer  # noqa: E402
+from milepost.scorers.avert.similarity import CHUNK  # noqa: E402
+from milepost.scorers.equator.keys import Key  # noqa: E402
+from milepost.scorers.equator.scorer import Scorer as Equator  # noqa: E402
 from milepost.scorers.exact_match import Scorer as ExactMatch  # noqa: E402
-from milepost.scorers.vectors import Keep, VectorStore  # noqa: E402
 
 VIEWS = ("whole", "uncued", "prose")
 ROUNDS = 2000

@@ -2,7 +2,6 @@
 import atexit
 import builtins
 import gc
-import hashlib
 import json
 import os
 import re
@@ -19,15 +18,17 @@ from snakemake.exceptions import WorkflowError
 CODE = Path(os.path.relpath(workflow.basedir))
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
-from milepost.campaign import check_campaign, load_campaign
+from milepost.campaign.identity import CACHE, DigestCache, identify
+from milepost.code_digest import code_digest
 from milepost.endpoints.specs import find_endpoint
 from milepost.errors import MilepostError
-from milepost.identity import CACHE, DigestCache, identify
-from milepost.nemo_check import check_nemo_tasks
-from milepost.nemo_files import files_digest
-from milepost.scorers.avert_settings import compared_by
-from milepost.scorers.equator_keys import check_answer_keys
-from milepost.work import is_complete
+from milepost.evaluation.work import is_complete
+from milepost.nemo.check import check_nemo_tasks
+from milepost.preflight.campaign import check_campaign, load_campaign
+from milepost.scorers import scorer_module
+from milepost.scorers.avert.settings import compared_by
+from milepost.scorers.equator.keys import check_answer_keys
+from milepost.tasks.lm_eval_files import files_digest
 
 # Planning makes millions of objects that stay. Looking through all of them for garbage, over and over, was a tenth of it.
 gc.freeze()
@@ -118,21 +119,15 @@ def script(name):
     return str(CODE / "scripts" / name)
 
 
-def modules(*patterns):
-    """Modules that decide a result: inputs of a cheap step, which runs again when they change."""
-    package = CODE / "scripts" / "milepost"
-    return sorted(str(path) for pattern in patterns for path in package.glob(pattern))
+def code(name):
+    """What a step's code says, as its parameter: the step runs again when a module that decides its result changes."""
+    return code_digest(Path(workflow.basedir) / "scripts" / name)
 
 
-def modules_digest(*patterns):
-    """What such modules say, as a parameter of the steps that there are for each checkpoint and task.
-
-    Two dozen inputs of each of these were a third of the memory that a plan takes.
-    """
-    digest = hashlib.sha256()
-    for path in map(Path, modules(*patterns)):
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
+def scoring_code(wildcards):
+    """What the code of score_answers says, the task's scorer included, which is loaded by its name."""
+    scorer = scorer_module(CAMPAIGN.tasks[wildcards.task].spec["scorer"]["name"])
+    return code_digest(Path(workflow.basedir) / "scripts" / "score_answers.py", scorer)
 
 
 def identity_digest(wildcards):

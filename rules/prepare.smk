@@ -10,12 +10,12 @@ rule describe_checkpoint:
     """Say who a checkpoint is: what its files and options say, not where they lie."""
     input:
         script=script("describe_checkpoint.py"),
-        code=modules("identity.py"),
     output:
         "results/models/{ckpt}.json",
     log:
         "logs/describe_checkpoint/{ckpt}.log",
     params:
+        code=code("describe_checkpoint.py"),
         identity=identity_digest,
     shell:
         """
@@ -28,12 +28,12 @@ rule prepare_prompts:
     input:
         data=data_of,
         script=script("prepare_prompts.py"),
-        code=modules("tasks/*.py"),
     output:
         "results/prompts/{task}.jsonl",
     log:
         "logs/prepare_prompts/{task}.log",
     params:
+        code=code("prepare_prompts.py"),
         questions=questions,
     shell:
         """

@@ -20,25 +20,12 @@ rule compare:
         scores=collect("results/scores/{ckpt}/{task}.jsonl", ckpt=CHECKPOINTS, task=TASKS),
         summaries=collect("results/summaries/{ckpt}/{task}.json", ckpt=CHECKPOINTS, task=TASKS),
         script=script("compare.py"),
-        code=modules(
-            "comparisons.py",
-            "comparison_rows.py",
-            "item_scores.py",
-            "paired.py",
-            "pairs.py",
-            "ranking.py",
-            "signflip.py",
-            "stats.py",
-            "student.py",
-            "tables.py",
-            "task_results.py",
-            "trends.py",
-        ),
     output:
         COMPARED,
     log:
         "logs/compare.log",
     params:
+        code=code("compare.py"),
         comparisons=config.get("comparisons"),
         curves={name: [ckpt.run, ckpt.step] for name, ckpt in CAMPAIGN.checkpoints.items()},
         titles={name: task.title for name, task in CAMPAIGN.tasks.items()},
@@ -55,7 +42,6 @@ rule tabulate:
         summaries=collect("results/summaries/{ckpt}/{task}.json", ckpt=CHECKPOINTS, task=TASKS),
         compared=COMPARED,
         script=script("tabulate.py"),
-        code=modules("comparison_rows.py", "tables.py", "tables_to_read.py", "table_formats.py", "workbook.py"),
     output:
         scores=report("results/tables/scores.csv", caption="../report/table.rst", category="Tables"),
         metrics="results/tables/metrics.csv",
@@ -65,6 +51,7 @@ rule tabulate:
     log:
         "logs/tabulate.log",
     params:
+        code=code("tabulate.py"),
         # Here and no earlier: renaming a run scores nothing again.
         curves={name: [ckpt.run, ckpt.step] for name, ckpt in CAMPAIGN.checkpoints.items()},
         titles={name: task.title for name, task in CAMPAIGN.tasks.items()},
@@ -87,7 +74,6 @@ rule plot:
         metrics="results/tables/metrics.csv",
         steps="results/tables/steps.csv",
         script=script("plot.py"),
-        code=modules("figures.py", "curves.py"),
     output:
         report(
             collect("results/figures/{task}.svg", task=TASKS),
@@ -100,6 +86,7 @@ rule plot:
     log:
         "logs/plot.log",
     params:
+        code=code("plot.py"),
         look=config.get("figures"),
         beside={name: task.spec.get("beside", []) for name, task in CAMPAIGN.tasks.items()},
     shell:
@@ -120,13 +107,13 @@ rule report:
         compared=COMPARED,
         figures=collect("results/figures/{task}.svg", task=TASKS),
         script=script("report.py"),
-        code=modules("report.py", "report_parts.py", "tables.py", "tables_to_read.py", "comparison_rows.py"),
         templates=sorted(str(path) for kind in ("j2", "css") for path in (CODE / "report").glob(f"*.{kind}")),
     output:
         "results/report.html",
     log:
         "logs/report.log",
     params:
+        code=code("report.py"),
         title=config.get("title"),
     shell:
         """

@@ -24,7 +24,7 @@ rule score_answers:
         task=names(BY_RULE),
     params:
         scoring=scoring,
-        code=modules_digest("scorers/*.py", "text.py", "stats.py", "student.py", "summary.py"),
+        code=scoring_code,
     shell:
         """
         python {input.script:q} --ckpt {wildcards.ckpt:q} --task {wildcards.task:q} --model {input.model:q} \
@@ -44,7 +44,6 @@ rule build_answer_key:
         key=answer_key_of,
         prompts="results/prompts/{task}.jsonl",
         script=script("build_answer_key.py"),
-        code=modules("scorers/equator_keys.py", "scorers/chroma.py", "scorers/embedding.py", "scorers/minilm.py"),
     output:
         collection=directory("results/answer_keys/{task}/collection"),
         retrieval="results/answer_keys/{task}/retrieval.json",
@@ -52,6 +51,8 @@ rule build_answer_key:
         "logs/build_answer_key/{task}.log",
     wildcard_constraints:
         task=names(BY_ANSWER_KEY),
+    params:
+        code=code("build_answer_key.py"),
     shell:
         """
         python {input.script:q} --key {input.key:q} --prompts {input.prompts:q} \
@@ -71,15 +72,7 @@ use rule score_answers as score_by_answer_key with:
         task=names(BY_ANSWER_KEY),
     params:
         scoring=marking,
-        code=modules_digest(
-            "scorers/__init__.py",
-            "scorers/equator*.py",
-            "scorers/responses.py",
-            "text.py",
-            "stats.py",
-            "student.py",
-            "summary.py",
-        ),
+        code=scoring_code,
 
 
 rule tabulate_equator:
@@ -92,7 +85,6 @@ rule tabulate_equator:
         key=answer_key_of,
         retrieval="results/answer_keys/{task}/retrieval.json",
         script=script("tabulate_equator.py"),
-        code=modules("equator_tables.py", "equator_figure.py", "scorers/equator_keys.py", "stats.py", "student.py"),
     output:
         directory("results/equator/{task}"),
     log:
@@ -100,6 +92,7 @@ rule tabulate_equator:
     wildcard_constraints:
         task=names(BY_ANSWER_KEY),
     params:
+        code=code("tabulate_equator.py"),
         label=lambda wildcards: CAMPAIGN.tasks[wildcards.task].spec["scorer"].get("label", wildcards.task),
     shell:
         """
@@ -125,7 +118,7 @@ rule score_harness:
         task=NEMO,
     params:
         scoring=scoring,
-        code=modules_digest("harness.py", "nemo_results.py", "stats.py", "student.py", "summary.py"),
+        code=code("score_harness.py"),
     shell:
         """
         python {input.script:q} --ckpt {wildcards.ckpt:q} --task {wildcards.task:q} --model {input.model:q} \

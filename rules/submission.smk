@@ -6,7 +6,7 @@ from snakemake.logging import logger
 
 from milepost.endpoints.shared_jobs import SBATCH, sbatch_options
 from milepost.endpoints.specs import load_endpoints
-from milepost.submission import explain_refusals
+from milepost.preflight.submission import explain_refusals
 
 LOOKS = {"preflight", "plan", "preview_prompts", "list_evals", "prefetch", "check_endpoint", "stop_servers"}
 # What SLURM is asked for.

@@ -7,12 +7,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from milepost.checks import join
+from milepost.embedding.embedders import MiniLM
 from milepost.errors import run_step
-from milepost.processes import end_with_snakemake
+from milepost.preflight.checks import join
 from milepost.records import read_prompts, write_record
-from milepost.scorers.embedding import MiniLM
-from milepost.scorers.equator_keys import build_collection, read_answer_key
+from milepost.runtime.processes import end_with_snakemake
+from milepost.scorers.equator.keys import build_collection, read_answer_key
 
 log = logging.getLogger(__name__)
 

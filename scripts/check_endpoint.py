@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from milepost.endpoints.open import open_endpoint, probe
 from milepost.endpoints.specs import ENDPOINTS, EndpointSpec, find_endpoint, load_endpoints
 from milepost.errors import EndpointError, MilepostError, run_step
-from milepost.processes import end_with_snakemake
+from milepost.runtime.processes import end_with_snakemake
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from milepost.collect import IncompleteError, collect_answers, withdraw
 from milepost.errors import run_step
-from milepost.processes import end_with_snakemake
+from milepost.evaluation.collect import IncompleteError, collect_answers, withdraw
 from milepost.records import read_prompts, read_record, write_records
+from milepost.runtime.processes import end_with_snakemake
 
 
 def main(argv: Sequence[str] | None = None) -> None:

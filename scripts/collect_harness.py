@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from milepost import nemo
-from milepost.collect import IncompleteError, finished_runs, withdraw
 from milepost.errors import run_step
-from milepost.processes import end_with_snakemake
+from milepost.evaluation.collect import IncompleteError, finished_runs, withdraw
+from milepost.nemo import run as nemo
 from milepost.records import read_prompts, read_record
+from milepost.runtime.processes import end_with_snakemake
 
 
 def main(argv: Sequence[str] | None = None) -> None:

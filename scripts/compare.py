@@ -11,12 +11,12 @@ from pathlib import Path
 # each other tens of times longer than they work.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from milepost.campaign import load_campaign
-from milepost.comparison_rows import ComparisonRow, FlipRow, RankRow, StepRow, TrendRow
-from milepost.comparisons import compare_campaign
+from milepost.comparisons.compare import compare_campaign
+from milepost.comparisons.rows import ComparisonRow, FlipRow, RankRow, StepRow, TrendRow
 from milepost.errors import run_step
-from milepost.processes import end_with_snakemake
-from milepost.tables import write_table
+from milepost.preflight.campaign import load_campaign
+from milepost.report.tables import write_table
+from milepost.runtime.processes import end_with_snakemake
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

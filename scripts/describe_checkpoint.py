@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from milepost.campaign import load_campaign
+from milepost.campaign.identity import identify
 from milepost.errors import run_step
-from milepost.identity import identify
-from milepost.processes import end_with_snakemake
+from milepost.preflight.campaign import load_campaign
 from milepost.records import write_record
+from milepost.runtime.processes import end_with_snakemake
 
 
 def main(argv: Sequence[str] | None = None) -> None:

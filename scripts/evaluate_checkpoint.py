@@ -7,14 +7,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from milepost.campaign import load_campaign
-from milepost.containers import read_containers
 from milepost.errors import MilepostError, run_step
-from milepost.evaluate import Job, evaluate
-from milepost.nemo import Setting
-from milepost.processes import end_with_snakemake
+from milepost.evaluation.supervisor import Job, evaluate
+from milepost.nemo.run import Setting
+from milepost.preflight.campaign import load_campaign
 from milepost.records import read_prompts, read_record, write_record
-from milepost.walltime import MARGIN_S
+from milepost.runtime.containers import read_containers
+from milepost.runtime.processes import end_with_snakemake
+from milepost.runtime.walltime import MARGIN_S
 
 
 def main(argv: Sequence[str] | None = None) -> None:

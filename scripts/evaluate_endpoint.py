@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from milepost.errors import ConfigError, run_step
-from milepost.standalone import PATHS, Target, evaluate_task, make_task
+from milepost.evaluation.standalone import PATHS, Target, evaluate_task, make_task
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from milepost.errors import MilepostError, run_step
-from milepost.listing import not_found, places, render
-from milepost.nemo_catalogue import Catalogue, read_catalogue
+from milepost.nemo.catalogue import Catalogue, read_catalogue
+from milepost.nemo.listing import not_found, places, render
 
 
 def main(argv: Sequence[str] | None = None) -> None:

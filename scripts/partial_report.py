@@ -19,12 +19,12 @@ import compare
 import plot
 import report
 import tabulate
-from milepost.campaign import load_campaign
+from milepost.campaign.schemas import read_yaml
 from milepost.errors import run_step
-from milepost.partial import MissingRow, by_state, take_snapshot
-from milepost.processes import end_with_snakemake
-from milepost.schemas import read_yaml
-from milepost.tables import write_table
+from milepost.preflight.campaign import load_campaign
+from milepost.report.partial import MissingRow, by_state, take_snapshot
+from milepost.report.tables import write_table
+from milepost.runtime.processes import end_with_snakemake
 
 RESULTS = Path("results")
 LOGS = Path("logs")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from milepost.campaign import load_campaign
 from milepost.errors import run_step
-from milepost.plan import make_plan, render
-from milepost.processes import end_with_snakemake
-from milepost.submission import read_submission
+from milepost.preflight.campaign import load_campaign
+from milepost.preflight.plan import make_plan, render
+from milepost.preflight.submission import read_submission
+from milepost.runtime.processes import end_with_snakemake
 
 
 def main(argv: Sequence[str] | None = None) -> None:

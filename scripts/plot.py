@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from milepost.campaign import load_campaign
-from milepost.comparison_rows import StepRow
+from milepost.comparisons.rows import StepRow
 from milepost.errors import run_step
-from milepost.figures import Look, draw_figures, make_panels
-from milepost.processes import end_with_snakemake
-from milepost.tables import MetricRow, ScoreRow, read_table
+from milepost.preflight.campaign import load_campaign
+from milepost.report.figures import Look, draw_figures, make_panels
+from milepost.report.tables import MetricRow, ScoreRow, read_table
+from milepost.runtime.processes import end_with_snakemake
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

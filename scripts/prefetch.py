@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from milepost.campaign import load_campaign
 from milepost.errors import run_step
-from milepost.prefetch import PrefetchError, explain, fetch, hub_home, make_plan
-from milepost.processes import end_with_snakemake
+from milepost.nemo.prefetch import PrefetchError, explain, fetch, hub_home, make_plan
+from milepost.preflight.campaign import load_campaign
+from milepost.runtime.processes import end_with_snakemake
 
 
 def main(argv: Sequence[str] | None = None) -> None:

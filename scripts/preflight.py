@@ -6,13 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from milepost.campaign import load_campaign
-from milepost.checks import render, sentence
 from milepost.errors import run_step
-from milepost.preflight import check_local
-from milepost.preflight_slurm import check_slurm
-from milepost.processes import end_with_snakemake
-from milepost.submission import read_submission
+from milepost.preflight.campaign import load_campaign
+from milepost.preflight.checks import render, sentence
+from milepost.preflight.local import check_local
+from milepost.preflight.slurm import check_slurm
+from milepost.preflight.submission import read_submission
+from milepost.runtime.processes import end_with_snakemake
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from milepost.campaign import load_campaign
 from milepost.errors import run_step
-from milepost.images import NOTE, prepare_images
-from milepost.nemo_check import check_nemo_tasks
-from milepost.nemo_place import task_images
+from milepost.nemo.check import check_nemo_tasks
+from milepost.nemo.place import task_images
+from milepost.preflight.campaign import load_campaign
 from milepost.records import write_record
+from milepost.runtime.images import NOTE, prepare_images
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from milepost.campaign import load_config, load_task
+from milepost.campaign.config import load_config, load_task
 from milepost.errors import run_step
-from milepost.processes import end_with_snakemake
 from milepost.records import write_records
+from milepost.runtime.processes import end_with_snakemake
 from milepost.tasks import build_prompts
 
 

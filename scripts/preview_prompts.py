@@ -9,11 +9,13 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from milepost.campaign import WORKFLOW, find_model, load_campaign
-from milepost.environments import environment_python
+from milepost.campaign.models import find_model
 from milepost.errors import ModelError, run_step
-from milepost.processes import end_with_snakemake
+from milepost.paths import WORKFLOW
+from milepost.preflight.campaign import load_campaign
 from milepost.records import PromptSet, read_prompts
+from milepost.runtime.environments import environment_python
+from milepost.runtime.processes import end_with_snakemake
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,14 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from milepost.campaign import load_campaign
-from milepost.comparison_rows import ComparisonRow, FlipRow, RankRow, StepRow, TrendRow
+from milepost.comparisons.rows import ComparisonRow, FlipRow, RankRow, StepRow, TrendRow
 from milepost.errors import RecordError, run_step
-from milepost.partial import MissingRow
-from milepost.processes import end_with_snakemake
+from milepost.preflight.campaign import load_campaign
 from milepost.records import read_record, read_records, read_summary
-from milepost.report import Content, render_report
-from milepost.tables import MetricRow, ScoreRow, read_table
+from milepost.report.page import Content, render_report
+from milepost.report.partial import MissingRow
+from milepost.report.tables import MetricRow, ScoreRow, read_table
+from milepost.runtime.processes import end_with_snakemake
 
 # What decides tables, tests and figures.
 PACKAGES = ("numpy", "scipy", "statsmodels", "polars", "pandas", "matplotlib", "seaborn", "snakemake")

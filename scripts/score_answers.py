@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from milepost.campaign import load_task
+from milepost.campaign.config import load_task
 from milepost.errors import ConfigError, did_you_mean, run_step
-from milepost.processes import end_with_snakemake
-from milepost.provenance import provenance_of
 from milepost.records import Score, read_answers, read_prompts, write_record, write_records
+from milepost.runtime.processes import end_with_snakemake
 from milepost.scorers import SamplingScorer, TracedScorer, load_scorer
-from milepost.summary import summarize
+from milepost.statistics.summary import summarize
+from milepost.store.provenance import provenance_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from milepost.campaign import load_task
+from milepost.campaign.config import load_task
 from milepost.errors import run_step
-from milepost.harness import summarize_harness
-from milepost.processes import end_with_snakemake
-from milepost.provenance import provenance_of
+from milepost.nemo.scores import summarize_harness
 from milepost.records import read_prompts, write_record, write_records
+from milepost.runtime.processes import end_with_snakemake
+from milepost.store.provenance import provenance_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from milepost.embedding.embedders import MiniLM
 from milepost.errors import MilepostError, run_step
-from milepost.scorers.avert import Scorer
-from milepost.scorers.embedding import MiniLM
+from milepost.scorers.avert.scorer import Scorer
 from milepost.tasks.known import item_of
 
 

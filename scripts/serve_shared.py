@@ -7,14 +7,14 @@ import logging
 import secrets
 from collections.abc import Sequence
 
-from milepost.campaign import load_config
-from milepost.containers import read_containers
+from milepost.campaign.config import load_config
 from milepost.endpoints.shared_place import Place, place_of, write_private
 from milepost.endpoints.shared_server import DiedError, Service, serve
 from milepost.endpoints.specs import find_endpoint
 from milepost.errors import ConfigError, MilepostError, StoreError, run_step
-from milepost.processes import end_with_snakemake
-from milepost.walltime import MARGIN_S
+from milepost.runtime.containers import read_containers
+from milepost.runtime.processes import end_with_snakemake
+from milepost.runtime.walltime import MARGIN_S
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,15 +6,25 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from milepost.campaign import Campaign, load_campaign
-from milepost.comparison_rows import ComparisonRow, RankRow, StepRow, TrendRow
+from milepost.campaign.types import Campaign
+from milepost.comparisons.rows import ComparisonRow, RankRow, StepRow, TrendRow
 from milepost.errors import RecordError, run_step
-from milepost.processes import end_with_snakemake
+from milepost.preflight.campaign import load_campaign
 from milepost.records import Summary, read_summary
-from milepost.table_formats import latex, markdown, text
-from milepost.tables import Curve, MetricRow, ScoreRow, metric_rows, read_table, score_rows, with_marks, write_table
-from milepost.tables_to_read import comparison_table, coverage_table, metric_tables, score_table, trend_table
-from milepost.workbook import write_workbook
+from milepost.report.formats import latex, markdown, text
+from milepost.report.tables import (
+    Curve,
+    MetricRow,
+    ScoreRow,
+    metric_rows,
+    read_table,
+    score_rows,
+    with_marks,
+    write_table,
+)
+from milepost.report.tables_to_read import comparison_table, coverage_table, metric_tables, score_table, trend_table
+from milepost.report.workbook import write_workbook
+from milepost.runtime.processes import end_with_snakemake
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -6,9 +6,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from milepost.campaign import load_campaign
-from milepost.equator_figure import draw_categories
-from milepost.equator_tables import (
+from milepost.errors import run_step
+from milepost.preflight.campaign import load_campaign
+from milepost.records import read_answers, read_prompts, read_record, read_scores, read_summary
+from milepost.runtime.processes import end_with_snakemake
+from milepost.scorers.equator.figure import draw_categories
+from milepost.scorers.equator.keys import read_answer_key
+from milepost.scorers.equator.tables import (
     CategoryRow,
     Student,
     TokenRow,
@@ -19,10 +23,6 @@ from milepost.equator_tables import (
     write_final_stats,
     write_verdicts,
 )
-from milepost.errors import run_step
-from milepost.processes import end_with_snakemake
-from milepost.records import read_answers, read_prompts, read_record, read_scores, read_summary
-from milepost.scorers.equator_keys import read_answer_key
 
 
 def main(argv: Sequence[str] | None = None) -> None:

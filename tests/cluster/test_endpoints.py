@@ -43,7 +43,7 @@ SITE = {"options": ["--account=proj1", "--partition=main", "--mem=2000", "--time
 CLIENT = """
 import asyncio, logging, sys, time
 from pathlib import Path
-from milepost.calls import Calls
+from milepost.endpoints.calls import Calls
 from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.specs import load_endpoints
 from milepost.errors import run_step

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from milepost.campaign import Checkpoint, Serving
+from milepost.campaign.types import Checkpoint, Serving
 from milepost.endpoints.vllm import VllmServer
-from milepost.processes import Watchdog, free_port
+from milepost.runtime.processes import Watchdog, free_port
 
 # Some tests start programs that lie beside them.
 sys.path.append(str(Path(__file__).parent))

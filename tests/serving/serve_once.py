@@ -14,11 +14,11 @@ from pathlib import Path
 
 import aiohttp
 
-from milepost.campaign import Checkpoint, Serving
-from milepost.containers import Containers, inside
+from milepost.campaign.types import Checkpoint, Serving
 from milepost.endpoints.vllm import VllmServer
 from milepost.errors import ServerError
-from milepost.processes import ProcessGroup, Watchdog
+from milepost.runtime.containers import Containers, inside
+from milepost.runtime.processes import ProcessGroup, Watchdog
 
 ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1"}
 ARGS = {"dtype": "float32", "enforce-eager": True, "max-model-len": 512}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import run_eval
 
-from milepost.work import sample_seed
+from milepost.evaluation.work import sample_seed
 
 ROOT = Path(__file__).parents[2]
 BIN = ROOT / "envs" / "nemo" / ".venv" / "bin"

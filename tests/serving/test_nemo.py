@@ -12,10 +12,10 @@ import pytest
 import yaml
 from conftest import NEMO, PROFILE, REPOSITORY, STEPS, run_eval, snakemake, write
 
-from milepost import nemo
-from milepost.processes import Watchdog, free_port
+from milepost.nemo import run as nemo
+from milepost.nemo.relay import answered
 from milepost.records import read_records, read_scores, read_summary
-from milepost.relay import answered
+from milepost.runtime.processes import Watchdog, free_port
 
 HARNESS = "lm-evaluation-harness"
 COLD = {"temperature": 0.0, "parallelism": 1, "request_timeout": 60, "max_retries": 2}

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from milepost.campaign import Task
+from milepost.campaign.types import Task
 from milepost.endpoints import Endpoint
-from milepost.nemo import Setting, command_of, run_config, variables, versions
-from milepost.nemo_catalogue import read_catalogue
-from milepost.nemo_check import check_nemo_task
-from milepost.nemo_place import Place
+from milepost.nemo.catalogue import read_catalogue
+from milepost.nemo.check import check_nemo_task
+from milepost.nemo.place import Place
+from milepost.nemo.run import Setting, command_of, run_config, variables, versions
 from milepost.tasks import build_prompts
 
 ROOT = Path(__file__).parents[2]

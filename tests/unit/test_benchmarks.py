@@ -7,8 +7,8 @@ import pytest
 
 from milepost.endpoints.specs import load_endpoints
 from milepost.errors import ConfigError
-from milepost.scorers.sentences import read_sentences
-from milepost.scorers.statement import Options
+from milepost.scorers.avert.sentences import read_sentences
+from milepost.scorers.avert.statement import Options
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 

@@ -19,7 +19,7 @@ from milepost.endpoints.shared_place import place_of, read_json
 # A job that asks as many questions as there are lines on its standard input, and says what came of each.
 CLIENT = """
 import asyncio, sys, logging
-from milepost.client import Client
+from milepost.client.client import Client
 from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.specs import load_endpoints
 from milepost.errors import run_step

@@ -7,7 +7,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from milepost.campaign import Checkpoint
+from milepost.campaign.types import Checkpoint
 from milepost.errors import ServerError
 
 

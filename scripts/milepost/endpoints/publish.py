@@ -11,7 +11,7 @@ from pathlib import Path
 
 from milepost.endpoints.specs import Publication
 from milepost.endpoints.tunnel import BACKOFF_S, LOOPBACK, OPTIONS
-from milepost.processes import ProcessGroup, Watchdog
+from milepost.runtime.processes import ProcessGroup, Watchdog
 
 log = logging.getLogger("milepost")
 POLL_S = 0.2

@@ -25,8 +25,8 @@ from milepost.endpoints.shared_place import Place, identity_digest, place_of, re
 from milepost.endpoints.specs import ENDPOINTS, EndpointSpec
 from milepost.endpoints.tunnel import LOOPBACK, Tunnel, Way
 from milepost.errors import EndpointError, StoreError
-from milepost.lease import STALE_S, Lease, acquire, file_age, has_ended, job_has_ended, read_lease, started
-from milepost.processes import last_lines
+from milepost.runtime.processes import last_lines
+from milepost.store.lease import STALE_S, Lease, acquire, file_age, has_ended, job_has_ended, read_lease, started
 
 log = logging.getLogger("milepost")
 POLL_S = 1.0

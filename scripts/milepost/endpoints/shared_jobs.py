@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from milepost.campaign import WORKFLOW
 from milepost.endpoints.shared_place import FOLDER, Place, read_json
 from milepost.endpoints.specs import EndpointSpec
 from milepost.errors import EndpointError
-from milepost.lease import STALE_S, file_age, job_has_ended, read_lease, started
+from milepost.paths import WORKFLOW
+from milepost.store.lease import STALE_S, file_age, job_has_ended, read_lease, started
 
 log = logging.getLogger("milepost")
 SBATCH = "MILEPOST_SBATCH"  # the profile's options for a server's job, as the workflow hands them down

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from milepost.containers import Containers
 from milepost.endpoints.gpus import check_visible
 from milepost.endpoints.publish import publish
 from milepost.endpoints.shared_place import Place, identity_digest, read_json, write_private
@@ -20,11 +19,12 @@ from milepost.endpoints.specs import ENDPOINTS, EndpointSpec
 from milepost.endpoints.tunnel import LOOPBACK
 from milepost.endpoints.vllm import VllmServer
 from milepost.errors import ServerError
-from milepost.lease import BEAT_S, Lease, acquire
-from milepost.ledger import append_line
-from milepost.processes import Watchdog
 from milepost.records import LedgerLine
-from milepost.walltime import MARGIN_S, near_the_end
+from milepost.runtime.containers import Containers
+from milepost.runtime.processes import Watchdog
+from milepost.runtime.walltime import MARGIN_S, near_the_end
+from milepost.store.lease import BEAT_S, Lease, acquire
+from milepost.store.ledger import append_line
 
 log = logging.getLogger("milepost")
 POLL_S = 1.0

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from milepost.campaign import NAME, Checkpoint, Serving, parse_step
+from milepost.campaign.identity import identify
+from milepost.campaign.schemas import check, read_yaml
+from milepost.campaign.sheet import parse_step
+from milepost.campaign.types import NAME, Checkpoint, Serving
 from milepost.errors import ConfigError, EndpointError, did_you_mean
-from milepost.identity import identify
-from milepost.schemas import check, read_yaml
 
 ENDPOINTS = Path("config/endpoints.yaml")
 PROVIDERS = ("external", "shared")

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from milepost.errors import EndpointError
-from milepost.processes import ProcessGroup, Watchdog, last_lines
+from milepost.runtime.processes import ProcessGroup, Watchdog, last_lines
 
 LOOPBACK = "127.0.0.1"
 START_S = 20.0

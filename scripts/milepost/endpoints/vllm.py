@@ -14,13 +14,15 @@ from typing import Any
 
 import aiohttp
 
-from milepost.campaign import WORKFLOW, Checkpoint, find_model
-from milepost.containers import Containers, inside, reached_from, require_image
+from milepost.campaign.identity import FILE_OPTIONS
+from milepost.campaign.models import find_model
+from milepost.campaign.types import Checkpoint
 from milepost.endpoints import Endpoint
-from milepost.environments import environment_python
 from milepost.errors import ServerError
-from milepost.identity import FILE_OPTIONS
-from milepost.processes import ProcessGroup, Watchdog, free_port, last_lines
+from milepost.paths import WORKFLOW
+from milepost.runtime.containers import Containers, inside, reached_from, require_image
+from milepost.runtime.environments import environment_python
+from milepost.runtime.processes import ProcessGroup, Watchdog, free_port, last_lines
 
 POLL_S = 0.25
 HEALTH_S = 1.0

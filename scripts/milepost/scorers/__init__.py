@@ -61,13 +61,29 @@ class TracedScorer(Protocol):
 
 
 def scorer_names() -> list[str]:
-    """The scorers that there are: the modules of this package that define a class `Scorer`."""
+    """Names of all scorers: the modules and folders of this package that define a class `Scorer`."""
     # Read, not imported: asking for names must stay quick whatever the scorers need.
     return sorted(
-        file.stem
-        for file in Path(__file__).parent.glob("[!_]*.py")
+        name
+        for name, file in _modules().items()
         if re.search(r"^class Scorer\b", file.read_text(encoding="utf-8"), re.MULTILINE)
     )
+
+
+def scorer_module(name: str) -> str:
+    """Full name of the module that a scorer's name stands for.
+
+    >>> scorer_module("exact_match"), scorer_module("avert")
+    ('milepost.scorers.exact_match', 'milepost.scorers.avert.scorer')
+    """
+    return f"milepost.scorers.{name}" if _modules()[name].stem == name else f"milepost.scorers.{name}.scorer"
+
+
+def _modules() -> dict[str, Path]:
+    """The files in which scorers may stand, by name: a module of this package, or `scorer.py` in a folder of it."""
+    here = Path(__file__).parent
+    folders = {file.parent.name: file for file in here.glob("[!_]*/scorer.py")}
+    return {file.stem: file for file in here.glob("[!_]*.py")} | folders
 
 
 def load_scorer(spec: Mapping[str, Any], ckpt: str | None = None, task: str | None = None) -> Scorer:
@@ -90,7 +106,7 @@ def load_scorer(spec: Mapping[str, Any], ckpt: str | None = None, task: str | No
             f"There is no scorer {name!r}. Scorers: {', '.join(known)}.{did_you_mean(str(name), known)} "
             "Correct the task's `scorer: {name: …}`, or add scripts/milepost/scorers/ and config/schemas/scorers/ files."
         )
-    made = import_module(f"milepost.scorers.{name}").Scorer
+    made = import_module(scorer_module(name)).Scorer
     if ckpt is not None and task is not None and getattr(made, "keeps_calls", False):
         options["place"] = Place(ckpt, task)
     return cast(Scorer, made(**options))

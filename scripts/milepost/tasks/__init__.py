@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from milepost.campaign import Task
-from milepost.identity import CACHE, DigestCache
-from milepost.nemo_files import files_digest
+from milepost.campaign.identity import CACHE, DigestCache
+from milepost.campaign.types import Task
 from milepost.records import Message, Partial, Prompt, PromptSet, TaskHeader
 from milepost.tasks.jsonl import read_items
 from milepost.tasks.known import read_known
+from milepost.tasks.lm_eval_files import files_digest
 
 DEFAULT_SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048, "seed": 0}
 

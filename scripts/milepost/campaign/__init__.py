@@ -1,0 +1,1 @@
+"""What a campaign evaluates: its configuration, checkpoints, tasks and models."""

@@ -1,0 +1,1 @@
+"""The asynchronous OpenAI-compatible client."""

@@ -1,0 +1,1 @@
+"""Checkpoints compared: pairs, steps, ranks."""

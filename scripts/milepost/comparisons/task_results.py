@@ -1,0 +1,91 @@
+"""What is known of one task in a campaign, and which of it must not be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from milepost.comparisons.item_scores import TaskScores, read_task
+from milepost.records import Summary, read_summary
+
+if TYPE_CHECKING:
+    from milepost.campaign.types import Campaign
+
+ALPHA = 0.05
+HARNESS = "a harness's own numbers, without the answers behind them: no paired test"
+MISSING = "no scores yet"
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """All that is known of one task: a summary for each checkpoint that has one, and the item means."""
+
+    name: str
+    title: str
+    summaries: Mapping[str, Summary]
+    scores: TaskScores
+
+    def metric(self) -> str | None:
+        """The headline metric of the first checkpoint that has one."""
+        return next((summary["metric"] for summary in self.summaries.values()), None)
+
+    def partial(self, *ckpts: str) -> str | None:
+        """The mark of what was asked in part only, if one of these checkpoints bears one."""
+        marks = [self.summaries[ckpt].get("partial") for ckpt in ckpts if ckpt in self.summaries]
+        return ", ".join(dict.fromkeys(f"{mark['limit']}/{mark['of']}" for mark in marks if mark)) or None
+
+    def why_not(self, ckpt: str, other: str | None = None) -> str | None:
+        """Why a checkpoint has nothing to test, by itself or beside another one; None if it has."""
+        names = list(filter(None, (other, ckpt)))
+        missing = ", ".join(name for name in names if name not in self.summaries)
+        if missing:
+            return f"{MISSING}: {missing}"
+        if other:
+            unlike = _unlike(self.summaries[other], self.summaries[ckpt])
+            if unlike:
+                return unlike
+        if any(self.summaries[name].get("harness") for name in names):
+            return HARNESS
+        return None
+
+    def warning(self, ckpt: str, other: str) -> str | None:
+        """What does not forbid a comparison, but must be known."""
+        asked = [self.summaries[name]["provenance"].get("prompts") for name in (ckpt, other)]
+        return "the two answered different prompt files" if asked[0] != asked[1] else None
+
+
+def read_results(campaign: Campaign, task: str, scores: Path, summaries: Path) -> TaskResults:
+    """Read one task's results of all checkpoints; those that are missing are left out.
+
+    Args:
+        campaign: Its checkpoints and tasks.
+        task: Name of the task.
+        scores: Folder of {ckpt}/{task}.jsonl.
+        summaries: Folder of {ckpt}/{task}.json.
+
+    Raises:
+        RecordError: Malformed scores or summaries.
+    """
+    paths = {ckpt: summaries / ckpt / f"{task}.json" for ckpt in campaign.checkpoints}
+    found = {ckpt: read_summary(path) for ckpt, path in paths.items() if path.is_file()}
+    return TaskResults(task, campaign.tasks[task].title, found, read_task(scores, list(campaign.checkpoints), task))
+
+
+def joined(*notes: str | None) -> str | None:
+    """Several notes as one, or nothing."""
+    return "; ".join(filter(None, notes)) or None
+
+
+def is_small(p: float | None) -> bool:
+    """Whether a p-value says that there is a difference; None never does."""
+    return p is not None and p <= ALPHA
+
+
+def _unlike(first: Summary, second: Summary) -> str | None:
+    for key, words in (("task_version", "versions of the task"), ("scorer", "scorers"), ("metric", "metrics")):
+        values = first[key], second[key]  # type: ignore[literal-required]
+        if values[0] != values[1]:
+            return f"different {words}: {values[0]} and {values[1]}"
+    return None

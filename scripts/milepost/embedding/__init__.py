@@ -1,0 +1,1 @@
+"""Similarity of texts: embedders, rerankers, and vectors that are kept."""

@@ -1,0 +1,1 @@
+"""The job that serves a checkpoint and asks it everything."""

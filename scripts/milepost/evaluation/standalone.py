@@ -1,0 +1,205 @@
+"""One task of ours against an endpoint that somebody else serves: asked, scored and reduced without a campaign.
+
+NeMo Evaluator runs it as a harness (core_evals/milepost), and so may anybody by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from milepost import __version__
+from milepost.campaign.config import check_scorer
+from milepost.campaign.schemas import check
+from milepost.campaign.types import Task
+from milepost.client.client import ELSEWHERE, Client, RequestError, read_reply
+from milepost.errors import ConfigError, RecordError, ServerError
+from milepost.evaluation.work import Request, question_of, requests_of
+from milepost.records import Answer, PromptSet, Score, Summary, write_record, write_records
+from milepost.scorers import TracedScorer, load_scorer
+from milepost.statistics.summary import samples_by_metric, summarize
+from milepost.store.provenance import commit
+from milepost.tasks import build_prompts, load_items
+
+PATHS = {"chat": "/chat/completions", "completions": "/completions"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """An endpoint that is there already.
+
+    Attributes:
+        url: Where requests are posted, path included: `http://host/v1/chat/completions`, or a proxy's address.
+        kind: What it takes there: `chat` or `completions`.
+        model: Name to ask for.
+        key: Bearer token; it never enters a file or a log.
+        concurrency: Requests under way at once.
+        timeout_s: Seconds that one try may take.
+        retries: Further tries of a request.
+    """
+
+    url: str
+    kind: str
+    model: str
+    key: str
+    concurrency: int = 64
+    timeout_s: float = 600.0
+    retries: int = 5
+
+    def __repr__(self) -> str:
+        """Without the key."""
+        return f"Target(url={self.url!r}, kind={self.kind!r}, model={self.model!r})"
+
+
+def make_task(name: str, spec: Mapping[str, Any], limit: float | None = None) -> Task:
+    """A task as a file of config/tasks would describe it; what is None is left to its default.
+
+    Args:
+        name: What the numbers are filed under.
+        spec: The keys of such a file, but for `version`.
+        limit: Ask only so many items; below 1 it is their share.
+
+    Raises:
+        ConfigError: A wrong value or an unknown scorer.
+        RecordError: Malformed items, with file and line.
+    """
+    sampling = {key: value for key, value in spec.get("sampling", {}).items() if value is not None}
+    given = {key: value for key, value in spec.items() if value is not None}
+    task = Task(name, {"version": 1, **given, "sampling": sampling})
+    where = f"Task {name!r}"
+    check(task.spec, "task_native", where)
+    check_scorer(task.spec["scorer"], where)
+    if limit is not None:
+        if limit <= 0 or (limit > 1 and limit != int(limit)):
+            raise ConfigError(f"{where}: the limit is {limit}. Give a number of items, or their share between 0 and 1.")
+        n_items = math.ceil(len(load_items(task)) * limit) if limit < 1 else int(limit)
+        task.spec["limit"] = n_items
+    return task
+
+
+def evaluate_task(task: Task, target: Target, out: Path) -> Summary:
+    """Ask all that a task asks, score the answers, and write all of it to a folder.
+
+    It gets `prompts.jsonl`, `answers.jsonl`, `scores.jsonl` and, last, `summary.json`, formatted as a campaign's.
+    Nothing of an earlier run in it is used again.
+
+    Raises:
+        RecordError: Items that the endpoint's kind cannot ask.
+        ServerError: The endpoint cannot be reached, refuses the key or the model, or left requests unanswered.
+    """
+    summary_file = out / "summary.json"
+    # Numbers of an earlier run must not pass for those of this one, should it fail.
+    summary_file.unlink(missing_ok=True)
+    prompts = build_prompts(task)
+    _check_kind(task, prompts, target)
+    # Before a model is asked: an option that contradicts another is found without paying for answers.
+    scorer = load_scorer(task.spec["scorer"])
+    write_records(out / "prompts.jsonl", [prompts.header, *prompts.prompts])
+    answers = asyncio.run(ask(prompts, target))
+    write_records(out / "answers.jsonl", answers)
+    scores = list(scorer.score(prompts.prompts, answers))
+    write_records(out / "scores.jsonl", scores)
+    summary = summarize(
+        target.model, prompts, answers, scores,
+        scorer=scorer.name, metric=scorer.metric, provenance=_provenance(target, out / "prompts.jsonl"),
+    )  # fmt: skip
+    if isinstance(scorer, TracedScorer):
+        summary["provenance"] |= scorer.provenance()
+    summary["provenance"]["items_by_metric"] = count_items(scores, scorer.metric)
+    write_record(summary_file, summary)
+    return summary
+
+
+def count_items(scores: list[Score], metric: str) -> dict[str, int]:
+    """How many items each metric rests on.
+
+    >>> count_items([{"id": "a", "sample": 0, "score": None, "metrics": {"loose": 1.0}}], "strict")
+    {'strict': 0, 'loose': 1}
+    """
+    return {name: len(samples) for name, samples in samples_by_metric(scores, metric).items()}
+
+
+async def ask(prompts: PromptSet, target: Target) -> list[Answer]:
+    """The answers to everything that is asked, by item (in the prompts' order) and sample.
+
+    Raises:
+        ServerError: The endpoint cannot be reached, refuses the key or the model, or left requests unanswered.
+    """
+    # The digest files answers in a store; nothing is stored here.
+    requests = list(requests_of(prompts, ""))
+    answers: dict[tuple[str, int], Answer] = {}
+    unanswered: list[str] = []
+    work = iter(requests)
+
+    async def worker(client: Client) -> None:
+        for request in work:
+            answer, lasting = await _answer(client, target, request)
+            answers[request.id, request.sample] = answer
+            if not lasting:
+                unanswered.append(f"{answer['error']['type']}: {answer['error']['message']}")
+
+    options: dict[str, Any] = {"concurrency": target.concurrency, "timeout_s": target.timeout_s}
+    async with Client(target.url, target.key, retries=target.retries, **options) as client:
+        workers = [asyncio.create_task(worker(client)) for _ in range(min(target.concurrency, len(requests)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for task in workers:
+                task.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+    if unanswered:
+        raise ServerError(
+            f"{len(unanswered)} of {len(requests)} requests were not answered by {target.url} after {target.retries}"
+            f" further tries each. The last reason given: {unanswered[-1].rstrip('.')}. Nothing was scored: run again, with"
+            " more time for a request or fewer at once if they timed out."
+        )
+    return [answers[request.id, request.sample] for request in requests]
+
+
+async def _answer(client: Client, target: Target, request: Request) -> tuple[Answer, bool]:
+    """The answer to one request, and whether it is one for good."""
+    try:
+        reply = await client.post("", {"model": target.model, **request.body})
+        return read_reply(reply, request.id, request.sample, request.seed), True
+    except RequestError as failure:
+        said = failure.error["message"]
+        if failure.error["type"] == "connection":
+            # The others would wait for the same server, one after the other.
+            raise ServerError(
+                f"{target.url} cannot be reached: {said}. Start the server, or correct the URL."
+            ) from None
+        if failure.status in ELSEWHERE:
+            raise ServerError(
+                f"{target.url} answered {said}. Correct the URL (with its path), the model's name {target.model!r} or the key."
+            ) from None
+        return Answer(id=request.id, sample=request.sample, seed=request.seed, error=failure.error), failure.lasting
+
+
+def _check_kind(task: Task, prompts: PromptSet, target: Target) -> None:
+    """An item is a chat or a text to go on from, and an endpoint's address takes one of the two."""
+    path = PATHS[target.kind]
+    others = [prompt["id"] for prompt in prompts.prompts if question_of(prompt)[0] != path]
+    if others:
+        has, needs = ("prompt", "messages") if target.kind == "chat" else ("messages", "prompt")
+        other_kind = "completions" if target.kind == "chat" else "chat"
+        raise RecordError(
+            f"{task.spec['data']}: {len(others)} of {len(prompts.prompts)} items (such as {others[0]!r}) have {has!r}, which"
+            f" an endpoint of type {target.kind!r} does not take. Give them {needs!r}, or evaluate them against one of type"
+            f" {other_kind!r}."
+        )
+
+
+def _provenance(target: Target, prompts: Path) -> dict[str, Any]:
+    """What the numbers rest on. Who the model is, only its name says here."""
+    return {
+        "model": target.model,
+        "prompts": hashlib.sha256(prompts.read_bytes()).hexdigest(),
+        "versions": {"milepost": __version__, "python": platform.python_version()},
+        "commit": commit(),
+    }

@@ -1,0 +1,417 @@
+"""The supervisor of one checkpoint's job: finds what is missing, serves the model once, asks everything, keeps it.
+
+A task that fails leaves the others running. The death of the server ends the job within seconds, and what was under way
+then was not asked. TERM, INT and a walltime that is nearly over end it within 8 s, with nothing left behind but what is
+stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+from milepost import __version__
+from milepost.campaign.identity import identify
+from milepost.campaign.models import find_model
+from milepost.campaign.types import Checkpoint
+from milepost.client.client import ELSEWHERE, Client, RequestError, read_reply
+from milepost.endpoints import Endpoint
+from milepost.endpoints.gpus import check_visible
+from milepost.endpoints.open import External
+from milepost.endpoints.specs import EndpointSpec
+from milepost.endpoints.vllm import VllmServer, engine_version
+from milepost.errors import MilepostError, ModelError, ServerError
+from milepost.evaluation.staging import staged
+from milepost.evaluation.work import Request, missing_runs, remember_complete, requests_of
+from milepost.nemo import run as nemo
+from milepost.nemo.place import place_of
+from milepost.records import Answer, PromptSet, Usage
+from milepost.runtime.containers import Containers
+from milepost.runtime.environments import environment_python
+from milepost.runtime.images import image_digests
+from milepost.runtime.processes import Watchdog
+from milepost.runtime.walltime import MARGIN_S, near_the_end
+from milepost.store.answers import STORE, TaskStore, open_stores
+from milepost.store.lease import BEAT_S, Lease, acquire
+from milepost.store.ledger import Ledger, append_line, sum_lines
+from milepost.store.provenance import engine_versions
+
+log = logging.getLogger("milepost")
+SYNC_S = 1.0
+PROGRESS_S = 5.0
+# How long a failure is held back until it is clear that the server did not die of it.
+HINDSIGHT_S = 3.0
+
+
+class Stopped(MilepostError):
+    """The job was told to end before it was done."""
+
+
+@dataclass
+class Job:
+    """What one call of evaluate_checkpoint is to do."""
+
+    ckpt: Checkpoint
+    digest: str
+    prompts: dict[str, PromptSet]
+    gpus: int
+    nemo_parallel: int
+    logs: Path
+    nemo: dict[str, nemo.Setting] = field(default_factory=dict)
+    walltime_margin_s: float = MARGIN_S
+    containers: Containers = field(default_factory=Containers)
+
+    @property
+    def store(self) -> Path:
+        """Where everything is kept."""
+        return STORE / self.ckpt.name
+
+
+def evaluate(job: Job) -> dict[str, Any]:
+    """Bring a checkpoint's store as far as it goes, and say how far that is.
+
+    Returns:
+        The note: `{"ckpt", "tasks": {name: {"done", "missing", "error"?}}, "ledger": sums, "versions"}`.
+
+    Raises:
+        ServerError: The server did not start, or died.
+        StoreError: Another writer is at work.
+        Stopped: TERM or INT came, or the walltime was nearly over.
+    """
+    lease, dead = acquire(job.store / ".lease", log.info)
+    try:
+        if dead:
+            append_line(job.store, {**dead, "end": "killed"})  # type: ignore[typeddict-item]
+        return asyncio.run(Supervisor(job, lease).run())
+    finally:
+        lease.release()
+
+
+class Supervisor:
+    """One attempt."""
+
+    def __init__(self, job: Job, lease: Lease) -> None:
+        """Nothing is started yet."""
+        self.job = job
+        self.lease = lease
+        self.attempt = uuid.uuid4().hex[:12]
+        self.errors: dict[str, str] = {}
+        self.total = self.done = 0
+        self.ledger: Ledger
+
+    async def run(self) -> dict[str, Any]:
+        """Ask what is missing; always ends with the ledger written and no process left."""
+        job = self.job
+        native = [name for name, prompts in job.prompts.items() if prompts.header["kind"] == "native"]
+        with open_stores(job.store, native, self.attempt) as stores:
+            work = self.missing_requests(stores)
+            runs = [
+                (prompts, number, folder)
+                for prompts in job.prompts.values()
+                if prompts.header["kind"] == "nemo"
+                for number, folder in missing_runs(job.ckpt.name, job.digest, prompts.header)
+            ]
+            if work or runs:
+                self.total = len(work)
+                self.check_gpus()
+                self.check_identity()
+                for prompts, _, _ in runs:
+                    # An image is asked for its versions now: later, that would hold up the end. What is wrong with one
+                    # its own runs will say.
+                    with suppress(MilepostError):
+                        nemo.versions(place_of(prompts.header["harness"], job.containers))
+                self.ledger = Ledger(self.attempt, job.gpus, self.versions())
+                await self.attend(work, runs, stores)
+            note = self.note(work, stores)
+        complete = [name for name in native if note["tasks"][name]["missing"] == 0]
+        remember_complete(job.ckpt.name, complete, job.digest)
+        return note
+
+    def missing_requests(self, stores: dict[str, TaskStore]) -> list[Request]:
+        """What the store has no answer to, longest expected answers first, samples of one prompt side by side."""
+        # Longest first, so that the last minutes of the GPU are not spent on one long answer.
+        names = sorted(stores, key=lambda name: -self.job.prompts[name].header["sampling"]["max_tokens"])
+        return [
+            request
+            for name in names
+            for request in requests_of(self.job.prompts[name], self.job.digest)
+            if request.key not in stores[name].settled
+        ]
+
+    def check_gpus(self) -> None:
+        """A server is needed: it must have the GPUs that its checkpoint asks for."""
+        wanted = self.job.ckpt.serving.gpus
+        if self.job.gpus < wanted:
+            raise ServerError(
+                f"Answers of {self.job.ckpt.name!r} are missing, and its server needs {wanted} GPU(s), but this job was"
+                f" given {self.job.gpus}: the store had looked complete. Run again: the next job asks for them."
+            )
+        check_visible(self.job.ckpt)
+
+    def check_identity(self) -> None:
+        """What is served now must be what the answers are filed under: a job may have waited for days."""
+        if identify(self.job.ckpt)["digest"] != self.job.digest:
+            raise ModelError(
+                f"Checkpoint {self.job.ckpt.name!r} is another model than when this job was planned: its files or options"
+                " have changed since. Nothing was asked; run again."
+            )
+
+    def versions(self) -> dict[str, str]:
+        """Versions of what is going to answer."""
+        if self.job.ckpt.endpoint is not None:
+            return {"milepost": __version__, "engine": self.job.ckpt.endpoint.provider}
+        # What is inside an image, only the server can say.
+        bare = self.job.containers.vllm is None
+        engine = engine_version(environment_python("vllm")) if bare else "unknown"
+        return {"milepost": __version__, "engine": engine, **image_digests({"vllm": self.job.containers.vllm})}
+
+    async def attend(
+        self, work: list[Request], runs: list[tuple[PromptSet, int, Path]], stores: dict[str, TaskStore]
+    ) -> None:
+        """Serve and ask, until done, told to stop, or the server is dead."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.create_task(self.serve(work, runs, stores))
+        told: dict[str, str] = {}  # by whom, as the ledger names it, and in words
+
+        def stop(end: str, words: str) -> None:
+            if not told:
+                told[end] = words
+                task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop, number.name, f"Told to end by {number.name}")
+        keeper = asyncio.create_task(self.keep(stores, task))
+        clock = asyncio.create_task(self.watch_walltime(stop))
+        end = "failed"
+        try:
+            await task
+            end = "done"
+        except asyncio.CancelledError:
+            if not told:
+                keeper.result()  # raises what it met: the lease was lost
+                raise
+            ((end, words),) = told.items()
+            raise Stopped(
+                f"{words} after {self.done} of {self.total} answers. What came is stored; the next run goes on there, and so"
+                " does Snakemake's retry, with the time that the profile gives it."
+            ) from None
+        finally:
+            keeper.cancel()
+            clock.cancel()
+            await asyncio.gather(keeper, clock, return_exceptions=True)
+            self.ledger.over()
+            append_line(self.job.store, self.ledger.line(end))
+
+    async def watch_walltime(self, stop: Callable[[str, str], None]) -> None:
+        """End this attempt while there is time to do it cleanly: SLURM would kill it in the middle."""
+        left = await near_the_end(self.job.walltime_margin_s)
+        stop("walltime", f"Ended by itself, because {max(left, 0):.0f} s of this job's walltime are left,")
+
+    async def keep(self, stores: dict[str, TaskStore], task: asyncio.Task[None]) -> None:
+        """Sync the stores, show that the lease's holder lives, and tell the user how far it is."""
+        loop = asyncio.get_running_loop()
+        beat = said = 0.0
+        told = 0
+        try:
+            while True:
+                await asyncio.sleep(SYNC_S)
+                for store in stores.values():
+                    await loop.run_in_executor(None, store.sync)
+                now = time.monotonic()
+                if now - beat >= BEAT_S:
+                    beat = now
+                    self.lease.beat(dict(self.ledger.line()))
+                if now - said >= PROGRESS_S and self.done > told:
+                    said, told = now, self.done
+                    log.info("%d of %d answers", self.done, self.total)
+        except Exception:
+            # Without a heartbeat, another job would take this store over.
+            task.cancel()
+            raise
+
+    async def serve(
+        self, work: list[Request], runs: list[tuple[PromptSet, int, Path]], stores: dict[str, TaskStore]
+    ) -> None:
+        """Start the server, run everything beside each other, end the server."""
+        watchdog = Watchdog()
+        try:
+            self.ledger.starting()
+            async with self.model(watchdog) as folder:
+                await self.serve_from(self.server(folder, watchdog), work, runs, stores, watchdog)
+        finally:
+            watchdog.close()
+
+    @asynccontextmanager
+    async def model(self, watchdog: Watchdog) -> AsyncIterator[Path | None]:
+        """The folder to serve from, which is a copy on this node's disk where the model profile wants that."""
+        ckpt = self.job.ckpt
+        folder = find_model(ckpt) if ckpt.endpoint is None else None
+        if folder is None or not ckpt.serving.stage:
+            yield folder
+            return
+        async with staged(folder, self.job.logs / f"{ckpt.name}.staging.log", watchdog) as copy:
+            yield copy
+
+    async def serve_from(
+        self,
+        server: VllmServer | External,
+        work: list[Request],
+        runs: list[tuple[PromptSet, int, Path]],
+        stores: dict[str, TaskStore],
+        watchdog: Watchdog,
+    ) -> None:
+        """The life of the server."""
+        log.info("%d answers and %d NeMo runs are missing; %s", len(work), len(runs), server.begins)
+        try:
+            begun = time.monotonic()
+            await server.start()
+            self.ledger.ready()
+            if isinstance(server, VllmServer) and self.job.containers.vllm is not None:
+                self.ledger.versions["engine"] = await server.version()
+            log.info("the server answers after %.0f s", time.monotonic() - begun)
+            death = asyncio.create_task(server.died())
+            native = asyncio.create_task(self.ask(iter(work), stores, server.endpoint))
+            harness = asyncio.create_task(self.run_nemo(runs, server.endpoint, watchdog))
+            asking = asyncio.gather(native, harness)
+            either: list[asyncio.Future[Any]] = [asking, death]
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if not asking.done():
+                    raise death.result()
+                asking.result()
+            finally:
+                # Each by itself: where one has failed, cancelling both together would leave the other running.
+                for task in (death, native, harness):
+                    task.cancel()
+                # NeMo's processes and the server are ended at the same time: there are only seconds for both.
+                await asyncio.gather(asking, native, harness, death, server.stop(), return_exceptions=True)
+            log.info("%d of %d answers; %s", self.done, self.total, server.ended)
+        finally:
+            await server.stop()
+
+    def server(self, folder: Path | None, watchdog: Watchdog) -> VllmServer | External:
+        """Who answers: a server of this job's own, or an endpoint that is there already.
+
+        Args:
+            folder: Where the model's files are served from.
+            watchdog: Ends the server, should this process die.
+        """
+        if self.job.ckpt.endpoint is not None:
+            return External(cast(EndpointSpec, self.job.ckpt.endpoint))
+        output = self.job.logs / f"{self.job.ckpt.name}.server.log"
+        return VllmServer(self.job.ckpt, output, watchdog, containers=self.job.containers, model=folder)
+
+    async def ask(self, work: Iterator[Request], stores: dict[str, TaskStore], endpoint: Endpoint) -> None:
+        """Put all requests to the server, a bounded number at once, and store the answers as they come."""
+        serving = self.job.ckpt.serving
+
+        async def worker(client: Client) -> None:
+            for request in work:
+                with self.ledger.busy():
+                    answer, final = await self.answer(client, endpoint, request)
+                stores[request.task].append(request.key, answer, final)
+                self.ledger.answered(answer)
+                self.done += 1
+
+        options = {
+            "concurrency": serving.concurrency,
+            "timeout_s": serving.request_timeout_s,
+            "retries": serving.retries,
+        }
+        async with Client(endpoint.url, endpoint.key, **options) as client:  # type: ignore[arg-type]
+            workers = [asyncio.create_task(worker(client)) for _ in range(min(serving.concurrency, self.total))]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for task in workers:
+                    task.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+
+    async def answer(self, client: Client, endpoint: Endpoint, request: Request) -> tuple[Answer, bool]:
+        """The answer to one request, and whether it is one for good."""
+        try:
+            reply = await client.post(request.path, {"model": endpoint.model, **request.body})
+            return read_reply(reply, request.id, request.sample, request.seed), True
+        except RequestError as failure:
+            if failure.status in ELSEWHERE:
+                whose = "refusing a question" if self.job.ckpt.endpoint else "as only one that is not ours would"
+                raise ServerError(
+                    f"The server at {endpoint.url} answered {failure.status}, {whose}: {failure.error['message']}. Nothing of it was stored; run again."
+                ) from None
+            if failure.error["type"] == "connection" and self.job.ckpt.endpoint is not None:
+                # It is not the question's fault: counted as a failed answer, it would be final after three jobs.
+                raise ServerError(
+                    f"The endpoint {endpoint.url} is gone: {failure.error['message']}. What it answered is stored; run again"
+                    " when it is back."
+                ) from None
+            if not failure.lasting:
+                # A server that dies answers what is under way with errors: its death ends this job meanwhile.
+                await asyncio.sleep(HINDSIGHT_S)
+                self.errors[request.task] = f"{failure.error['type']}: {failure.error['message']}"
+            return Answer(id=request.id, sample=request.sample, seed=request.seed, error=failure.error), failure.lasting
+
+    async def run_nemo(self, runs: list[tuple[PromptSet, int, Path]], endpoint: Endpoint, watchdog: Watchdog) -> None:
+        """Run NeMo Evaluator's tasks, a bounded number at once; one that fails leaves the others running."""
+        places = asyncio.Semaphore(self.job.nemo_parallel)
+        folder = find_model(self.job.ckpt)
+        tokenizer = str(folder.resolve()) if folder is not None else self.job.ckpt.model
+
+        async def one(prompts: PromptSet, number: int, folder: Path) -> None:
+            name = prompts.header["task"]
+            async with places:
+                output = self.job.logs / f"{self.job.ckpt.name}.{name}.{folder.name}.log"
+                begun = time.monotonic()
+                try:
+                    with self.ledger.busy():
+                        setting = replace(self.job.nemo.get(name, nemo.Setting()), tokenizer=tokenizer)
+                        await nemo.run(
+                            prompts.header, number, folder, endpoint, setting, output, watchdog, self.count_reply
+                        )
+                    log.info("NeMo Evaluator's %s, run %d, took %.0f s", name, number, time.monotonic() - begun)
+                except (MilepostError, OSError) as error:
+                    # Held back like a failed request: the server may have died under it.
+                    await asyncio.sleep(HINDSIGHT_S)
+                    self.errors[name] = str(error)
+                    log.error("%s", error)
+
+        await asyncio.gather(*(one(*run) for run in runs))
+
+    def count_reply(self, line: dict[str, Any]) -> None:
+        """Count a reply to a harness in the ledger."""
+        usage = line.get("usage") or {}
+        if line["status"] == 200:
+            answer = Answer(id="", sample=0)
+            if len(usage) == 2:
+                answer["usage"] = cast(Usage, usage)
+            self.ledger.answered(answer)
+
+    def note(self, work: list[Request], stores: dict[str, TaskStore]) -> dict[str, Any]:
+        """How far the checkpoint came, task by task; `work` is what was missing before."""
+        tasks: dict[str, Any] = {}
+        unanswered = Counter(request.task for request in work if request.key not in stores[request.task].settled)
+        for name, prompts in self.job.prompts.items():
+            if name in stores:
+                asked = len(prompts.prompts) * prompts.header["samples"]
+                missing = unanswered[name]
+            else:
+                asked = prompts.header["samples"]
+                missing = len(missing_runs(self.job.ckpt.name, self.job.digest, prompts.header))
+            tasks[name] = {"done": asked - missing, "missing": missing}
+            if missing and name in self.errors:
+                tasks[name]["error"] = self.errors[name]
+        sums = sum_lines(self.job.store)
+        return {
+            "ckpt": self.job.ckpt.name,
+            "tasks": tasks,
+            "ledger": sums,
+            "versions": engine_versions(self.job.ckpt.name),
+        }

@@ -1,0 +1,163 @@
+"""What is asked of a model: requests and their keys, and which of them the store has not answered yet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from milepost.campaign.identity import request_key
+from milepost.errors import RecordError
+from milepost.records import Prompt, PromptSet, TaskHeader, read_prompts, read_record, write_record
+from milepost.store.answers import STORE, read_settled
+
+MODELS = Path("results/models")
+PROMPTS = Path("results/prompts")
+COMPLETE = ".complete.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One sample of one item of one task. A campaign may have millions of them: what it asks is made when it is asked."""
+
+    header: TaskHeader
+    prompt: Prompt
+    sample: int
+    seed: int
+    key: str
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.header["task"]
+
+    @property
+    def id(self) -> str:
+        """The item's."""
+        return self.prompt["id"]
+
+    @property
+    def path(self) -> str:
+        """Where it is sent to, after the server's address."""
+        return question_of(self.prompt)[0]
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What is sent, but for the name that the server goes by."""
+        return body_of(self.header, self.prompt, self.seed)
+
+
+def requests_of(prompts: PromptSet, digest: str) -> Iterator[Request]:
+    """Everything that a task asks, samples of one prompt side by side so that its prefix is cached.
+
+    Args:
+        prompts: The task's.
+        digest: Of the model that is asked.
+    """
+    header = prompts.header
+    base = header["sampling"].get("seed", 0)
+    for prompt in prompts.prompts:
+        for sample in range(header["samples"]):
+            seed = sample_seed(base, prompt["id"], sample)
+            key = request_key(digest, body_of(header, prompt, seed), sample, header["generation"])
+            yield Request(header, prompt, sample, seed, key)
+
+
+def body_of(header: TaskHeader, prompt: Prompt, seed: int) -> dict[str, Any]:
+    """The request's body: the question, how to sample, and this sample's own seed in place of the task's."""
+    return {**question_of(prompt)[1], **header["sampling"], "seed": seed}
+
+
+def question_of(prompt: Prompt) -> tuple[str, dict[str, Any]]:
+    """Path and part of the request's body: a chat, or a text to go on from."""
+    if "messages" in prompt:
+        return "/chat/completions", {"messages": prompt["messages"]}
+    return "/completions", {"prompt": prompt["prompt"]}
+
+
+def sample_seed(base: int, ident: str, sample: int) -> int:
+    """The seed of one sample, its own and always the same: 31 bits, as every server takes them."""
+    return int.from_bytes(hashlib.sha256(f"{base}/{ident}/{sample}".encode()).digest()[:4], "big") >> 1
+
+
+def store_file(ckpt: str, task: str) -> Path:
+    """Where the answers of a checkpoint to a native task are stored."""
+    return STORE / ckpt / f"{task}.jsonl"
+
+
+def missing_runs(ckpt: str, digest: str, header: TaskHeader) -> list[tuple[int, Path]]:
+    """The runs of a NeMo task that have not ended well yet: number and folder."""
+    # Here: the steps of our own tasks need nothing of it.
+    from milepost.nemo import run as nemo
+
+    folders = nemo.run_folders(STORE / ckpt, digest, header)
+    return [(number, folder) for number, folder in enumerate(folders) if not nemo.is_done(folder)]
+
+
+def is_complete(ckpt: str, tasks: Iterable[str]) -> bool:
+    """Whether a checkpoint's store answers everything that is asked; what is not prepared yet is not answered.
+
+    Planning asks this of every checkpoint, so a task that was found complete is remembered with what was asked.
+    """
+    try:
+        digest = str(read_record(MODELS / f"{ckpt}.json")["digest"])
+    except (RecordError, KeyError):
+        return False
+    remembered = _read_complete(ckpt)
+    for task in tasks:
+        path = PROMPTS / f"{task}.jsonl"
+        if not path.exists():
+            return False
+        known = remembered.get(task)
+        if (known is None or known != _state(ckpt, task, digest)) and not _answers_all(ckpt, path, digest):
+            return False
+    return True
+
+
+def remember_complete(ckpt: str, tasks: Iterable[str], digest: str) -> None:
+    """Note that nothing is missing of these tasks."""
+    states = {**_read_complete(ckpt), **{task: _state(ckpt, task, digest) for task in tasks}}
+    write_record(STORE / ckpt / COMPLETE, states)
+
+
+def _answers_all(ckpt: str, path: Path, digest: str) -> bool:
+    prompts = read_prompts(path)
+    if prompts.header["kind"] == "nemo":
+        return not missing_runs(ckpt, digest, prompts.header)
+    store = store_file(ckpt, prompts.header["task"])
+    if not store.exists():
+        return False
+    settled = read_settled(store)
+    return all(request.key in settled for request in requests_of(prompts, digest))
+
+
+def _state(ckpt: str, task: str, digest: str) -> dict[str, Any] | None:
+    """What was asked of whom, and how large the store was: a store that shrank is looked at again."""
+    prompts = PROMPTS / f"{task}.jsonl"
+    changed = prompts.stat()
+    store = store_file(ckpt, task)
+    if not store.exists():
+        # A NeMo task is complete by its folders, which are quick to look at.
+        return None
+    return {
+        "model": digest,
+        "asked": _digest(prompts, changed.st_size, changed.st_mtime_ns),
+        "size": store.stat().st_size,
+    }
+
+
+@lru_cache
+def _digest(path: Path, size: int, changed_ns: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _read_complete(ckpt: str) -> dict[str, Any]:
+    try:
+        states = json.loads((STORE / ckpt / COMPLETE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return states if isinstance(states, dict) else {}

@@ -1,0 +1,1 @@
+"""NeMo Evaluator: what it can run, its configuration in, its results out."""

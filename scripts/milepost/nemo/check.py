@@ -1,0 +1,202 @@
+"""Whether NeMo Evaluator can run the tasks of a campaign as they stand, found before anything is asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from milepost.campaign.models import find_model
+from milepost.campaign.types import Campaign, Checkpoint, Task
+from milepost.errors import ConfigError, ContainerError, EnvironmentMissingError, ModelError, did_you_mean
+from milepost.nemo.catalogue import (
+    Benchmark,
+    Catalogue,
+    asks_log_probabilities,
+    included_tasks,
+    read_catalogue,
+)
+from milepost.nemo.place import place_of
+from milepost.runtime.containers import Containers, find_apptainer, is_made, read_containers
+from milepost.tasks.lm_eval_files import command_line, include_folders, local_files
+
+log = logging.getLogger(__name__)
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "tekken.json")
+
+
+def check_nemo_tasks(campaign: Campaign, *, installed: bool = True) -> None:
+    """Check every NeMo task against what its environment or image can run.
+
+    Args:
+        campaign: The campaign in the current folder.
+        installed: Whether an environment that is not installed is an error; a mere plan goes on without it. So does
+            everything where an image is yet to be made, or only the nodes have Apptainer.
+
+    Raises:
+        ConfigError: An unknown evaluation, an endpoint type that it does not take, a parameter that it does not know.
+        ContainerError: An image that is not there, and that nothing makes.
+        HarnessError: No NeMo Evaluator where it should be; a file that a task rests on is missing.
+        ModelError: A checkpoint without the tokenizer that log-probabilities need.
+    """
+    containers = read_containers(campaign.config)
+    for name in campaign.named("nemo"):
+        task = campaign.tasks[name]
+        try:
+            needs_tokenizer = check_nemo_task(task, containers)
+        except (EnvironmentMissingError, ContainerError) as error:
+            missing = comes_later(task, campaign.config)
+            if missing is None and (installed or isinstance(error, ContainerError)):
+                raise
+            log.warning("task %r was not checked: %s", name, missing or error)
+            continue
+        if needs_tokenizer and "tokenizer" not in task.spec:
+            for ckpt in campaign.checkpoints.values():
+                _check_tokenizer(ckpt, name)
+
+
+def comes_later(task: Task, config: Mapping[str, Any]) -> str | None:
+    """What runs a task and need not be here yet: an image that a rule makes, or Apptainer, which nodes may have alone."""
+    place = place_of(task.spec, read_containers(config))
+    if place.image is None:
+        return None
+    if not place.image.exists():
+        source = task.spec.get("container") or config["containers"]["nemo"]
+        return f"{place.image} is yet to be made from {source}." if is_made(source) else None
+    try:
+        find_apptainer()
+    except ContainerError as error:
+        return str(error)
+    return None
+
+
+def check_nemo_task(task: Task, containers: Containers | None = None) -> bool:
+    """Check one task; whether it asks for log-probabilities, and so needs a tokenizer."""
+    spec, where = task.spec, f"config/tasks/{task.name}.yaml"
+    containers = containers or Containers()
+    if "container" in spec and "environment" in spec and not containers.bind_environments:
+        raise ConfigError(f"{where} names both an environment and a container. Take one of them out.")
+    place = place_of(spec, containers)
+    catalogue = read_catalogue(place)
+    local_files(spec)
+    folders = include_folders(spec, where)
+    included = included_tasks(folders, place) if folders else {}
+    benchmark, name = find_benchmark(spec["eval_type"], catalogue, included, where)
+    tasks = {**included, **catalogue.tasks.get(benchmark.harness, {})}
+    asks = benchmark.log_probabilities or asks_log_probabilities(name, tasks)
+    _check_endpoint_type(spec.get("endpoint_type", "chat"), benchmark, asks, spec["eval_type"], where)
+    _check_params(spec.get("params", {}), benchmark, where)
+    if benchmark.harness in catalogue.options:
+        _check_options(spec, catalogue.options[benchmark.harness], where)
+    tokenizer = spec.get("tokenizer", "")
+    if tokenizer.startswith((".", "/", "~")) and not Path(tokenizer).exists():
+        raise ConfigError(f"{where}: the tokenizer {tokenizer!r} does not exist (from {Path.cwd()}).")
+    return asks
+
+
+def find_benchmark(
+    eval_type: str, catalogue: Catalogue, included: Mapping[str, Any], where: str
+) -> tuple[Benchmark, str]:
+    """What an `eval_type` means, and the harness's own name of it.
+
+    Raises:
+        ConfigError: Nothing of that name; the message shows what is near.
+    """
+    harness, dot, name = eval_type.partition(".")
+    if not dot:
+        found = catalogue.named(eval_type)
+        if len(found) == 1:
+            return found[0], found[0].task or eval_type
+        if found:
+            choice = " or ".join(f"{one.harness}.{eval_type}" for one in found)
+            raise ConfigError(f"{where}: several harnesses have {eval_type!r}. Say which one: eval_type: {choice}.")
+        besides = [f"{one}.{eval_type}" for one, tasks in catalogue.tasks.items() if eval_type in {**tasks, **included}]
+        hint = f" Did you mean {besides[0]!r}?" if besides else did_you_mean(eval_type, {one.name for one in catalogue})
+        raise ConfigError(
+            f"{where} asks for {eval_type!r}, which NeMo Evaluator does not list in {catalogue.where}. {_listed(catalogue)}"
+            f"{hint} `snakemake list_evals` shows them all; HARNESS.TASK reaches what a harness has besides."
+        )
+    if harness not in catalogue.benchmarks:
+        raise ConfigError(
+            f"{where} asks for the harness {harness!r}, which is not in {catalogue.where}. Harnesses there: "
+            f"{', '.join(sorted(catalogue.benchmarks)) or 'none'}.{did_you_mean(harness, catalogue.benchmarks)}"
+            " Correct 'eval_type', or name the environment or container that has it."
+        )
+    if name in catalogue.benchmarks[harness]:
+        benchmark = catalogue.benchmarks[harness][name]
+        return benchmark, benchmark.task or name
+    own = catalogue.tasks.get(harness)
+    if name in included and own is not None and name in own:
+        raise ConfigError(
+            f"{where}: {harness} has a task {name!r} of its own, which wins over the one in --include_path. Give"
+            " yours another name."
+        )
+    if own is not None and name not in own and name not in included:
+        listed = f"Tasks there: {', '.join(sorted(included))}. " if included else ""
+        raise ConfigError(
+            f"{where} asks for the task {name!r}, which {harness} in {catalogue.where} does not have, among"
+            f" {len(own)} tasks, groups and tags of its own and {len(included)} from --include_path. {listed}"
+            f"{did_you_mean(name, [*included, *own]).strip()} Correct 'eval_type', or add the folder of its task file:"
+            ' params: {extra: {args: "--include_path FOLDER"}}.'
+        )
+    if own is None:
+        log.warning("%s: %s does not list %r, and cannot be asked what it has besides.", where, harness, name)
+    return catalogue.defaults[harness], name
+
+
+def _check_endpoint_type(given: str, benchmark: Benchmark, asks: bool, eval_type: str, where: str) -> None:
+    takes = [kind for kind in benchmark.endpoint_types if not (asks and kind == "chat")]
+    if takes and given not in takes:
+        why = ""
+        if asks and given == "chat":
+            why = " It asks for log-probabilities, which a chat does not give."
+        elif given == "completions_logprob" and "completions" in takes:
+            why = " Its log-probability tasks run with 'completions'."
+        raise ConfigError(
+            f"{where}: {eval_type!r} does not take endpoint_type {given!r}. It takes: {', '.join(takes)}.{why}"
+        )
+
+
+def _check_params(params: Mapping[str, Any], benchmark: Benchmark, where: str) -> None:
+    """A parameter that the harness's command line does not use would change nothing, without a word."""
+    for given, known, inside in (
+        ([name for name in params if name != "extra"], benchmark.known_params, "params"),
+        (list(params.get("extra", {})), sorted({*benchmark.known_extra, *benchmark.params.get("extra", {})}), "params.extra"),
+    ):  # fmt: skip
+        for name in given:
+            if name not in known:
+                raise ConfigError(
+                    f"{where}: {inside} has {name!r}, which {benchmark.harness} does not use. It uses:"
+                    f" {', '.join(known) or 'none'}.{did_you_mean(name, known)}"
+                )
+
+
+def _check_options(spec: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    """A harness may pass over an option that it does not know, without a word."""
+    for word in command_line(spec, where):
+        option = word.partition("=")[0]
+        if option.startswith("--") and option not in known:
+            raise ConfigError(
+                f"{where}: params.extra.args has {option!r}, which the harness does not know. It knows:"
+                f" {', '.join(known)}.{did_you_mean(option, known)}"
+            )
+
+
+def _check_tokenizer(ckpt: Checkpoint, task: str) -> None:
+    folder = find_model(ckpt)
+    if ckpt.endpoint is not None:
+        raise ModelError(
+            f"Checkpoint {ckpt.name!r} is behind an endpoint, and task {task!r} asks for log-probabilities, which need a"
+            " tokenizer. Name one in the task's file: tokenizer: FOLDER."
+        )
+    if folder is not None and not any((folder / name).is_file() for name in TOKENIZERS):
+        raise ModelError(
+            f"Checkpoint {ckpt.name!r}: {folder} holds no tokenizer, and task {task!r} asks for log-probabilities, which"
+            " need one. Put it beside the weights, or name one in the task's file: tokenizer: FOLDER."
+        )
+
+
+def _listed(catalogue: Catalogue, most: int = 12) -> str:
+    names: Sequence[str] = sorted({one.name for one in catalogue})
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"It lists {', '.join(names[:most]) or 'none'}{rest}."

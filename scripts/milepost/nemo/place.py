@@ -1,0 +1,110 @@
+"""Where tasks of NeMo Evaluator run: in an environment of envs/, in an image, or in one with that environment bound into it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from milepost.runtime.containers import Containers, image_file, inside, require_image
+from milepost.runtime.environments import environment_python
+
+ENVIRONMENT = "nemo"
+# The first line of its command names the Python that has it.
+FIND_PYTHON = 'told=$(command -v nemo-evaluator) || exit 127; exec $(sed -n "1s/^#!//p" "$told") - "$@"'
+
+
+@dataclass(frozen=True)
+class Place:
+    """An environment, an image, or both, where the image brings no NeMo Evaluator of its own.
+
+    Attributes:
+        environment: A folder in envs/; None for an image that brings its own.
+        image: An Apptainer image.
+        binds: Further folders that go into the image.
+    """
+
+    environment: str | None = ENVIRONMENT
+    image: Path | None = None
+    binds: tuple[Path, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Name for people."""
+        parts = [
+            f"image {self.image}" if self.image else "",
+            f"environment {self.environment}" if self.environment else "",
+        ]
+        return " with ".join(filter(None, parts))
+
+    def nemo_evaluator(
+        self, words: Sequence[str], env: Mapping[str, str], binds: Iterable[Path] = ()
+    ) -> tuple[list[str], dict[str, str]]:
+        """Its command with these words, and the environment to start it in.
+
+        Args:
+            words: Arguments.
+            env: Variables of its own, on top of the surroundings'.
+            binds: What of this host it needs in an image, beside the current folder.
+
+        Raises:
+            EnvironmentMissingError: The environment is not installed.
+            ContainerError: No such image, no Apptainer here, or a path that cannot be bound.
+        """
+        if self.environment is None:
+            return self._inside(["nemo-evaluator", *words], env, binds)
+        binaries = environment_python(self.environment).parent
+        # The harnesses are commands of that environment.
+        path = f"{binaries}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        return self._inside([str(binaries / "nemo-evaluator"), *words], {**env, "PATH": path}, binds)
+
+    def python(
+        self, words: Sequence[str], env: Mapping[str, str], binds: Iterable[Path] = ()
+    ) -> tuple[list[str], dict[str, str]]:
+        """The Python that has NeMo Evaluator, for a program on standard input; as `nemo_evaluator`."""
+        if self.environment is None:
+            return self._inside(["sh", "-c", FIND_PYTHON, "sh", *words], env, binds)
+        return self._inside([str(environment_python(self.environment)), "-", *words], env, binds)
+
+    def _inside(
+        self, command: list[str], env: Mapping[str, str], binds: Iterable[Path]
+    ) -> tuple[list[str], dict[str, str]]:
+        if self.image is None:
+            return inside(command, None, env=env)
+        # From the root: some are started in another folder.
+        image = str(require_image(self.image).absolute())
+        return inside(command, image, env=env, binds=[*self._binds(), *binds])
+
+    def _binds(self) -> Iterator[Path]:
+        if self.environment is not None:
+            yield environment_python(self.environment).parents[3]
+        if os.environ.get("TMPDIR"):
+            yield Path(os.environ["TMPDIR"])
+        yield from self.binds
+
+
+def place_of(spec: Mapping[str, Any], containers: Containers) -> Place:
+    """Where a task runs.
+
+    Its own image comes before the campaign's. One that names an environment runs in that one, outside of images, unless
+    the images bring no environments.
+
+    Args:
+        spec: The task's file, or what its prompts say about the harness.
+        containers: The campaign's.
+    """
+    named, environment = spec.get("container"), spec.get("environment")
+    if named:
+        image: Path | None = image_file(str(named), containers.folder)
+    else:
+        image = containers.nemo if environment is None or containers.bind_environments else None
+    if image is None:
+        return Place(environment or ENVIRONMENT)
+    return Place((environment or ENVIRONMENT) if containers.bind_environments else None, image, containers.binds)
+
+
+def task_images(specs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The images that tasks name for themselves, by file, address or definition, each once."""
+    return list(dict.fromkeys(str(spec["container"]) for spec in specs if "container" in spec))

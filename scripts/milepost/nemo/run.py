@@ -1,0 +1,263 @@
+"""NeMo Evaluator: a task of ours as its configuration in, its run beside others, its finished runs out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from milepost import __version__
+from milepost.endpoints import Endpoint
+from milepost.errors import HarnessError
+from milepost.nemo.catalogue import read_catalogue
+from milepost.nemo.place import Place, place_of
+from milepost.nemo.results import newest_samples
+from milepost.records import TaskHeader, write_record
+from milepost.runtime.containers import Containers, reached_from
+from milepost.runtime.environments import environment_python
+from milepost.runtime.images import image_digests
+from milepost.runtime.processes import ProcessGroup, Watchdog, free_port, last_lines
+from milepost.tasks.lm_eval_files import include_folders, local_files
+
+KEY_VARIABLE = "MILEPOST_ENDPOINT_KEY"
+SHUTDOWN_S = 2  # NeMo's own wait after TERM; it must fit into ours
+PATHS = {
+    "chat": "chat/completions",
+    "completions": "completions",
+    "completions_logprob": "completions",
+    "embedding": "embeddings",
+}
+MARKS = (".nemo_evaluator_interrupted", ".nemo_evaluator_server_error")
+DONE = "done.json"
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+log = logging.getLogger(__name__)
+_given_ports: set[int] = set()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run needs and what does not change an answer.
+
+    Attributes:
+        tokenizer: The checkpoint's: a folder, or a hub name; the supervisor fills it in.
+        tuning: `params` and `adapter` settings that change no answer.
+        containers: The images of the campaign.
+        offline: Whether data and tokenizers come from the caches alone.
+    """
+
+    tokenizer: str = ""
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    containers: Containers = field(default_factory=Containers)
+    offline: bool = True
+
+
+def run_folders(store: Path, digest: str, header: TaskHeader) -> list[Path]:
+    """The folders of a task's runs, one per repetition.
+
+    A folder belongs to one model and one configuration: lm-eval keeps a cache in it that would answer for another model.
+
+    Args:
+        store: results/store/{ckpt}.
+        digest: The model's.
+        header: The task's.
+    """
+    asked = json.dumps([digest, header["generation"], header.get("harness", {})], sort_keys=True)
+    folder = store / header["task"] / hashlib.sha256(asked.encode()).hexdigest()[:16]
+    return [folder / f"run-{repetition}" for repetition in range(header["samples"])]
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a run has ended well, as `run` found it."""
+    return (folder / DONE).is_file()
+
+
+def run_seed(task: str, repetition: int) -> int:
+    """The seed of a run, its own and always the same; each of its requests draws one from it."""
+    return int.from_bytes(hashlib.sha256(f"{task}/{repetition}".encode()).digest()[:4], "big") >> 1
+
+
+def run_config(header: TaskHeader, endpoint: Endpoint, folder: Path, setting: Setting) -> dict[str, Any]:
+    """NeMo Evaluator's configuration of one run. The key stays in the environment."""
+    harness = header.get("harness", {})
+    params = {**harness["params"], **setting.tuning.get("params", {})}
+    # lm-eval's log-probability tasks need a tokenizer, and fail without; a harness that knows none passes over it.
+    if "tokenizer" in harness or harness["endpoint_type"] in ("completions", "completions_logprob"):
+        given = {"tokenizer": _path(harness.get("tokenizer", setting.tokenizer)), "tokenizer_backend": "huggingface"}
+        params["extra"] = {**given, **params.get("extra", {})}
+    adapter = {
+        # Its cache merges identical requests, which would make samples of one prompt the same sample.
+        "use_caching": False,
+        **harness.get("adapter", {}),
+        **setting.tuning.get("adapter", {}),
+    }
+    if "custom_system_prompt" in adapter:
+        adapter["use_system_prompt"] = True
+    return {
+        "config": {"type": harness["eval_type"], "output_dir": str(folder.resolve()), "params": params},
+        "target": {
+            "api_endpoint": {
+                "url": f"{endpoint.url}/{PATHS[harness['endpoint_type']]}",
+                "model_id": endpoint.name,
+                "type": harness["endpoint_type"],
+                "api_key_name": KEY_VARIABLE,
+                "adapter_config": adapter,
+            }
+        },
+        # With it, the results name the version that made them, in an image as well.
+        "metadata": {"versioning": {"milepost": __version__}},
+    }
+
+
+def variables(endpoint: Endpoint, setting: Setting) -> dict[str, str]:
+    """What a run finds in its environment: the key, caches, a port of its own; no word to anyone outside."""
+    port = free_port()
+    while port in _given_ports:  # a port that was just given to another run may not be taken yet
+        port = free_port()
+    _given_ports.add(port)
+    home = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
+    return {
+        KEY_VARIABLE: endpoint.key,
+        "ADAPTER_PORT": str(port),
+        "NEMO_EVALUATOR_SHUTDOWN_TIMEOUT_SECONDS": str(SHUTDOWN_S),
+        "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HOME": home,
+        # What the site's proxy is for is not the relay beside it.
+        **{
+            name: ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
+            for name in ("NO_PROXY", "no_proxy")
+        },
+        **{name: os.environ.get(name, "1" if setting.offline else "0") for name in OFFLINE},
+    }
+
+
+def command_of(
+    harness: Mapping[str, Any], config: Path, env: Mapping[str, str], setting: Setting
+) -> tuple[list[str], dict[str, str]]:
+    """The command of a run and the environment to start it in, by an environment of ours or an image."""
+    place = place_of(harness, setting.containers)
+    needed: list[Path] = []
+    if place.image is not None:
+        Path(env["HF_HOME"]).mkdir(parents=True, exist_ok=True)
+        # Results may lie elsewhere, behind a link.
+        needed = [config.resolve().parent, Path(env["HF_HOME"])]
+        needed += [*include_folders(harness), *(path.parent for path in local_files(harness))]
+        tokenizer = Path(_path(harness.get("tokenizer", setting.tokenizer)))
+        if tokenizer.is_dir():
+            needed += reached_from(tokenizer)
+    return place.nemo_evaluator(["run_eval", "--run_config", str(config.resolve())], env, needed)
+
+
+async def run(
+    header: TaskHeader,
+    repetition: int,
+    folder: Path,
+    endpoint: Endpoint,
+    setting: Setting,
+    log: Path,
+    watchdog: Watchdog,
+    told: Callable[[dict[str, Any]], None] = lambda line: None,
+) -> None:
+    """Run one repetition of a task; a run that was cut short goes on where it was.
+
+    Args:
+        header: The task's.
+        repetition: Number of the run.
+        folder: Its own.
+        endpoint: The model's server.
+        setting: How it is run.
+        log: Where its output goes.
+        watchdog: Looks after its processes.
+        told: Is given a line for each reply of the server.
+
+    Raises:
+        HarnessError: It failed; with its last lines.
+    """
+    # Here, because its web server takes longer to import than most steps take, and they import this module.
+    from milepost.nemo.relay import Relay, answered
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for mark in MARKS:
+        (folder / mark).unlink(missing_ok=True)
+    # What a cut run left must not pass for this one's.
+    (folder / "results.yml").unlink(missing_ok=True)
+    record = folder.with_suffix(".requests.jsonl")
+    config = folder.with_suffix(".yml")
+    async with Relay(endpoint, run_seed(header["task"], repetition), record, told) as relayed:
+        made = run_config(header, relayed, folder, setting)
+        config.write_text(yaml.safe_dump(made, sort_keys=False))
+        env = variables(relayed, setting)
+        command, around = command_of(header["harness"], config, env, setting)
+        group = await ProcessGroup.start(command, env=around, log=log, watchdog=watchdog)
+        try:
+            code = await group.process.wait()
+        finally:
+            await group.stop(SHUTDOWN_S + 1)
+            _given_ports.discard(int(env["ADAPTER_PORT"]))
+    # An exit code of 0 after a signal is possible, so it takes all three.
+    marks = [mark for mark in MARKS if (folder / mark).exists()]
+    if code != 0 or marks or not (folder / "results.yml").is_file():
+        how = f"ended with {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        raise HarnessError(
+            f"NeMo Evaluator {how} on task {header['task']!r}"
+            f"{', and left ' + marks[0] if marks else ''}. The last lines of {log}:\n{last_lines(log)}"
+        )
+    done = {
+        "task": header["task"],
+        "run": repetition,
+        "eval_type": header["harness"]["eval_type"],
+        "requests": answered(record),
+        "versions": versions(place_of(header["harness"], setting.containers)),
+    }
+    write_record(folder / DONE, done)
+
+
+def collect(folders: list[Path], to: Path) -> None:
+    """Copy the finished runs' results and samples to `to`; the raw folders stay in the store."""
+    shutil.rmtree(to, ignore_errors=True)
+    for folder in folders:
+        target = to / folder.name
+        target.mkdir(parents=True)
+        for name in ("results.yml", "eval_factory_metrics.json", DONE):
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, target / name)
+        for path in newest_samples(folder):
+            shutil.copyfile(path, target / path.name)
+
+
+@cache
+def versions(place: Place) -> dict[str, str]:
+    """Versions of NeMo Evaluator and its harnesses in an environment or image, and the image's digest.
+
+    Raises:
+        ContainerError: No such image.
+    """
+    found = {}
+    if place.environment is not None:
+        packages = environment_python(place.environment).parent.parent
+        for info in sorted(packages.glob("lib/python*/site-packages/n*.dist-info")):
+            name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
+            if name == "nemo_evaluator" or name.startswith("nvidia_"):
+                found[name.replace("_", "-")] = version
+    else:
+        try:
+            found = dict(read_catalogue(place).versions)
+        except HarnessError as error:
+            log.warning("The versions behind the runs are not known. %s", error)
+    return {**found, **image_digests({"nemo": place.image})}
+
+
+def _path(tokenizer: str) -> str:
+    """A tokenizer's folder from the root; a hub name as it is."""
+    return str(Path(tokenizer).resolve()) if Path(tokenizer).is_dir() else tokenizer

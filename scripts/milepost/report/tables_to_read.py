@@ -1,0 +1,201 @@
+"""The tables that people read, before they become Markdown, LaTeX or sheets: headers, lines of text, and legends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from milepost.comparisons.rows import ComparisonRow, TrendRow
+from milepost.report.tables import (
+    PARTIAL,
+    SHARES,
+    MetricRow,
+    ScoreRow,
+    number,
+    samples_cell,
+    score_cell,
+    share,
+    short,
+    short_cell,
+    short_notes,
+    step,
+)
+
+# More lines than this nobody reads: the CSV file has them.
+MOST_LINES = 60
+COMPARED = (
+    "B - A on the items that both have, with the 95 % interval of the paired difference. p: corrected for all tests of the "
+    "same list; ↑ ↓ where it is .05 or less. Detectable: the smallest true difference that these items would have shown in "
+    "80 of 100 evaluations. Gained, lost: items on which B is better or worse."
+)
+SINCE = (
+    "Better since: the first step that is significantly better than the run's first (all steps together at 5 %). Lost "
+    "since: from there on it is no longer better than the first, though it was. Regressed since: from there on it stays "
+    "significantly below an earlier step. p: of the clearest gain, corrected over the run's tasks."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table to read: its first `left` columns hold words, the others numbers. `notes` are its legend."""
+
+    name: str
+    title: str
+    header: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    left: int = 1
+    notes: Sequence[str] = ()
+
+
+def score_table(rows: Sequence[ScoreRow], cell: Callable[[ScoreRow], str] = short_cell) -> Table:
+    """The summary: a line for each checkpoint, a column for each task."""
+    header, starts = _checkpoints(rows)
+    titles = {row.task: row.title for row in rows}
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        lines.setdefault(row.ckpt, list(starts[row.ckpt])).append(cell(row))
+    return Table(
+        name="scores",
+        title="Scores",
+        header=[*header, *titles.values()],
+        lines=list(lines.values()),
+        left=1 + ("run" in header),
+        notes=short_notes(rows),
+    )
+
+
+def metric_tables(rows: Sequence[ScoreRow], metrics: Iterable[MetricRow]) -> list[Table]:
+    """For each task with more than one metric: a line for each checkpoint, a column for each metric."""
+    header, starts = _checkpoints(rows)
+    grids: dict[str, dict[str, dict[str, MetricRow]]] = {}
+    for metric in metrics:
+        grids.setdefault(metric.task, {}).setdefault(metric.ckpt, {})[metric.metric] = metric
+    tables = []
+    for task, title in {row.task: row.title for row in rows}.items():
+        grid = grids.get(task, {})
+        names = list(dict.fromkeys(name for line in grid.values() for name in line))
+        if len(names) > 1:
+            lines = [[*starts[ckpt], *(_metric_cell(grid[ckpt].get(name)) for name in names)] for ckpt in grid]
+            partial = any(row.task == task and row.partial for row in rows)
+            tables.append(
+                Table(
+                    name=f"metrics of {task}",
+                    title=f"Metrics of {title}",
+                    header=[*header, *(name.replace("_", " ") for name in names)],
+                    lines=lines,
+                    left=1 + ("run" in header),
+                    notes=[PARTIAL] if partial else [],
+                )
+            )
+    return tables
+
+
+def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
+    """Pairs of checkpoints, on each task and over tasks; where these are very many, over tasks alone."""
+    shown = [row for row in rows if row.task is None] if len(rows) > MOST_LINES else list(rows)
+    shown = shown if len(shown) <= MOST_LINES else []
+    said = [COMPARED]
+    if len(shown) < len(rows):
+        said.append(f"{len(shown)} of {len(rows)} comparisons are shown; comparisons.csv holds all.")
+    if any(row.partial for row in shown):
+        said.append(PARTIAL)
+    header = ["A", "B", "task", "A's score", "B's score", "B - A", "p", "detectable", "items", "gained", "lost", "note"]
+    return Table(
+        name="comparisons",
+        title="Comparisons",
+        header=header,
+        lines=[_comparison(row) for row in shown],
+        left=3,
+        notes=said,
+    )
+
+
+def trend_table(rows: Sequence[TrendRow]) -> Table:
+    """Since when each run is better, and since when it is not any more."""
+    has_run = any(row.run is not None for row in rows)
+    shown = [row for row in rows if row.n_steps > 1]
+    lines = [
+        [
+            *[row.run or "-"] * has_run,
+            row.title,
+            step(row.reference_step),
+            step(row.better_since_step),
+            probability(row.p_better_adjusted),
+            step(row.lost_since_step),
+            _regressed(row),
+            "; ".join(filter(None, [f"PARTIAL {row.partial}" if row.partial else None, row.note])),
+        ]
+        for row in shown
+    ]
+    header = [*["run"] * has_run, "task", "first step", "better since", "p", "lost since", "regressed since", "note"]
+    return Table(name="steps", title="Since when", header=header, lines=lines, left=1 + has_run, notes=[SINCE])
+
+
+def coverage_table(rows: Sequence[ScoreRow]) -> Table:
+    """What stands beside every score: how much of it rests on answers that could be read."""
+    header = ["checkpoint", "task", "score", "items", "samples"]
+    header += ["truncated", "empty", "unreadable", "failed", "mean tokens"]
+    lines = []
+    for row in rows:
+        shares = map(share, (row.truncated, row.empty, row.unreadable, row.failed))
+        items = "-" if row.n_items is None else str(row.n_items)
+        tokens = "-" if row.mean_tokens is None else f"{row.mean_tokens:,.1f}"
+        lines.append([row.ckpt, row.title, score_cell(row), items, samples_cell(row), *shares, tokens])
+    notes = ["In brackets: the 95 % interval over items.", SHARES]
+    return Table(name="coverage", title="Coverage", header=header, lines=lines, left=2, notes=notes)
+
+
+def probability(p: float | None) -> str:
+    """A p-value with three decimals.
+
+    >>> probability(0.0123), probability(0.00002), probability(None)
+    ('0.012', '<0.001', '-')
+    """
+    return "-" if p is None else "<0.001" if p < 0.0005 else f"{p:.3f}"
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign.
+
+    >>> signed(0.1234), signed(-2), signed(None)
+    ('+0.123', '-2.000', '-')
+    """
+    return "-" if value is None else f"+{number(value)}" if value > 0 else number(value)
+
+
+def _checkpoints(rows: Sequence[ScoreRow]) -> tuple[list[str], dict[str, list[str]]]:
+    """The first columns of a table with a line for each checkpoint: header, and cells by checkpoint."""
+    has_run = any(row.run is not None for row in rows)
+    has_step = any(row.step is not None for row in rows)
+    header = ["checkpoint", *["run"] * has_run, *["step"] * has_step]
+    return header, {row.ckpt: [row.ckpt, *[row.run or "-"] * has_run, *[step(row.step)] * has_step] for row in rows}
+
+
+def _metric_cell(row: MetricRow | None) -> str:
+    return "-" if row is None or row.value is None else short(row.value, row.stderr)
+
+
+def _comparison(row: ComparisonRow) -> list[str]:
+    arrow = ("↑" if (row.delta or 0) > 0 else "↓") if row.significant else ""
+    between = "" if row.ci_low is None else f" [{signed(row.ci_low)}, {signed(row.ci_high)}]"
+    items = f"{row.n_common}" if row.n_a == row.n_b == row.n_common else f"{row.n_common} of {row.n_a} and {row.n_b}"
+    return [
+        row.ckpt_a,
+        row.ckpt_b,
+        row.title,
+        number(row.value_a),
+        number(row.value_b),
+        f"{signed(row.delta)}{between}{arrow}",
+        probability(row.p_adjusted),
+        number(row.detectable),
+        "-" if row.n_common is None else items,
+        "-" if row.better is None else str(row.better),
+        "-" if row.worse is None else str(row.worse),
+        "; ".join(filter(None, [f"PARTIAL {row.partial}" if row.partial else None, row.note])),
+    ]
+
+
+def _regressed(row: TrendRow) -> str:
+    if row.regressed_since is None:
+        return "-"
+    return f"{step(row.regressed_since_step)} (below {step(row.regressed_below_step)})"

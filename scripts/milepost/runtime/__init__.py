@@ -1,0 +1,1 @@
+"""What steps run on: processes, containers, environments, SLURM."""

@@ -1,0 +1,116 @@
+"""What answers are held against, and the two ways of reading an answer: as a whole, or what its last sentences state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from milepost.scorers.avert.sentences import read_sentences
+from milepost.scorers.avert.statement import Options, refusal
+from milepost.scorers.avert.verdict import CORRECT, WRONG
+
+
+class Similarity(Protocol):
+    """How similar documents are to a query."""
+
+    def __call__(self, query: str, documents: Sequence[str]) -> Sequence[float]:
+        """One number per document."""
+        ...
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the answers to one item are held against.
+
+    Attributes:
+        texts: The right and the wrong texts, and those of further groups, by group.
+        candidates: All that an answer is compared with as a whole, by group.
+        forms: For each right and wrong text, how an answer would say it.
+        options: The right and wrong texts in one row: those that the item shows first, in its order.
+    """
+
+    texts: dict[str, list[str]]
+    candidates: dict[str, list[str]]
+    forms: dict[str, list[str]]
+    options: Options
+
+
+@dataclass(frozen=True)
+class Found:
+    """How similar an answer is to each candidate: numbers and what they belong to, by group."""
+
+    similarities: dict[str, list[float]]
+    names: Mapping[str, Sequence[str]]
+
+    def best(self, group: str) -> str:
+        """The candidate of a group that is nearest."""
+        numbers = self.similarities[group]
+        return self.names[group][numbers.index(max(numbers))]
+
+
+class Reading(Protocol):
+    """A way to read answers."""
+
+    def queries(self, text: str) -> list[str]:
+        """What of an answer is compared."""
+        ...
+
+    def documents(self, key: Key) -> list[str]:
+        """What of a key it is compared with; distinct texts."""
+        ...
+
+    def read(self, text: str, key: Key, similarity: Similarity) -> Found | None:
+        """Compare; None where the text has nothing to compare."""
+        ...
+
+
+class Whole:
+    """Compares the answer as a whole, as the original does."""
+
+    def queries(self, text: str) -> list[str]:
+        """The answer."""
+        return [text]
+
+    def documents(self, key: Key) -> list[str]:
+        """All candidates."""
+        return list(dict.fromkeys(one for members in key.candidates.values() for one in members))
+
+    def read(self, text: str, key: Key, similarity: Similarity) -> Found | None:
+        """Compare the answer with all candidates."""
+        return Found(
+            {group: list(similarity(text, members)) for group, members in key.candidates.items()}, key.candidates
+        )
+
+
+class Statement:
+    """Reads what the answer's last sentences state."""
+
+    def queries(self, text: str) -> list[str]:
+        """The last sentences, the last one first, and one that declares the answer."""
+        said = read_sentences(text)
+        return list(dict.fromkeys([*said.last, *filter(None, [said.declared])]))
+
+    def documents(self, key: Key) -> list[str]:
+        """The right and wrong texts as answers would say them, and those of further groups."""
+        others = [one for group, members in key.texts.items() if group not in (CORRECT, WRONG) for one in members]
+        return list(dict.fromkeys([form for forms in key.forms.values() for form in forms] + others))
+
+    def read(self, text: str, key: Key, similarity: Similarity) -> Found | None:
+        """How far the answer states each text of each group."""
+        said = read_sentences(text)
+        if not said.last:
+            return None
+        options = key.options.texts
+        stated = key.options.stated(said, lambda sentence, at: max(similarity(sentence, key.forms[options[at]])))
+        by_text = dict(zip(options, stated, strict=True))
+        found = {}
+        for group, members in key.texts.items():
+            if group in (CORRECT, WRONG):
+                found[group] = [by_text[member] for member in members]
+            else:
+                found[group] = refusal(said.last, members, similarity, key.options)
+        return Found(found, key.texts)
+
+
+READINGS: Mapping[str, Reading] = {"statement": Statement(), "whole": Whole()}

@@ -1,0 +1,254 @@
+"""The answer key of a task: read from the user's file, kept in a Chroma collection, fetched by id."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from milepost.campaign.types import Task
+from milepost.embedding.embedders import Embed, checked_vectors
+from milepost.endpoints.specs import find_endpoint
+from milepost.errors import ConfigError, RecordError, ServerError, did_you_mean
+from milepost.records import Prompt, read_records
+from milepost.runtime.environments import environment_python
+
+ENVIRONMENT = "equator"
+NO_CATEGORY = "none"
+KEYS = Path("results/answer_keys")
+_WORKER = Path(__file__).with_name("chroma.py")
+# Each field under the names that it may have; the second are those of the original's data.
+_FIELDS = {
+    "id": ("id", "index"),
+    "category": ("category",),
+    "question": ("question",),
+    "answer": ("answer", "human_answer"),
+}
+TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Key:
+    """One entry of an answer key; `answer` is empty where the user's file has none."""
+
+    id: str
+    question: str
+    answer: str
+    category: str = NO_CATEGORY
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How often a search for the nearest question finds an item's own key. Scores do not use the search.
+
+    Attributes:
+        n: Items that have a key.
+        n_found: Those whose nearest question is their own.
+        misses: The others: `id`, the id of the `nearest` key, and its cosine `distance`.
+        without_key: Ids of the items that have none, or one without an answer: these cannot be scored.
+    """
+
+    n: int
+    n_found: int
+    misses: list[dict[str, Any]]
+    without_key: list[str]
+
+    def record(self) -> dict[str, Any]:
+        """As it is written; `accuracy` is null where no item has a key."""
+        return {"accuracy": self.n_found / self.n if self.n else None, **asdict(self)}
+
+
+def key_id(prompt: Prompt) -> str:
+    """The id of an item's key: `meta.answer_key`, or the item's own."""
+    return str(prompt.get("meta", {}).get("answer_key", prompt["id"]))
+
+
+def collection_of(task: str) -> Path:
+    """Where a task's collection lies, from the campaign's folder."""
+    return KEYS / task / "collection"
+
+
+def read_answer_key(path: str | Path) -> list[Key]:
+    """Read a user's answer key: JSON Lines, or a JSON list, of `id`, `question`, `answer` and maybe `category`.
+
+    An entry may lack its answer, as some in published keys do: its question is then counted, and not scored.
+
+    Raises:
+        RecordError: A missing or empty file, a malformed entry, or an id that stands twice; names the entry.
+    """
+    found: dict[str, Key] = {}
+    for number, entry in enumerate(_entries(Path(path)), 1):
+        key = _parse(entry, f"{path}, entry {number}")
+        if key.id in found:
+            raise RecordError(f"{path}, entry {number}: the id {key.id!r} stands there already. Give each its own.")
+        found[key.id] = key
+    if not found:
+        raise RecordError(f"{path} has no entry. An answer key needs id, question and answer for each question.")
+    return list(found.values())
+
+
+def check_answer_keys(tasks: Iterable[Task]) -> None:
+    """See that the scorer equator will find what its tasks name, before a GPU is asked for.
+
+    Raises:
+        ConfigError: An evaluator that is no endpoint, or no chat model; fewer evaluators than each answer is to have.
+        RecordError: A missing or malformed answer key.
+    """
+    for task in tasks:
+        options = task.spec.get("scorer", {})
+        if options.get("name") != "equator":
+            continue
+        where = f"config/tasks/{task.name}.yaml"
+        for name in options["evaluators"]:
+            kind = find_endpoint(name, where).kind
+            if kind != "chat":
+                raise ConfigError(
+                    f"{where} has endpoint {name!r} evaluate answers, which is of kind {kind!r}. Name a chat model."
+                )
+        per_answer = options.get("sample", {}).get("evaluators", 1)
+        if per_answer > len(options["evaluators"]):
+            raise ConfigError(
+                f"{where} is to have {per_answer} evaluators mark each answer (sample.evaluators), of "
+                f"{len(options['evaluators'])}. Lower it, or add evaluators."
+            )
+        read_answer_key(options["answer_key"])
+
+
+def build_collection(folder: Path, keys: Sequence[Key], prompts: Sequence[Prompt], embed: Embed) -> Retrieval:
+    """Make the Chroma collection of an answer key, anew, and try how well a search finds the keys of the items.
+
+    Args:
+        folder: Where it is to lie; what is there is replaced.
+        keys: The answer key.
+        prompts: The task's items; their last message, or prompt, is searched for.
+        embed: Makes vectors of texts.
+
+    Raises:
+        EnvironmentMissingError: Chroma is not installed.
+        ServerError: Chroma failed, or the embedder did.
+    """
+    known = {key.id for key in keys}
+    asked = [prompt for prompt in prompts if key_id(prompt) in known]
+    texts = [*(key.question for key in keys), *map(_question, asked)]
+    vectors = checked_vectors(embed(texts), len(texts)).tolist()
+    # Beside it first: a build that was cut off leaves no half collection behind.
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".collection.") as scratch:
+        new = Path(scratch) / "new"
+        reply = _run_chroma(
+            do="build",
+            folder=str(new),
+            keys=list(map(asdict, keys)),
+            vectors=vectors[: len(keys)],
+            queries=vectors[len(keys) :],
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(new, folder)
+    misses = [
+        {"id": prompt["id"], "nearest": nearest, "distance": round(distance, 6)}
+        for prompt, (nearest, distance) in zip(asked, reply["nearest"], strict=True)
+        if nearest != key_id(prompt)
+    ]
+    answered = {key.id for key in keys if key.answer}
+    without = [prompt["id"] for prompt in prompts if key_id(prompt) not in answered]
+    return Retrieval(len(asked), len(asked) - len(misses), misses, without)
+
+
+def fetch_keys(folder: Path, ids: Iterable[str]) -> dict[str, Key]:
+    """The keys of these ids out of a collection. An id without a key is left out: none is guessed.
+
+    Raises:
+        RecordError: There is no collection.
+        EnvironmentMissingError: Chroma is not installed.
+        ServerError: Chroma failed.
+    """
+    if not (folder / "chroma.sqlite3").is_file():
+        raise RecordError(
+            f"{folder} holds no Chroma collection. The rule build_answer_key makes it; by hand: "
+            "`python scripts/build_answer_key.py --help`."
+        )
+    wanted = sorted(set(ids))
+    with tempfile.TemporaryDirectory(prefix="milepost-keys-") as scratch:
+        # Chroma writes to what it opens, and several scoring jobs read one collection at once.
+        copy = shutil.copytree(folder, Path(scratch) / "collection")
+        reply = _run_chroma(do="fetch", folder=str(copy), ids=wanted)
+    return {key["id"]: Key(**key) for key in reply["keys"]}
+
+
+def _run_chroma(**asked: Any) -> dict[str, Any]:
+    """Have the worker do one thing."""
+    environment = os.environ | {"ANONYMIZED_TELEMETRY": "False"}
+    # -I: neither this folder's modules nor this environment's PYTHONPATH get into the other one.
+    command = [str(environment_python(ENVIRONMENT)), "-I", str(_WORKER)]
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(asked).encode(),
+            capture_output=True,
+            env=environment,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        reply = json.loads(done.stdout)
+        if done.returncode == 0:
+            return dict(reply)
+        said = done.stderr
+    except subprocess.TimeoutExpired:
+        said = f"no answer within {TIMEOUT_S:.0f} s".encode()
+    except ValueError:
+        said = done.stderr
+    except OSError as error:
+        said = str(error).encode()
+    lines = said.decode(errors="replace").strip().splitlines()[-8:] or ["(none)"]
+    raise ServerError(
+        f"Chroma, which keeps the answer key, failed ({asked['do']}). Run `envs/setup.sh equator` to install it anew, or "
+        "remove results/answer_keys to have the collection built anew. Its last lines:\n" + "\n".join(lines)
+    )
+
+
+def _entries(path: Path) -> Iterable[Any]:
+    try:
+        with path.open("rb") as file:
+            is_list = file.read(64).lstrip().startswith(b"[")
+        # Otherwise line by line, so that an error names the line.
+        return list(orjson.loads(path.read_bytes())) if is_list else list(read_records(path))
+    except OSError as error:
+        raise RecordError(
+            f"{path}, a task's answer key, cannot be read: {error.strerror} (from {Path.cwd()}). Correct `answer_key` in the "
+            "task's scorer."
+        ) from None
+    except orjson.JSONDecodeError as error:
+        raise RecordError(f"{path} is no JSON: {error}.") from None
+
+
+def _parse(entry: Any, where: str) -> Key:
+    if not isinstance(entry, Mapping):
+        raise RecordError(f"{where} is no object: {str(entry)[:60]}. It needs id, question and answer.")
+    found: dict[str, str] = {}
+    for field, names in _FIELDS.items():
+        there = [entry[name] for name in names if entry.get(name) not in (None, "")]
+        if not there:
+            if field in ("category", "answer"):
+                continue
+            raise RecordError(
+                f"{where} has no {field!r}. It has: {', '.join(map(str, entry))}.{did_you_mean(field, map(str, entry))}"
+            )
+        # An id may be a number, as in the original's data; it files results as text.
+        value = str(there[0]) if field == "id" and isinstance(there[0], int) else there[0]
+        if not isinstance(value, str) or not value.strip():
+            raise RecordError(f"{where}: {field!r} is not a text, or empty: {str(value)[:60]!r}.")
+        found[field] = value
+    return Key(**{"answer": "", **found})
+
+
+def _question(prompt: Prompt) -> str:
+    """The text that asks, without the system message that may stand before it."""
+    return prompt["messages"][-1]["content"] if "messages" in prompt else prompt["prompt"]

@@ -1,0 +1,231 @@
+"""From the scores of one checkpoint on one task to its summary: every number with its error, and what went wrong."""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from milepost.errors import RecordError
+from milepost.records import Answer, Estimate, PromptSet, Rates, Runs, Score, Summary
+from milepost.statistics.means import FEW_CLUSTERS, advise, mean_estimate, split_variance
+from milepost.text import strip_reasoning
+
+log = logging.getLogger(__name__)
+
+# A metric of this name is the score of a blind guess; figures draw it as a line.
+CHANCE = "chance"
+
+Samples = dict[str, list[float]]
+
+
+def summarize(
+    ckpt: str,
+    prompts: PromptSet,
+    answers: Sequence[Answer],
+    scores: Sequence[Score],
+    *,
+    scorer: str,
+    metric: str,
+    provenance: Mapping[str, Any],
+) -> Summary:
+    """Reduce the scores of one checkpoint on one task to the numbers that tables and figures show.
+
+    Samples are averaged within their item first. A sample that failed or could not be scored is counted and left out
+    of the means: it is never a 0. How many samples were asked for stands in `provenance["expected"]`, beside
+    `n_samples`, the number that could be read.
+
+    Args:
+        ckpt: Name of the checkpoint.
+        prompts: The task's prompts file.
+        answers: Its answers, in the order of the scores.
+        scores: One score per answer.
+        scorer: Name of the scorer.
+        metric: Name of the headline metric, the one in each score's `score`.
+        provenance: What the numbers rest on; copied into the summary.
+
+    Raises:
+        RecordError: Scores, answers and prompts do not belong together.
+        StatsError: A score is not finite.
+    """
+    header = prompts.header
+    where = f"{ckpt}, task {header['task']}"
+    _check_match(where, {prompt["id"] for prompt in prompts.prompts}, answers, scores)
+    by_metric = samples_by_metric(scores, metric)
+    clusters = clusters_of(scores)
+    headline = by_metric[metric]
+    estimates = {name: _estimate(samples, clusters) for name, samples in by_metric.items()}
+    if CHANCE in estimates:
+        # Worked out from the items, not measured: it has no error.
+        estimates[CHANCE] = Estimate(value=estimates[CHANCE]["value"], stderr=None, ci95=None)
+    n_errors = sum("error" in answer for answer in answers)
+    n_samples = sum(map(len, headline.values()))
+    notes: dict[str, Any] = {
+        "expected": {"items": len(prompts.prompts), "samples": len(prompts.prompts) * header["samples"]}
+    }
+    if clusters:
+        notes["clusters"] = len({clusters.get(item, item) for item in headline})
+        if notes["clusters"] < FEW_CLUSTERS:
+            log.warning("%s: %d clusters only; its interval is a rough guess.", where, notes["clusters"])
+    summary = Summary(
+        ckpt=ckpt,
+        task=header["task"],
+        task_version=header["version"],
+        scorer=scorer,
+        metric=metric,
+        value=estimates[metric]["value"],
+        stderr=estimates[metric]["stderr"],
+        ci95=estimates[metric]["ci95"],
+        n_items=len(headline),
+        n_samples=n_samples,
+        n_errors=n_errors,
+        n_unscored=len(scores) - n_samples - n_errors,
+        metrics=estimates,
+        variance=split_variance(list(headline.values())),
+        rates=rates_of(answers, scores),
+        mean_tokens=mean_tokens(answers),
+        provenance={**provenance, **notes},
+        runs=over_runs(means_of_runs(scores, header["samples"])),
+    )
+    if headline:
+        advice = advise(summary["variance"], n_items=len(headline), n_samples=n_samples, stderr=summary["stderr"])
+        summary["advice"] = advice.sentence
+    if "partial" in header:
+        summary["partial"] = header["partial"]
+    if CHANCE in estimates:
+        summary["chance"] = estimates[CHANCE]["value"]
+    return summary
+
+
+def samples_by_metric(scores: Iterable[Score], headline: str) -> dict[str, Samples]:
+    """The readable samples of each item, for every metric; the headline first, the others by name.
+
+    >>> samples_by_metric([{"id": "a", "sample": 0, "score": 1.0, "metrics": {"loose": 0.5}}], "strict")
+    {'strict': {'a': [1.0]}, 'loose': {'a': [0.5]}}
+    """
+    found: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
+    for score in scores:
+        for name, value in {**score["metrics"], headline: score["score"]}.items():
+            samples = found[name]
+            if value is not None:
+                samples[score["id"]].append(value)
+    others = sorted(found.keys() - {headline})
+    return {name: dict(found[name]) for name in [headline, *others]}
+
+
+def means_of_runs(scores: Iterable[Score], n: int) -> list[float | None]:
+    """The mean over items of each of n runs: run k is every item's sample k. None where nothing of it could be read.
+
+    >>> means_of_runs([{"id": "a", "sample": 1, "score": 0.5, "metrics": {}}], 2)
+    [None, 0.5]
+    """
+    runs: list[list[float]] = [[] for _ in range(n)]
+    for score in scores:
+        if score["score"] is not None:
+            runs[score["sample"]].append(score["score"])
+    return [math.fsum(run) / len(run) if run else None for run in runs]
+
+
+def over_runs(per_run: Sequence[float | None]) -> Runs:
+    """Mean and spread over runs. A run without a number is left out, and named.
+
+    >>> found = over_runs([0.5, None, 0.7])
+    >>> found["n"], round(found["mean"], 6), round(found["std"], 6), round(found["sem"], 6), found["missing"]
+    (2, 0.6, 0.141421, 0.1, [1])
+    """
+    there = [value for value in per_run if value is not None]
+    n = len(there)
+    std = statistics.stdev(there) if n > 1 else None
+    runs = Runs(
+        mean=math.fsum(there) / n if n else None,
+        std=std,
+        sem=None if std is None else std / math.sqrt(n),
+        n=n,
+        per_run=list(per_run),
+    )
+    if n < len(per_run):
+        runs["missing"] = [number for number, value in enumerate(per_run) if value is None]
+    return runs
+
+
+def clusters_of(scores: Iterable[Score]) -> dict[str, str]:
+    """The cluster of each item that names one.
+
+    Raises:
+        RecordError: Two samples of one item name different clusters.
+    """
+    clusters: dict[str, str] = {}
+    for score in scores:
+        if "cluster" in score:
+            cluster = clusters.setdefault(score["id"], score["cluster"])
+            if cluster != score["cluster"]:
+                raise RecordError(
+                    f"Item {score['id']!r} is in the clusters {cluster!r} and {score['cluster']!r}. An item belongs to "
+                    "one: correct the task's data."
+                )
+    return clusters
+
+
+def rates_of(answers: Sequence[Answer], scores: Sequence[Score]) -> Rates:
+    """Shares of all answers that were cut off, are blank, could not be read, or failed. One answer can count twice."""
+    total = len(answers) or 1
+    pairs = list(zip(answers, scores, strict=True))
+    there = [(answer, score) for answer, score in pairs if "error" not in answer]
+    return Rates(
+        truncated=sum(is_truncated(answer) for answer, _ in there) / total,
+        empty=sum(is_empty(answer) for answer, _ in there) / total,
+        unreadable=sum(score["score"] is None for _, score in there) / total,
+        failed=(len(pairs) - len(there)) / total,
+    )
+
+
+def is_truncated(answer: Answer) -> bool:
+    """Whether an answer was cut off: by its length, or inside its reasoning.
+
+    >>> is_truncated({"id": "a", "sample": 0, "content": "<think>but then", "finish_reason": "stop"})
+    True
+    """
+    return answer.get("finish_reason") == "length" or strip_reasoning(answer.get("content") or "")[1]
+
+
+def is_empty(answer: Answer) -> bool:
+    """Whether a whole answer is blank, its reasoning aside. What was cut off in its reasoning is truncated, not empty.
+
+    >>> is_empty({"id": "a", "sample": 0, "content": "<think>so</think> "})
+    True
+    """
+    text, unclosed = strip_reasoning(answer.get("content") or "")
+    return not text.strip() and not unclosed
+
+
+def mean_tokens(answers: Iterable[Answer]) -> float | None:
+    """Mean number of tokens of an answer, reasoning included; null where no server counted them."""
+    counts = [answer["usage"]["completion_tokens"] for answer in answers if answer.get("usage")]
+    return math.fsum(counts) / len(counts) if counts else None
+
+
+def _estimate(samples: Samples, clusters: Mapping[str, str]) -> Estimate:
+    values = [math.fsum(item) / len(item) for item in samples.values()]
+    # An item without a cluster is one of its own.
+    return mean_estimate(values, clusters=[clusters.get(item, item) for item in samples] if clusters else None)
+
+
+def _check_match(where: str, asked: set[str], answers: Sequence[Answer], scores: Sequence[Score]) -> None:
+    """Scores of other answers, or answers to other prompts, must not become a number."""
+    if [(a["id"], a["sample"]) for a in answers] != [(s["id"], s["sample"]) for s in scores]:
+        raise RecordError(f"{where}: the scores do not follow the answers one by one. Score the answers again.")
+    strangers = sorted({answer["id"] for answer in answers} - asked)
+    if strangers:
+        raise RecordError(
+            f"{where}: {len(strangers)} answered items are not among the prompts (such as {strangers[0]!r}). "
+            "Collect the answers again."
+        )
+    for answer, score in zip(answers, scores, strict=True):
+        if "error" in answer and score["score"] is not None:
+            raise RecordError(
+                f"{where}: item {answer['id']!r}, sample {answer['sample']} failed, and yet it was given a score. "
+                "A scorer must give a failed answer null."
+            )

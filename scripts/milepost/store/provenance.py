@@ -1,0 +1,53 @@
+"""What a number rests on: versions, the model's identity, the prompts, the code."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from milepost import __version__
+from milepost.paths import WORKFLOW
+from milepost.records import read_record
+from milepost.store.answers import STORE, read_records_if_any
+from milepost.store.ledger import LEDGER
+
+
+def provenance_of(ckpt: str, model: str, prompts: str) -> dict[str, Any]:
+    """What stands beside the numbers of one checkpoint on one task.
+
+    Args:
+        ckpt: Name of the checkpoint.
+        model: Its file in results/models.
+        prompts: The task's file in results/prompts.
+    """
+    return {
+        "model": read_record(model)["digest"],
+        "prompts": hashlib.sha256(Path(prompts).read_bytes()).hexdigest(),
+        "versions": {**engine_versions(ckpt), "milepost": __version__, "python": platform.python_version()},
+        "commit": commit(),
+    }
+
+
+def engine_versions(ckpt: str) -> dict[str, str]:
+    """Versions of what answered, from the last attempt that asked anything."""
+    versions: dict[str, str] = {}
+    for line in read_records_if_any(STORE / ckpt / LEDGER):
+        versions = line.get("versions") or versions
+    return versions
+
+
+@cache
+def commit() -> str | None:
+    """The workflow's git commit, with `+` if files differ from it; None outside a repository."""
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(WORKFLOW), "describe", "--always", "--abbrev=12", "--dirty=+"],
+            capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return asked.stdout.strip()

@@ -1,0 +1,180 @@
+"""The files of one's own that a task of lm-eval rests on: task files, their code and the data that they name.
+
+They decide what is asked, so their content is part of it. Only what belongs to the task counts: an edit of a neighbour in
+the same folder asks nothing again.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from milepost.campaign.identity import DigestCache
+from milepost.errors import ConfigError, HarnessError
+
+# The loaders of `datasets` that read files of this machine.
+LOADERS = ("json", "csv", "text", "parquet", "arrow", "pandas", "xml")
+
+
+class _Lenient(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads lm-eval's task files, which name functions (`!function utils.f`) and others as tags."""
+
+
+_Lenient.add_multi_constructor("!", lambda loader, suffix, node: None)
+
+
+def include_folders(spec: Mapping[str, Any], where: str = "the task's file") -> list[Path]:
+    """The folders of lm-eval task files that a task names in `params.extra.args`.
+
+    >>> include_folders({"params": {"extra": {"args": "--include_path harness"}}})
+    [PosixPath('harness')]
+    """
+    words = command_line(spec, where)
+    after = [value for name, value in pairwise(words) if name == "--include_path"]
+    joined = [word.partition("=")[2] for word in words if word.startswith("--include_path=")]
+    return [Path(folder) for folder in after + joined]
+
+
+def command_line(spec: Mapping[str, Any], where: str) -> list[str]:
+    """The words of `params.extra.args`.
+
+    Raises:
+        ConfigError: It cannot be read as a command line.
+    """
+    try:
+        return shlex.split(spec.get("params", {}).get("extra", {}).get("args", ""))
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{where}: params.extra.args cannot be read as a command line: {error}.") from None
+
+
+def files_digest(spec: Mapping[str, Any], cache: DigestCache) -> str | None:
+    """Digest of all files of one's own that a task of NeMo Evaluator rests on; None where there are none.
+
+    Args:
+        spec: The task's file.
+        cache: Digests of files by name, size and time; the caller saves it.
+
+    Raises:
+        HarnessError: A folder or a data file is not there, or a task file cannot be read.
+    """
+    parts = [(path.name, cache.digest(path)) for path in local_files(spec)]
+    tokenizer = Path(spec.get("tokenizer", ""))
+    if "tokenizer" in spec and tokenizer.is_dir():
+        parts += [(path.name, cache.digest(path)) for path in sorted(tokenizer.iterdir()) if "token" in path.name]
+    if not parts:
+        return None
+    return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()
+
+
+def local_files(spec: Mapping[str, Any]) -> list[Path]:
+    """The task files, code and data of one's own that a task rests on, as lm-eval will find them from this folder.
+
+    Code may read further files by itself; those are not seen.
+    """
+    folders = include_folders(spec)
+    found: set[Path] = set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise HarnessError(
+                f"The folder of lm-eval tasks {str(folder)!r} (--include_path) does not exist (from {Path.cwd()})."
+                " Correct the path in the task's file; it starts in the campaign's folder."
+            )
+        configs = {path: _read(path) for path in sorted(folder.rglob("*.yaml"))}
+        name = spec["eval_type"].partition(".")[2]
+        used = _used(name, configs) or list(configs)
+        for path in used:
+            found.add(path)
+            found.update(_data_files(path, configs[path]))
+            found.update(_included(path, configs[path]))
+        # Which module a function comes from, and what that one imports, is not worth finding out.
+        found.update(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+    return sorted(found)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(path.read_bytes(), Loader=_Lenient)  # noqa: S506 (it is safe)
+    except yaml.YAMLError as error:
+        raise HarnessError(f"{path}, a task file of lm-eval, is not YAML: {' '.join(str(error).split())}.") from None
+    return data if isinstance(data, dict) else {}
+
+
+def _used(name: str, configs: Mapping[Path, dict[str, Any]]) -> list[Path]:
+    """The task files behind a name: its own, and those of its members where it is a group or a tag."""
+    used: list[Path] = []
+    names = [name]
+    while names:
+        one = names.pop()
+        for path, config in configs.items():
+            if path not in used and one in _names(config):
+                used.append(path)
+                names += _members(config)
+    return used
+
+
+def _names(config: Mapping[str, Any]) -> list[str]:
+    """What a task file may be called by: its task's or group's name, and its tags."""
+    tags = config.get("tag")
+    found = [config.get("task"), config.get("group"), *(tags if isinstance(tags, list) else [tags])]
+    return [name for name in found if isinstance(name, str)]
+
+
+def _members(config: Mapping[str, Any]) -> list[str]:
+    """The names that a group's file lists, groups within it included."""
+    listed = config.get("task")
+    if not isinstance(listed, list):
+        return []
+    return [name for one in listed for name in ([one] if isinstance(one, str) else [*_names(one), *_members(one)])]
+
+
+def _included(path: Path, config: Mapping[str, Any]) -> Iterator[Path]:
+    """The files that a task file takes over with `include`, and theirs."""
+    listed = config.get("include", [])
+    for name in [listed] if isinstance(listed, str) else listed:
+        other = Path(name) if Path(name).is_file() else path.parent / name
+        if not other.is_file():
+            raise HarnessError(f"{path} includes {name!r}, which is neither in this folder nor beside it.")
+        content = _read(other)
+        yield other
+        yield from _data_files(other, content)
+        yield from _included(other, content)
+
+
+def _data_files(path: Path, config: Mapping[str, Any]) -> Iterator[Path]:
+    """The data of this machine that a task file names; members that a group holds in itself included."""
+    for member in config.get("task", []) if isinstance(config.get("task"), list) else []:
+        if isinstance(member, dict):
+            yield from _data_files(path, member)
+    source, options = str(config.get("dataset_path", "")), config.get("dataset_kwargs") or {}
+    if os.path.isdir(source):
+        yield from (file for file in Path(source).rglob("*") if file.is_file() and not file.name.startswith("."))
+    if source not in LOADERS:
+        return
+    for name in _strings(options.get("data_files", [])):
+        if "://" in name:
+            continue
+        pattern = os.path.join(options.get("data_dir") or "", name)
+        found = [Path(file) for file in glob.glob(pattern, recursive=True) if os.path.isfile(file)]
+        if not found:
+            raise HarnessError(
+                f"{path} names the data file {pattern!r}, which does not exist (from {Path.cwd()}, where the harness runs)."
+            )
+        yield from found
+
+
+def _strings(value: Any) -> list[str]:
+    """All texts in a text, list or mapping."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [text for one in value for text in _strings(one)]
+    return [value] if isinstance(value, str) else []

@@ -1,0 +1,193 @@
+"""One task against an endpoint that is served already."""
+
+import asyncio
+import json
+import socket
+import threading
+from contextlib import contextmanager
+
+import pytest
+from aiohttp import web
+
+import evaluate_endpoint
+from milepost.errors import ConfigError, RecordError, ServerError
+from milepost.evaluation.standalone import Target, evaluate_task, make_task
+from milepost.evaluation.work import sample_seed
+from milepost.records import read_answers, read_scores, read_summary
+
+CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Peru": "Lima"}
+
+
+@contextmanager
+def serving(answer):
+    """A server whose answers to a request's body are a text, or a status; yields its address and the bodies it got."""
+    bodies, ready, address = [], threading.Event(), []
+    loop = asyncio.new_event_loop()
+
+    async def handle(request):
+        body = await request.json()
+        bodies.append({"path": request.path, "authorization": request.headers["Authorization"], **body})
+        said = answer(body)
+        if isinstance(said, int):
+            return web.json_response({"error": {"message": "no"}}, status=said)
+        choice = {"finish_reason": "stop", "message": {"content": said}} if "messages" in body else {"text": said}
+        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+
+    async def start():
+        app = web.Application()
+        app.router.add_post("/{rest:.*}", handle)
+        runner = web.AppRunner(app, shutdown_timeout=0.01)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        address.append(f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}")
+        ready.set()
+
+    def run():
+        loop.run_until_complete(start())
+        loop.run_forever()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield address[0], bodies
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+@pytest.fixture
+def items(tmp_path):
+    path = tmp_path / "capitals.jsonl"
+    with open(path, "w") as file:
+        for land, capital in CAPITALS.items():
+            messages = [{"role": "user", "content": f"The capital of {land}?"}]
+            file.write(json.dumps({"id": land, "messages": messages, "target": capital}) + "\n")
+    return str(path)
+
+
+def spec(items, **others):
+    return {"data": items, "scorer": {"name": "exact_match"}, **others}
+
+
+def target(url, **others):
+    return Target(**{"url": url, "kind": "chat", "model": "m", "key": "k", "retries": 0, **others})
+
+
+def test_the_same_requests_as_a_campaigns(tmp_path, items):
+    with serving(lambda body: "Paris") as (url, bodies):
+        task = make_task("t", spec(items, samples=2, system="Be brief.", sampling={"temperature": 0.5, "top_p": None}))
+        summary = evaluate_task(task, target(f"{url}/v1/chat/completions"), tmp_path / "out")
+    france = [body for body in bodies if "France" in body["messages"][1]["content"]]
+    assert {body["seed"] for body in france} == {sample_seed(0, "France", 0), sample_seed(0, "France", 1)}
+    del france[0]["seed"]
+    assert france[0] == {
+        "path": "/v1/chat/completions",
+        "authorization": "Bearer k",
+        "model": "m",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "The capital of France?"},
+        ],
+        "temperature": 0.5,
+        "max_tokens": 2048,
+    }
+    assert len(bodies) == 8
+    assert read_summary(tmp_path / "out" / "summary.json")["value"] == summary["value"]
+    assert (summary["value"], summary["stderr"], summary["n_items"], summary["n_samples"]) == (0.25, 0.25, 4, 8)
+    assert summary["provenance"]["items_by_metric"] == {"exact_match": 4}
+    answers = read_answers(tmp_path / "out" / "answers.jsonl")
+    assert [(answer["id"], answer["sample"]) for answer in answers] == [(c, s) for c in CAPITALS for s in (0, 1)]
+
+
+def test_a_refused_request_is_counted_and_never_a_zero(tmp_path, items):
+    with serving(lambda body: 400 if "Peru" in body["messages"][0]["content"] else "Paris") as (url, _):
+        summary = evaluate_task(make_task("t", spec(items)), target(url), tmp_path)
+    assert (summary["value"], summary["n_items"], summary["n_errors"]) == (1 / 3, 3, 1)
+    assert read_scores(tmp_path / "scores.jsonl")[3]["score"] is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            lambda body: 500 if "Peru" in body["messages"][0]["content"] else "Paris",
+            "1 of 4 requests were not answered",
+        ),
+        (lambda body: 404, "Correct the URL"),
+        (lambda body: 401, "or the key"),
+    ],
+)
+def test_without_all_answers_there_is_no_number(tmp_path, items, answer, said):
+    (tmp_path / "summary.json").write_text('{"value": 1.0}\n')
+    with serving(answer) as (url, _), pytest.raises(ServerError, match=said):
+        evaluate_task(make_task("t", spec(items)), target(url), tmp_path)
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_server_that_is_not_there_ends_it_at_once(tmp_path, items):
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{place.getsockname()[1]}"
+    with pytest.raises(ServerError, match="cannot be reached"):
+        evaluate_task(make_task("t", spec(items)), target(url), tmp_path)
+
+
+def test_items_must_fit_the_endpoint(tmp_path, items):
+    with pytest.raises(RecordError, match="4 of 4 items .*'France'.* have 'messages', which .*'completions' does not"):
+        evaluate_task(make_task("t", spec(items)), target("http://x", kind="completions"), tmp_path)
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(None, 4), (3, 3), (0.5, 2), (0.3, 2), (1, 1), (99, 4)])
+def test_limit_is_a_number_or_a_share(items, limit, asked):
+    task = make_task("t", spec(items), limit)
+    assert min(task.spec.get("limit", 4), 4) == asked
+
+
+@pytest.mark.parametrize(
+    ("others", "limit", "said"),
+    [
+        ({}, 0, "the limit is 0"),
+        ({}, 2.5, "the limit is 2.5"),
+        ({"samples": 0}, None, "samples is wrong"),
+        ({"scorer": {"name": "exact_mach"}}, None, "Did you mean 'exact_match'"),
+        ({"scorer": {"name": "exact_match", "strp": True}}, None, "Did you mean 'strip'"),
+        ({"sampling": {"temperature": -1}}, None, "sampling.temperature is wrong"),
+    ],
+)
+def test_wrong_options_are_said_before_anything_is_asked(items, others, limit, said):
+    with pytest.raises(ConfigError, match=said):
+        make_task("t", spec(items, **others), limit)
+
+
+def test_by_hand(tmp_path, items, capsys, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "secret")
+    with serving(lambda body: "paris") as (url, bodies):
+        options = f"--url {url} --type chat --model m --key-variable SOME_KEY --data {items} --limit 4 --out {tmp_path}"
+        evaluate_endpoint.main([*options.split(), "--scorer", "{name: exact_match, ignore_case: true}"])
+    assert bodies[0]["authorization"] == "Bearer secret"
+    assert "exact_match 0.2500 ± 0.2500 (standard error), 4 items" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "scorer"),
+    [("avert", {"name": "avert"}), ('{"name": "avert", "wrong": ["no"]}', {"name": "avert", "wrong": ["no"]})],
+)
+def test_a_scorer_by_name_or_with_options(text, scorer):
+    assert evaluate_endpoint.read_scorer(text) == scorer
+
+
+@pytest.mark.parametrize("text", ["{}", "[avert]", "{name: x", "3"])
+def test_a_scorer_without_a_name_is_refused(text):
+    with pytest.raises(ConfigError, match="has no name"):
+        evaluate_endpoint.read_scorer(text)
+
+
+def test_a_key_that_is_not_set_is_said():
+    with pytest.raises(ConfigError, match="NO_SUCH_KEY, which should hold the endpoint's key, is not set"):
+        evaluate_endpoint.read_key("NO_SUCH_KEY")
+
+
+def test_an_endpoint_shows_no_key():
+    assert "k" not in repr(target("http://x", key="k")).replace("kind", "")

@@ -1,0 +1,233 @@
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from milepost import scorers
+from milepost.errors import ConfigError, RecordError, UnknownScorerError
+from milepost.scorers import load_scorer, scorer_names
+
+ROOT = Path(__file__).parents[3]
+SCHEMAS = ROOT / "config/schemas/scorers"
+
+
+def score(spec, prompt, *contents):
+    answers = [{"id": "a", "sample": n, "content": content} for n, content in enumerate(contents)]
+    return list(load_scorer(spec).score([{"id": "a", "prompt": "?", **prompt}], answers))
+
+
+def exact(content, target, **options):
+    return score({"name": "exact_match", **options}, {"target": target}, content)[0]["score"]
+
+
+def checks(content, *constraints):
+    metrics = score({"name": "constraints"}, {"meta": {"constraints": list(constraints)}}, content)[0]["metrics"]
+    return metrics["constraints"], metrics["instruction"]
+
+
+def test_names_are_those_of_the_schemas():
+    assert scorer_names() == sorted(file.stem for file in SCHEMAS.glob("*.yaml"))
+    assert {"avert", "constraints", "exact_match"} <= set(scorer_names())
+
+
+@pytest.mark.parametrize("name", ["exact_mach", "responses", "minilm", "../errors", "", None])
+def test_unknown_scorer(name):
+    with pytest.raises(UnknownScorerError, match=r"Scorers: .*exact_match"):
+        load_scorer({"name": name})
+
+
+def test_unknown_scorer_hints():
+    with pytest.raises(UnknownScorerError, match="Did you mean 'exact_match'"):
+        load_scorer({"name": "exact_mach"})
+
+
+# Options without a default.
+REQUIRED = {"equator": {"evaluators": ["e"], "answer_key": "key.jsonl"}}
+
+
+@pytest.mark.parametrize("name", scorer_names())
+def test_schema_is_closed_and_described_and_is_what_the_scorer_takes(name):
+    schema = yaml.safe_load((SCHEMAS / f"{name}.yaml").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["name"]["const"] == name
+    assert all(option.get("description") for option in schema["properties"].values())
+    required = REQUIRED.get(name, {})
+    assert schema["required"] == ["name", *required]
+    scorer = load_scorer({"name": name, **required})
+    taken = inspect.signature(type(scorer)).parameters
+    options = schema["properties"].keys() - {"name"}
+    assert options == taken.keys() - {"embed", "place", "keys", "opens"}
+    for option in options - required.keys():
+        default = taken[option].default
+        assert schema["properties"][option].get("default") == (list(default) if default == () else default)
+    assert scorer.name == name
+    assert scorer.metric in scorer.metrics
+
+
+@pytest.mark.parametrize("name", scorer_names())
+def test_a_scorer_starts_without_heavy_imports(name):
+    code = (
+        "import sys, json; from milepost.scorers import load_scorer; load_scorer(json.loads(sys.argv[1])); "
+        "print(*{'numpy', 'scipy', 'pandas', 'torch'} & sys.modules.keys())"
+    )
+    command = [sys.executable, "-c", code, json.dumps({"name": name, **REQUIRED.get(name, {})})]
+    done = subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True, check=True)
+    assert not done.stdout.strip()
+
+
+def test_only_what_defines_a_scorer_is_one(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("class Scorer:\n    ...\n")
+    (tmp_path / "other.py").write_text("from mine import Scorer\n")
+    monkeypatch.setattr(scorers, "__file__", str(tmp_path / "__init__.py"))
+    assert scorer_names() == ["mine"]
+
+
+@pytest.mark.parametrize("name", ["exact_match", "constraints"])
+def test_scores_follow_the_answers(name):
+    prompt = {"target": "yes", "meta": {"cluster": 7, "constraints": [{"kind": "upper_case"}]}}
+    prompts = [{"id": key, "prompt": "?", **prompt} for key in "ab"]
+    error = {"type": "context", "message": "too long"}
+    answers = [
+        {"id": "b", "sample": 1, "content": "<think>no"},
+        {"id": "a", "sample": 0, "error": error},
+        {"id": "b", "sample": 0, "content": None},
+    ]
+    scorer = load_scorer({"name": name})
+    first, failed, empty = scorer.score(prompts, answers)
+    assert [(s["id"], s["sample"]) for s in (first, failed, empty)] == [("b", 1), ("a", 0), ("b", 0)]
+    assert first["score"] == 0
+    assert "truncated" in first["note"]
+    assert first["cluster"] == "7"
+    assert failed["score"] is None
+    assert failed["metrics"] == dict.fromkeys(scorer.metrics)
+    assert failed["note"] == "failed: context: too long"
+    assert empty["score"] == 0
+    assert "note" not in empty
+    assert tuple(empty["metrics"]) == scorer.metrics
+
+
+def test_answers_to_other_prompts_are_refused():
+    prompts = [{"id": "a", "prompt": "?", "target": "x"}]
+    scorer = load_scorer({"name": "exact_match"})
+    with pytest.raises(RecordError, match="item 'b'"):
+        list(scorer.score(prompts, [{"id": "b", "sample": 0, "content": "x"}]))
+    with pytest.raises(RecordError, match="same id"):
+        list(scorer.score(prompts * 2, []))
+
+
+@pytest.mark.parametrize(
+    ("content", "target", "options", "match"),
+    [
+        ("Paris", "Paris", {}, 1),
+        (" Paris\n", "Paris", {}, 1),
+        (" Paris", "Paris", {"strip": False}, 1),  # the ends of an answer are stripped with its reasoning
+        ("Paris", " Paris", {"strip": False}, 0),
+        ("paris", "Paris", {}, 0),
+        ("paris", "Paris", {"ignore_case": True}, 1),
+        ("Paris.", "Paris", {}, 0),
+        ("Paris.", "Paris", {"ignore_punctuation": True}, 1),
+        ("15", "1.5", {"ignore_punctuation": True}, 0),
+        ("5", "-5", {"ignore_punctuation": True}, 0),
+        ("Paris", ["Lyon", "Paris"], {}, 1),
+        ("Nice", ["Lyon", "Paris"], {}, 0),
+        ("", "Paris", {}, 0),
+        ("so 3, no, #### 42", "42", {"extract": r"\d+"}, 1),
+        ("#### 42 of 50", "42", {"extract": r"#### (\d+)"}, 1),
+        ("ab", "b", {"extract": r"(x)|b"}, 0),
+        ("<think>Lyon</think>Paris", "Paris", {}, 1),
+    ],
+)
+def test_exact_match(content, target, options, match):
+    assert exact(content, target, **options) == match
+
+
+def test_exact_match_notes_what_it_could_not_extract():
+    (found,) = score({"name": "exact_match", "extract": r"\d"}, {"target": "4"}, "four")
+    assert found["score"] == 0
+    assert "`extract` matches nothing" in found["note"]
+
+
+def test_exact_match_refuses_what_it_cannot_use():
+    with pytest.raises(ConfigError, match=r"extract: \(\..*single quotes"):
+        load_scorer({"name": "exact_match", "extract": "(."})
+    for target in ({}, {"target": []}, {"target": " "}, {"target": [3]}):
+        with pytest.raises(RecordError, match="'a' has no `target`"):
+            score({"name": "exact_match"}, target, "x")
+
+
+@pytest.mark.parametrize(
+    ("content", "word", "times", "holds"),
+    [
+        ("tea Tea TEA", "tea", 3, True),
+        ("tea, tea; teapot", "tea", 2, True),
+        ("tea-tea", "tea", 2, True),
+        ("tea tea", "tea", 1, False),
+        ("tea_tea", "tea", 0, True),
+        ("a+b a+b", "a+b", 2, True),
+        ("", "tea", 1, False),
+    ],
+)
+def test_repeat_word(content, word, times, holds):
+    assert checks(content, {"kind": "repeat_word", "word": word, "times": times}) == (holds, holds)
+
+
+@pytest.mark.parametrize(
+    ("content", "word", "holds"),
+    [
+        ("This is the end.", "end", True),
+        ("THE END!!! ***", "end", True),
+        ('He said "end".', "end", True),
+        ("the weekend", "end", False),
+        ("end of it", "end", False),
+        ("the end", "End!", True),
+        ("", "end", False),
+        ("...", "end", False),
+    ],
+)
+def test_end_with(content, word, holds):
+    assert checks(content, {"kind": "end_with", "word": word}) == (holds, holds)
+
+
+@pytest.mark.parametrize(
+    ("content", "holds"),
+    [("YES, 12!", True), ("YES, no", False), ("12!", False), ("", False), ("ÄÖ", True), ("ß", False)],
+)
+def test_upper_case(content, holds):
+    assert checks(content, {"kind": "upper_case"}) == (holds, holds)
+
+
+def test_constraints_hold_all_or_not():
+    upper, end = {"kind": "upper_case"}, {"kind": "end_with", "word": "end"}
+    assert checks("THE END", upper, end) == (1.0, 1.0)
+    assert checks("the end", upper, end) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "message"),
+    [
+        ({"kind": "repeat_words"}, "unknown kind.*Did you mean 'repeat_word'"),
+        ({"kind": ["x"]}, "unknown kind"),
+        ("upper_case", "unknown kind"),
+        ({"kind": "repeat_word", "word": "x"}, r"takes word \(text\), times \(whole number\)"),
+        ({"kind": "repeat_word", "word": "x", "times": True}, "takes word"),
+        ({"kind": "repeat_word", "word": "x", "times": "2"}, "takes word"),
+        ({"kind": "end_with", "word": "x", "case": True}, "takes word"),
+        ({"kind": "end_with", "word": "!"}, "letters or digits"),
+        ({"kind": "upper_case", "word": "x"}, "takes nothing else"),
+    ],
+)
+def test_a_faulty_constraint_names_its_item(constraint, message):
+    with pytest.raises(RecordError, match=f"Item 'a'.*{message}"):
+        checks("x", constraint)
+
+
+@pytest.mark.parametrize("prompt", [{}, {"meta": {}}, {"meta": {"constraints": []}}, {"meta": {"constraints": {}}}])
+def test_an_item_without_constraints_is_named(prompt):
+    with pytest.raises(RecordError, match=r"Item 'a' has no constraints.*repeat_word, end_with, upper_case"):
+        score({"name": "constraints"}, prompt, "x")

@@ -1,0 +1,267 @@
+import json
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from milepost.errors import StoreError
+from milepost.store import lease as lease_module
+from milepost.store.lease import acquire, job_has_ended, started
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "store" / ".lease"
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+def edit(path, **changes):
+    """Make the lease look as if another had written it, without a beat."""
+    times = path.stat()
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def age(path, seconds):
+    changed = time.time() - seconds
+    os.utime(path, (changed, changed))
+
+
+def squeue(tmp_path, monkeypatch, script):
+    """A squeue that says what the test wants."""
+    folder = tmp_path / "bin"
+    folder.mkdir(exist_ok=True)
+    program = folder / "squeue"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_a_free_lease_is_taken_at_once_and_given_back(path, said):
+    lease, dead = acquire(path, said.append)
+    assert (dead, said, lease.held()) == (None, [], True)
+    lease.release()
+    assert os.listdir(path.parent) == [], "nothing is left, no drafts either"
+    lease.release()
+
+
+def test_a_lease_that_beats_is_refused_and_its_holder_named(path, said, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    held, _ = acquire(path, said.append)
+    over = threading.Event()
+
+    def beat():
+        while not over.wait(0.05):
+            held.beat({})
+
+    heart = threading.Thread(target=beat)
+    heart.start()
+    try:
+        with pytest.raises(StoreError, match=r"is being written by process \d+ on .*, SLURM job 77.*wait for it"):
+            acquire(path, said.append, stale_s=5)
+    finally:
+        over.set()
+        heart.join()
+    assert len(said) == 1
+    assert "waiting to see whether it lives (at most 5 s)" in said[0]
+    assert held.held()
+
+
+def test_a_silent_lease_is_taken_over_with_what_its_holder_had_said(path, said):
+    old, _ = acquire(path, said.append)
+    old.beat({"attempt": "old", "busy_s": 7})
+    age(path, 61)
+    new, dead = acquire(path, said.append)
+    assert dead == {"attempt": "old", "busy_s": 7}
+    assert said == []
+    assert new.held()
+    assert not old.held()
+    with pytest.raises(StoreError, match=r"taken over by another evaluation.*stops here"):
+        old.beat({})
+    old.release()
+    assert new.held(), "the old holder gives nothing back that is not its own"
+
+
+def test_a_holder_that_did_not_say_anything(path, said):
+    acquire(path, said.append)
+    age(path, 61)
+    assert acquire(path, said.append)[1] is None
+
+
+def test_silence_is_waited_for(path, said):
+    acquire(path, said.append)
+    begun = time.monotonic()
+    acquire(path, said.append, stale_s=0.5)
+    assert 0.3 < time.monotonic() - begun < 5
+
+
+def dead_pid():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_a_dead_process_of_this_host_is_taken_over_at_once(path, said, reused):
+    acquire(path, said.append)
+    # Its number may have gone to another process by now, which began at another time.
+    edit(path, **({"started": "1"} if reused else {"pid": dead_pid()}))
+    acquire(path, said.append)
+    assert said == []
+
+
+@pytest.mark.parametrize("field", ["host", "boot", "namespace"])
+def test_a_process_id_of_another_host_says_nothing(path, said, field):
+    acquire(path, said.append)
+    edit(path, pid=dead_pid(), **{field: "elsewhere"})
+    begun = time.monotonic()
+    acquire(path, said.append, stale_s=0.6)
+    assert time.monotonic() - begun > 0.4
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "ended"),
+    [
+        ("echo RUNNING", False),
+        ("echo PENDING", False),
+        ("echo COMPLETING", False),
+        ("echo CANCELLED", True),
+        ("echo TIMEOUT", True),
+        ("exit 0", True),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", True),
+        ("echo 'Unable to contact slurm controller' >&2; exit 1", False),
+        ('test "$*" = "--noheader --jobs 77 --format %T" && echo FAILED', True),
+    ],
+)
+def test_whether_a_job_has_ended_is_what_slurm_says(tmp_path, monkeypatch, script, ended):
+    squeue(tmp_path, monkeypatch, script)
+    assert job_has_ended("77") is ended
+
+
+def test_without_slurm_no_job_is_known_to_have_ended(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not job_has_ended("77")
+    assert not job_has_ended(None)
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "RUNNING"])
+def test_the_lease_of_an_ended_job_elsewhere_is_taken_over_at_once(path, said, tmp_path, monkeypatch, state):
+    squeue(tmp_path, monkeypatch, f"echo {state}")
+    acquire(path, said.append)
+    edit(path, host="elsewhere", job="77")
+    acquire(path, said.append, stale_s=0.5)
+    assert (len(said) == 0) == (state == "CANCELLED")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
+def test_an_unreadable_lease_counts_when_it_is_old(path, said, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    age(path, 61)
+    assert acquire(path, said.append)[0].held()
+
+
+def test_a_holder_whose_lease_was_removed_stops(path, said):
+    lease, _ = acquire(path, said.append)
+    path.unlink()
+    with pytest.raises(StoreError):
+        lease.beat({})
+
+
+def test_a_full_disk_is_an_error_and_the_lease_stays_whole(path, said, monkeypatch):
+    lease, _ = acquire(path, said.append)
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lease_module, "_write", full)
+    with pytest.raises(StoreError, match="cannot be written: No space left on device"):
+        lease.beat({})
+    assert lease.held()
+
+
+def try_once(path):
+    """What `acquire` does with a lease that is free or dead, without its waiting: threads share a process's id."""
+    owner = {**lease_module._this_process(), "nonce": os.urandom(8).hex()}
+    holder = lease_module.read_lease(path)
+    age = lease_module.file_age(path)
+    if age is None:
+        return lease_module.Lease(path, owner) if lease_module._create(path, owner) else None
+    return lease_module.Lease(path, owner) if age > 90 and lease_module._take_over(path, holder, owner) else None
+
+
+@pytest.mark.parametrize("state", ["free", "dead"])
+def test_of_many_threads_one_gets_it(path, said, state):
+    path.parent.mkdir()
+    gate = threading.Barrier(8)
+
+    def race(_):
+        gate.wait()
+        return try_once(path)
+
+    for _ in range(10):
+        if state == "dead":
+            acquire(path, said.append)
+            age(path, 100)
+        with ThreadPoolExecutor(8) as pool:
+            winners = [lease for lease in pool.map(race, range(8)) if lease]
+        held = [lease for lease in winners if lease.held()]
+        assert len(held) == 1
+        held[0].release()
+
+
+def test_of_many_processes_one_takes_a_dead_lease_over(path, said):
+    acquire(path, said.append)
+    edit(path, pid=dead_pid())
+    code = textwrap.dedent(
+        """
+        import sys, time
+        from pathlib import Path
+        from milepost.errors import StoreError
+        from milepost.store.lease import acquire
+        path = Path(sys.argv[1])
+        print("ready", flush=True)
+        sys.stdin.readline()
+        try:
+            lease, _ = acquire(path, lambda text: None)
+        except StoreError:
+            print("refused", flush=True)
+        else:
+            print("got it", flush=True)
+            for _ in range(40):
+                lease.beat({})
+                time.sleep(0.05)
+        """
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    racers = [
+        subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=-1, stdout=-1, text=True, env=env)
+        for _ in range(4)
+    ]
+    for racer in racers:
+        racer.stdout.readline()
+    for racer in racers:
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    said = sorted(racer.communicate(timeout=20)[0].strip() for racer in racers)
+    assert said == ["got it", "refused", "refused", "refused"]
+
+
+def test_started_tells_processes_apart():
+    assert started(os.getpid()) == started(os.getpid())
+    assert started(dead_pid()) is None
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert started(process.pid) is None, "what remains of an ended process until its parent looks is no process"
+    process.wait()

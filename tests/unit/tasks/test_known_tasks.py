@@ -1,0 +1,126 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from milepost.campaign.config import load_task
+from milepost.campaign.types import Task
+from milepost.errors import RecordError
+from milepost.scorers import load_scorer
+from milepost.scorers.avert.scorer import Scorer
+from milepost.tasks import build_prompts, load_items
+from milepost.tasks.known import babi_targets, bbh_targets, gsm8k_targets, read_known
+
+ROOT = Path(__file__).parents[3]
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden/avert_tasks.json").read_text())
+# Said of nothing, the original's sentences are "the there is nothing is north of" and "bill gave the nothing to mary".
+OURS = {
+    "the there is nothing is north of the garden": "there is nothing north of the garden",
+    "bill gave the nothing to mary": "bill gave nothing to mary",
+}
+
+
+@pytest.mark.parametrize("row", GOLDEN["babi"], ids=lambda row: f"{row['task']}-{row['target']}")
+def test_babi(row):
+    right, wrong = babi_targets(row["task"], row["question"], row["target"])
+    assert right == row["correct"]
+    assert wrong == [OURS.get(text, text) for text in row["wrong"]]
+
+
+@pytest.mark.parametrize("row", [row for row in GOLDEN["gsm8k"] if "out" in row], ids=lambda row: row["answer"])
+def test_gsm8k(row):
+    assert list(gsm8k_targets(row["answer"])) == row["out"]
+
+
+def test_gsm8k_where_the_original_fails():
+    assert gsm8k_targets("#### 1,200") == (["1200", "1,200"], ["120", "600", "1500", "2160"])
+    assert gsm8k_targets("#### 0") == (["0"], ["1", "2", "5", "10"])
+    assert gsm8k_targets("#### -8") == (["-8"], ["-1", "-4", "-10", "-14"])
+
+
+@pytest.mark.parametrize("row", GOLDEN["bbh"], ids=lambda row: row["args"][2])
+def test_bbh(row):
+    assert list(bbh_targets(*row["args"])) == row["out"]
+
+
+ROWS = {
+    "babi": [{"task": 1, "passage": "Mary went to the kitchen.", "question": "Where is Mary?", "answer": "kitchen"}],
+    "mmlu": [{"question": "2 + 2?", "choices": ["3", "4", "5", "6"], "answer": 1, "subject": "sums"}],
+    "mmlu_pro": [{"question": "?", "options": [f"o{n}" for n in range(12)], "answer_index": 11, "category": "c"}],
+    "gpqa": [
+        {"Question": "Q", "Correct Answer": "right\n", "High-level domain": "Physics"}
+        | {f"Incorrect Answer {n}": f"wrong {n}" for n in (1, 2, 3)}
+    ],
+    "gsm8k": [{"question": "How many?", "answer": "because\n#### 42"}],
+    "bbh": [
+        {"input": "Which?\nOptions:\n(A) red\n(B) blue", "target": "(B)"},
+        {"input": "Valid?\nOptions:\n- valid\n- invalid", "target": "invalid"},
+        {"input": "How many?", "target": "7"},
+        {"input": "True and False is", "target": "False"},
+    ],
+}
+SAID = {
+    "babi": ["She is in the kitchen."],
+    "mmlu": ["The sum is 4."],
+    "mmlu_pro": ["It is o11."],
+    "gpqa": ["The right one: right."],
+    "gsm8k": ["So there are 42."],
+    "bbh": ["(B)", "The argument is invalid.", "There are seven.", "This is false."],
+}
+
+
+def embed(texts):
+    return [[1.0, 0.0]] * len(texts)
+
+
+@pytest.mark.parametrize("form", ROWS)
+def test_each_benchmark_is_asked_and_scored(tmp_path, form):
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS[form]))
+    items = load_items(Task("t", {"version": 1, "data": str(data), "format": form, "scorer": {"name": "avert"}}))
+    assert [item["id"] for item in items] == [str(n + 1) for n in range(len(ROWS[form]))]
+    for item in items:
+        (message,) = item["messages"]
+        assert message["role"] == "user"
+        for at, option in enumerate(item.get("choices", [])):
+            assert f"\n{chr(ord('A') + at)}. {option}\n" in message["content"]
+    answers = [{"id": item["id"], "sample": 0, "content": said} for item, said in zip(items, SAID[form], strict=True)]
+    letters = all("choices" in item for item in items)
+    scores = list(Scorer(embed=embed, letters=letters, chance=False).score(items, answers))
+    # All texts are alike to this embedder: what is named decides. A letter counts where all items show letters.
+    expected = [1.0] * len(items) if form != "bbh" else [0.0, 1.0, 1.0, 1.0]
+    assert [score["score"] for score in scores] == expected
+
+
+def test_rows_that_cannot_be_asked(tmp_path, capsys):
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps({"question": "?", "choices": ["a", "b"]}) + "\n")
+    with pytest.raises(RecordError, match=r"line 1: the row has no column 'answer'.*format: mmlu"):
+        read_known(str(data), "mmlu")
+    data.write_text(json.dumps({"input": "Sort: b a", "target": "a b"}) + "\n")
+    with pytest.raises(RecordError, match="nothing wrong is known for the answer 'a b'"):
+        read_known(str(data), "bbh")
+    alike = {"question": "?", "choices": ["a", "A ", "b"], "answer": 0}
+    data.write_text(json.dumps(alike) + "\n" + json.dumps(alike | {"choices": ["a", "b"]}) + "\n")
+    assert len(read_known(str(data), "mmlu")) == 1
+    assert "1 of 2 rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "config/tasks/examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_example_of_a_task(example, tmp_path, monkeypatch):
+    """Copied as it says, it asks the benchmark's rows and scores answers to them."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("config/tasks", "data"):
+        (tmp_path / folder).mkdir(parents=True)
+    name = example.stem
+    (tmp_path / "config/tasks" / example.name).write_text(example.read_text())
+    task = load_task(name)
+    form = task.spec.get("format")
+    free = {"id": "sky", "prompt": "Which colour is the sky?", "target": ["blue"], "meta": {"wrong": ["green"]}}
+    # The part of BIG-Bench Hard that it is about.
+    rows = [{"input": "Back?\nOptions:\n- Yes\n- No", "target": "No"}] if form == "bbh" else ROWS.get(form, [free])
+    (tmp_path / task.spec["data"]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts = build_prompts(task)
+    assert len(prompts.prompts) == len(rows)
+    scorer = load_scorer({key: value for key, value in task.spec["scorer"].items() if key != "embed"})
+    assert {task.spec["metric"], *task.spec["beside"]} <= set(scorer.metrics)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from milepost.errors import RecordError
 from milepost.records import Answer, Prompt, Score
-from milepost.text import strip_reasoning
+from milepost.reasoning import strip_reasoning
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, cast
 from milepost.endpoints import ENDPOINTS
 from milepost.endpoints.gpus import check_visible
 from milepost.endpoints.publish import publish
-from milepost.endpoints.shared_place import Place, read_json, write_private
+from milepost.endpoints.shared_place import SharedEndpointFolder, read_json, write_private
 from milepost.endpoints.shared_spec import SharedSpec
 from milepost.endpoints.tunnel import LOOPBACK
 from milepost.endpoints.vllm import VllmServer
@@ -50,7 +50,7 @@ class Service:
     """
 
     spec: SharedSpec
-    place: Place
+    place: SharedEndpointFolder
     attempt: str
     kept: bool = False
     containers: Containers = field(default_factory=Containers)
@@ -198,7 +198,7 @@ async def _keep(lease: Lease, account: dict[str, Any]) -> None:
         await asyncio.sleep(BEAT_S)
 
 
-async def _watch_stop(place: Place, stop: Callable[[str], None]) -> None:
+async def _watch_stop(place: SharedEndpointFolder, stop: Callable[[str], None]) -> None:
     while not place.stop.exists():
         await asyncio.sleep(POLL_S)
     stop("stopped")

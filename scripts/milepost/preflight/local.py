@@ -12,7 +12,7 @@ from milepost.campaign.types import Campaign
 from milepost.endpoints.specs import load_endpoints
 from milepost.endpoints.vllm import engine_version
 from milepost.errors import ContainerError, EndpointError, EnvironmentMissingError, MilepostError, did_you_mean
-from milepost.nemo.place import Place, place_of
+from milepost.nemo.installation import NemoInstallation, installation_of
 from milepost.paths import WORKFLOW
 from milepost.preflight.checks import Check, join, write_probe
 from milepost.preflight.models import check_models, unreadable
@@ -96,7 +96,11 @@ def check_environments(campaign: Campaign) -> Iterator[Check]:
         "vllm": bare or containers.vllm is None,
         "semantic": bool({"avert", "equator"} & scorers),
         "equator": "equator" in scorers,
-        **{place.environment: True for place in nemo_places(campaign).values() if place.environment},
+        **{
+            installation.environment: True
+            for installation in nemo_installations(campaign).values()
+            if installation.environment
+        },
     }
     there = []
     for name in [name for name, wanted in needed.items() if wanted]:
@@ -112,10 +116,10 @@ def check_environments(campaign: Campaign) -> Iterator[Check]:
         yield Check("environments", "ok", join(there))
 
 
-def nemo_places(campaign: Campaign) -> dict[str, Place]:
+def nemo_installations(campaign: Campaign) -> dict[str, NemoInstallation]:
     """Where each task of NeMo Evaluator runs."""
     containers = read_containers(campaign.config)
-    return {name: place_of(campaign.tasks[name].spec, containers) for name in campaign.named("nemo")}
+    return {name: installation_of(campaign.tasks[name].spec, containers) for name in campaign.named("nemo")}
 
 
 def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
@@ -123,12 +127,12 @@ def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
     containers = read_containers(campaign.config)
     sources = campaign.config.get("containers", {})
     named = {"vllm": (containers.vllm, sources["vllm"], IN_CONFIG)} if containers.vllm else {}
-    for task, place in nemo_places(campaign).items():
+    for task, installation in nemo_installations(campaign).items():
         own = campaign.tasks[task].spec.get("container")
-        if place.image is not None and own:
-            named[f"of task {task}"] = (place.image, own, "`container` in the task's file")
-        elif place.image is not None:
-            named["nemo"] = (place.image, sources["nemo"], IN_CONFIG)
+        if installation.image is not None and own:
+            named[f"of task {task}"] = (installation.image, own, "`container` in the task's file")
+        elif installation.image is not None:
+            named["nemo"] = (installation.image, sources["nemo"], IN_CONFIG)
     if not named:
         return
     for name, (path, source, key) in named.items():

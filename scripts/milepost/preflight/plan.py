@@ -38,7 +38,7 @@ class Pace:
 
 
 @dataclass
-class Job:
+class JobEstimate:
     """One checkpoint: what it lacks, and what its job would take.
 
     Attributes:
@@ -77,20 +77,20 @@ class Job:
 
 
 @dataclass
-class Plan:
+class CampaignPlan:
     """All checkpoints of a campaign, in the order of the sheet."""
 
-    jobs: list[Job]
+    jobs: list[JobEstimate]
     submission: Submission
     kinds: dict[str, str] = field(default_factory=dict)
 
     @property
-    def needed(self) -> list[Job]:
+    def needed(self) -> list[JobEstimate]:
         """The jobs that start a server."""
         return [job for job in self.jobs if job.needed]
 
 
-def make_plan(campaign: Campaign, submission: Submission) -> Plan:
+def make_plan(campaign: Campaign, submission: Submission) -> CampaignPlan:
     """Count what is missing, and what it will take. Reads the stores; asks and starts nothing.
 
     Questions are built from the tasks as they are now, whether `prepare_prompts` has written them down or not.
@@ -112,12 +112,12 @@ def make_plan(campaign: Campaign, submission: Submission) -> Plan:
         asked = {name: size(each) for name, each in prompts.items()}
         native = [name for name, task in campaign.tasks.items() if task.kind == "native"]
         answers = sum(missing[name] for name in native)
-        job = Job(ckpt.name, ckpt.serving.gpus, asked, missing, answers, sum(missing.values()) - answers)
+        job = JobEstimate(ckpt.name, ckpt.serving.gpus, asked, missing, answers, sum(missing.values()) - answers)
         job.walltimes_s = tuple(60 * runtime for runtime in submission.request_of(ckpt.name).runtimes)
         job.pace = pace_of(ckpt, campaign, attempts) if job.needed else None
         jobs.append(job)
     digests.save()
-    return Plan(jobs, submission, {name: task.kind for name, task in campaign.tasks.items()})
+    return CampaignPlan(jobs, submission, {name: task.kind for name, task in campaign.tasks.items()})
 
 
 def size(prompts: PromptSet) -> int:
@@ -179,13 +179,13 @@ def pace_of(ckpt: Checkpoint, campaign: Campaign, attempts: dict[str, list[dict[
     return None
 
 
-def render(plan: Plan) -> str:
+def render(plan: CampaignPlan) -> str:
     """The plan for people: tasks, jobs, what they come to, what to look out for."""
     parts = [_tasks(plan), _jobs(plan), "\n".join(summary(plan))]
     return "\n\n".join(part for part in parts if part)
 
 
-def _tasks(plan: Plan) -> str:
+def _tasks(plan: CampaignPlan) -> str:
     rows = [("task", "asked of each", "stored", "missing", "")]
     for name, kind in plan.kinds.items():
         asked = sum(job.asked[name] for job in plan.jobs)
@@ -195,7 +195,7 @@ def _tasks(plan: Plan) -> str:
     return table(rows)
 
 
-def _jobs(plan: Plan) -> str:
+def _jobs(plan: CampaignPlan) -> str:
     rows: list[tuple[str, ...]] = [
         ("checkpoint", "GPUs", "answers missing", "runs missing", "expected", "walltime", "GPU hours", "from")
     ]
@@ -217,7 +217,7 @@ def _jobs(plan: Plan) -> str:
     return table(rows) if plan.needed else ""
 
 
-def basis(job: Job) -> str:
+def basis(job: JobEstimate) -> str:
     """What an expectation rests on, in words."""
     if job.expected_s is None:
         return "no earlier job" if not job.pace else "not timed"
@@ -225,7 +225,7 @@ def basis(job: Job) -> str:
     return f"{job.pace.attempts} earlier job(s) {'of its own' if job.pace.own else 'of others'}"
 
 
-def summary(plan: Plan) -> list[str]:
+def summary(plan: CampaignPlan) -> list[str]:
     """What the tables come to, and what to look out for."""
     needed, total = plan.needed, len(plan.jobs)
     if not needed:
@@ -255,7 +255,7 @@ def summary(plan: Plan) -> list[str]:
     return lines
 
 
-def warnings(jobs: Sequence[Job]) -> Iterable[str]:
+def warnings(jobs: Sequence[JobEstimate]) -> Iterable[str]:
     """Jobs whose walltime is shorter than what they are expected to take."""
     timed = [(job, job.expected_s, job.walltimes_s) for job in jobs if job.expected_s is not None and job.walltimes_s]
     never = [job.ckpt for job, expected, walltimes in timed if expected > sum(walltimes)]

@@ -13,7 +13,7 @@ from milepost.evaluation.work import remember_complete, requests_of
 from milepost.nemo.run import DONE, run_folders
 from milepost.preflight.campaign import load_campaign
 from milepost.preflight.plan import duration, make_plan, render, summary, table
-from milepost.preflight.submission import Request, Submission
+from milepost.preflight.submission import JobRequest, Submission
 from milepost.tasks import build_prompts
 
 
@@ -50,7 +50,7 @@ def took(ckpt, requests, start_s, busy_s, gpus=1):
 
 
 def plan(*runtimes):
-    request = Request("evaluate_checkpoint", ("c1", "c2"), 1, runtimes=runtimes)
+    request = JobRequest("evaluate_checkpoint", ("c1", "c2"), 1, runtimes=runtimes)
     return make_plan(load_campaign(), Submission("slurm", len(runtimes) or 1, requests=[request]))
 
 

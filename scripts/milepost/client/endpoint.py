@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,8 @@ from milepost.errors import MilepostError
 
 async def never() -> MilepostError:
     """Never returns: whoever is not watched may go and come back, and each request tries again."""
+    import asyncio  # here: steps that ask nobody import this module by the thousand
+
     await asyncio.Event().wait()
     raise AssertionError("unreachable: nobody sets the event")
 

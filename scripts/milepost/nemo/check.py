@@ -9,7 +9,7 @@ from typing import Any
 
 from milepost.campaign.models import find_model
 from milepost.campaign.types import Campaign, Checkpoint, Task
-from milepost.errors import ConfigError, ContainerError, EnvironmentMissingError, ModelError, did_you_mean
+from milepost.errors import ConfigError, ContainerError, EnvironmentMissingError, ModelError, did_you_mean, listed
 from milepost.nemo.catalogue import (
     Benchmark,
     Catalogue,
@@ -197,6 +197,4 @@ def _check_tokenizer(ckpt: Checkpoint, task: str) -> None:
 
 
 def _listed(catalogue: Catalogue, most: int = 12) -> str:
-    names: Sequence[str] = sorted({one.name for one in catalogue})
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"It lists {', '.join(names[:most]) or 'none'}{rest}."
+    return f"It lists {listed(sorted({one.name for one in catalogue}), most)}."

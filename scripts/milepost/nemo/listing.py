@@ -14,6 +14,7 @@ from milepost.nemo.catalogue import Benchmark, Catalogue, asks_log_probabilities
 from milepost.nemo.installation import NemoInstallation, installation_of
 from milepost.paths import WORKFLOW
 from milepost.runtime.containers import Containers, read_containers
+from milepost.terminal import columns
 
 # Of a harness's own tasks that fit, so many are enough to see which words to add.
 SHOWN = 40
@@ -100,11 +101,11 @@ def render(
         if not listed and not own:
             continue
         lines += [f"{installation.title}, {name}: {len(listed)} of {len(catalogue.benchmarks[name])} benchmarks"]
-        lines += table([(*HEAD, "harness's own name"), *listed]) if listed else []
+        lines += _table("harness's own name", listed) if listed else []
         if own:
             shown = own if complete else own[:SHOWN]
             lines += ["", f"{len(own)} of {len(tasks)} tasks and groups of {name}'s own, run as HARNESS.TASK:"]
-            lines += table([(*HEAD, "kind"), *shown])
+            lines += _table("kind", shown)
             lines += (
                 [f"  ... and {len(own) - len(shown)} more: a longer word, or --all"] if len(own) > len(shown) else []
             )
@@ -137,17 +138,8 @@ def not_found(
     return [f"No benchmark or task has {find!r} in its name. {looked} Leave the word out to see what there is."]
 
 
-def table(rows: Iterable[Row]) -> list[str]:
-    """Rows in columns, the last one ragged.
-
-    >>> table([("a", "bb"), ("ccc", "")])
-    ['  a    bb', '  ccc']
-    """
-    rows = list(rows)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+def _table(last: str, rows: Iterable[Row]) -> list[str]:
+    return [f"  {line}" for line in columns([(*HEAD, last), *rows])]
 
 
 def _row_of(one: Benchmark, catalogue: Catalogue, tasks: dict[str, dict[str, Any]]) -> Row:

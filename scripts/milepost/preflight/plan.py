@@ -9,13 +9,14 @@ from typing import Any
 
 from milepost.campaign.identity import CACHE, DigestCache, identify
 from milepost.campaign.types import Campaign, Checkpoint
-from milepost.errors import RecordError
+from milepost.errors import RecordError, listed
 from milepost.evaluation.work import MODELS, PROMPTS, is_complete, missing_runs, requests_of, store_file
 from milepost.preflight.submission import Submission
 from milepost.records import PromptSet, read_prompts, read_record
 from milepost.store.answers import STORE, read_records_if_any, read_settled
 from milepost.store.ledger import LEDGER
 from milepost.tasks import build_prompts
+from milepost.terminal import columns
 
 SHOWN = 40  # rows of a table
 
@@ -192,7 +193,7 @@ def _tasks(plan: CampaignPlan) -> str:
         missing = sum(job.missing[name] for job in plan.jobs)
         unit = "runs of NeMo Evaluator" if kind == "nemo" else "answers"
         rows.append((name, f"{plan.jobs[0].asked[name]}", f"{asked - missing}", f"{missing}", unit))
-    return table(rows)
+    return "\n".join(columns(rows, right=range(1, 4)))
 
 
 def _jobs(plan: CampaignPlan) -> str:
@@ -214,7 +215,7 @@ def _jobs(plan: CampaignPlan) -> str:
         )
     if len(plan.needed) > SHOWN:
         rows.append((f"and {len(plan.needed) - SHOWN} more", *[""] * 7))
-    return table(rows) if plan.needed else ""
+    return "\n".join(columns(rows, right=range(1, 7))) if plan.needed else ""
 
 
 def basis(job: JobEstimate) -> str:
@@ -261,16 +262,12 @@ def warnings(jobs: Sequence[JobEstimate]) -> Iterable[str]:
     never = [job.ckpt for job, expected, walltimes in timed if expected > sum(walltimes)]
     late = [job.ckpt for job, expected, walltimes in timed if walltimes[0] < expected <= sum(walltimes)]
     if never:
-        yield f"WARNING: all attempts together are too short for {_listed(never)}: raise `runtime` in the profile."
+        yield f"WARNING: all attempts together are too short for {listed(never)}: raise `runtime` in the profile."
     if late:
         yield (
-            f"WARNING: the first attempt's walltime is too short for {_listed(late)}: the next attempt goes on from the"
+            f"WARNING: the first attempt's walltime is too short for {listed(late)}: the next attempt goes on from the"
             " store, but starts its server anew. Raise `runtime` in the profile."
         )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def duration(seconds: float | None) -> str:
@@ -285,17 +282,3 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns side by side; numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    right = [all(row[i][:1].isdigit() or row[i] in ("", "?") for row in rows[1:]) for i in range(len(widths))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if left else cell.ljust(width)
-            for cell, width, left in zip(row, widths, right, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

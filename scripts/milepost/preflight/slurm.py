@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from milepost.errors import did_you_mean
-from milepost.preflight.checks import Check, join, write_probe
+from milepost.errors import did_you_mean, listed
+from milepost.preflight.checks import Check, write_probe
 from milepost.preflight.submission import JobRequest, Submission
 from milepost.runtime import slurm_site
 from milepost.runtime.slurm_site import Association, Nodes, SiteUnknownError
@@ -218,7 +218,7 @@ def check_walltimes(requests: list[JobRequest]) -> Iterator[Check]:
         limits = [(f"partition {nodes[0].partition}", nodes[0].limit_min)]
         limits += [(f"account {one.account}", one.limit_min) for one in own_limits(request)]
         over = [(whose, limit) for whose, limit in limits if limit is not None and max(request.runtimes) > limit]
-        asked = join([f"{runtime:g}" for runtime in request.runtimes])
+        asked = listed([f"{runtime:g}" for runtime in request.runtimes])
         attempts = f" in attempts 1 to {len(request.runtimes)}" if len(request.runtimes) > 1 else ""
         if over:
             whose, limit = min(over, key=lambda pair: pair[1] or 0)

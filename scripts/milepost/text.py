@@ -62,7 +62,7 @@ _MEANT_WITH_NUMBER = re.compile(r"(?<=\d) (?=[%‰°])")
 _PRICE = re.compile(r"(?<![\w.,])(-?)(\d(?:[\d.,]*\d)?) ?([$¢-¥₠-₿])(?!\d)")
 _PRICED = re.compile(r"(-?)([$¢-¥₠-₿]) ?(-?)(?=\.?\d)")
 _POINT = re.compile(r"(?<![\w.])\.(?=\d)")
-_OPERATOR = re.compile(r" ?([=<>^×÷≈≤≥≠±]) ?| ([+*/]) ")
+_OPERATOR = re.compile(r" ?([=<>^\u00d7÷≈≤≥≠±]) ?| ([+*/]) ")
 _BULLET = re.compile(r"^[ \t]*(?:[*+•◦▪‣]|#{1,6}|>|-(?! *\.?\d)) +", re.MULTILINE)
 _ABBREVIATED = re.compile(r"(?<![\w.])(?:[A-Z]\.){2,}[A-Z]?(?![\w])|(?<![\w.])(?:[ap]\.m|i\.e|e\.g)\.?(?!\w)")
 _PARTS = re.compile(r"[,;:«»“”—―・]+|\"(?!$)|(?<!\d)-(?!\d)|(?<=\d)-(?!\d)|(?<!\d)-(?=\d)")
@@ -307,7 +307,7 @@ def _is_dropped_behind(chunk: str, at: int, opened: set[str]) -> bool:
     if char == "#":  # C#
         return not before.isalnum()
     if char == "-":  # A-, Cl-
-        return not (before.isalnum() or before in ")]" and before)
+        return not (before.isalnum() or (before in ")]" and before))
     if char in "'\"" and before.isdigit():  # feet and inches
         return char in opened
     if char == "'":  # f'

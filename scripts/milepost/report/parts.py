@@ -34,6 +34,8 @@ FAMILIES = {
 # A share of answers from which on it is marked.
 MUCH = 0.05
 PROBLEMS = ("truncated", "empty", "unreadable", "failed")
+# Items that flipped, of each direction, so many are named.
+EXAMPLES = 3
 
 
 @dataclass
@@ -106,7 +108,7 @@ def rankings(rows: Iterable[RankRow]) -> dict[str, list[RankRow]]:
     return found
 
 
-def flips_of(rows: Iterable[FlipRow], examples: int = 3) -> list[Flips]:
+def flips_of(rows: Iterable[FlipRow]) -> list[Flips]:
     """Counts for each pair and task, with the items that differ most: they stand first in the rows."""
     found: dict[tuple[str, str, str], Flips] = {}
     for row in rows:
@@ -116,7 +118,7 @@ def flips_of(rows: Iterable[FlipRow], examples: int = 3) -> list[Flips]:
         flips.better += better
         flips.worse += not better
         shown = flips.examples["better" if better else "worse"]
-        if len(shown) < examples:
+        if len(shown) < EXAMPLES:
             shown.append(row.item)
     return list(found.values())
 

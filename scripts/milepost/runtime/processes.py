@@ -90,7 +90,7 @@ class ProcessGroup:
 
     @classmethod
     async def start(
-        cls, command: Sequence[str], *, env: Mapping[str, str], log: Path, watchdog: Watchdog, cwd: Path | None = None
+        cls, command: Sequence[str], *, env: Mapping[str, str], log: Path, watchdog: Watchdog
     ) -> ProcessGroup:
         """Start a program; its output goes to the end of `log`."""
         # Here: every small step imports this module, and starts no program.
@@ -101,7 +101,7 @@ class ProcessGroup:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.DEVNULL, stdout=file, stderr=asyncio.subprocess.STDOUT,
-                env={**env, **dict.fromkeys(MARKS, watchdog.mark)}, cwd=cwd, start_new_session=True,
+                env={**env, **dict.fromkeys(MARKS, watchdog.mark)}, start_new_session=True,
             )  # fmt: skip
         watchdog.watch(process.pid)
         return cls(process, watchdog, log)
@@ -166,15 +166,14 @@ def free_port(address: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
-def end_with_snakemake(number: signal.Signals = signal.SIGTERM, kill_after_s: float = 10.0) -> None:
+def end_with_snakemake(kill_after_s: float = 10.0) -> None:
     """Have this step end when the Snakemake that started it is gone, be it by KILL.
 
     The local executor leaves its steps running then, and they would write beside those of the next run. The workflow
     names its process in MILEPOST_SNAKEMAKE; a step that was started by hand has none and runs on.
 
     Args:
-        number: What this process gets.
-        kill_after_s: Seconds after which it gets KILL.
+        kill_after_s: Seconds after TERM at which it gets KILL.
     """
     named = os.environ.get("MILEPOST_SNAKEMAKE", "")
     host, _, pid = named.partition(":")
@@ -189,7 +188,7 @@ def end_with_snakemake(number: signal.Signals = signal.SIGTERM, kill_after_s: fl
         poll = select.poll()
         poll.register(handle, select.POLLIN)
         poll.poll()
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(kill_after_s)
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -18,6 +18,7 @@ from milepost.errors import RecordError
 from milepost.records import Prompt, read_records
 from milepost.text import normalized
 
+ADVICE = "Answer the question, and say why in short."
 UNKNOWN = [
     "unknown",
     "it is uncertain",
@@ -200,11 +201,9 @@ def bbh_targets(target: str, choices: Sequence[str], task: str = "") -> Targets:
     return forms(target), [form for choice in choices if choice != target for form in forms(choice)]
 
 
-def _asked(
-    question: str, options: Sequence[str] = (), advice: str = "Answer the question, and say why in short."
-) -> str:
+def _asked(question: str, options: Sequence[str] = ()) -> str:
     shown = "".join(f"\n{chr(ord('A') + at)}. {option}" for at, option in enumerate(options))
-    return f"{question.strip()}\n{shown}\n\n{advice}" if options else f"{question.strip()}\n\n{advice}"
+    return "\n\n".join([f"{question.strip()}\n{shown}" if options else question.strip(), ADVICE])
 
 
 def _item(question: str, right: Sequence[str], wrong: Sequence[str], category: str | None = None) -> Prompt:

@@ -39,7 +39,7 @@ class Watchdog:
     """
 
     def __init__(self) -> None:
-        """Start it."""
+        """Start the watchdog's process."""
         script = Path(__file__).with_name("watchdog.py")
         self.mark = uuid.uuid4().hex
         read_end, self._pipe = os.pipe()
@@ -48,7 +48,7 @@ class Watchdog:
             stdin=read_end, start_new_session=True, stdout=subprocess.PIPE,
         )  # fmt: skip
         os.close(read_end)
-        # From its first word on, no signal ends it: one that was sent to the whole job must not.
+        # Wait for its first word: from then on it ignores signals, as it must one that is sent to the whole job.
         with self._process.stdout as said:  # type: ignore[union-attr]
             said.readline()
 
@@ -57,24 +57,24 @@ class Watchdog:
         self._say(f"+{group}\n")
 
     def forget(self, group: int) -> None:
-        """A group has ended."""
+        """Take a process group that has ended off the watchdog's list."""
         self._say(f"-{group}\n")
 
     def remove(self, folder: Path) -> None:
-        """Register a folder of this process's own that must not outlive it."""
+        """Register a folder that is to be removed if this process dies."""
         self._say(f">{folder}\n")
 
     def keep(self, folder: Path) -> None:
-        """A folder needs no removal any more."""
+        """Take a folder off the list of those to be removed."""
         self._say(f"<{folder}\n")
 
     def _say(self, line: str) -> None:
-        # One that was killed is missed only if this process is killed as well.
+        # A watchdog that was killed is needed only if this process is killed as well.
         with suppress(BrokenPipeError):
             os.write(self._pipe, line.encode())
 
     def close(self) -> None:
-        """All groups have ended: send the watchdog home."""
+        """End the watchdog, after all registered groups have ended."""
         os.close(self._pipe)
         self._process.wait()
 
@@ -125,7 +125,7 @@ class ProcessGroup:
         self._watchdog.forget(group)
 
     def last_lines(self, count: int = 15) -> str:
-        """The end of the log, for an error message."""
+        """The last lines of this program's log, for an error message."""
         return last_lines(self.log, count)
 
 
@@ -147,7 +147,7 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 def _processes(field: int, number: int) -> list[int]:
     """The processes of a group or a session; the remains of ended ones do not count."""
-    found = []
+    pids = []
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             try:
@@ -155,12 +155,12 @@ def _processes(field: int, number: int) -> list[int]:
             except OSError:
                 continue
             if int(fields[field]) == number and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """A port of an address of this host that nobody listens on just now."""
+    """A TCP port of this host on which nobody listens at the moment."""
     with socket.socket() as probe:
         probe.bind((address, 0))
         return int(probe.getsockname()[1])

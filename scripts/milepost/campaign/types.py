@@ -18,7 +18,7 @@ NEMO_QUESTIONS = (
 )  # fmt: skip
 
 
-# What of a NeMo task's settings changes no answer: nothing is asked again for it.
+# Settings of a NeMo task that change no answer: nothing is asked again for them.
 NEMO_TUNING = {
     "params": ("parallelism", "request_timeout", "max_retries"),
     "adapter": (
@@ -53,17 +53,17 @@ class ServedElsewhere(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name in config/endpoints.yaml."""
+        """Name of the endpoint in config/endpoints.yaml."""
         ...
 
     @property
     def provider(self) -> str:
-        """Who runs it."""
+        """The endpoint's provider, which says who runs the server."""
         ...
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides its answers, for digests."""
+        """What decides the endpoint's answers, for digests."""
         ...
 
 
@@ -99,11 +99,11 @@ class Task:
 
     @property
     def title(self) -> str:
-        """Name for people."""
+        """The task's title in tables and figures."""
         return str(self.spec.get("title", self.name))
 
     def questions(self) -> dict[str, Any]:
-        """The part of the file that decides what is asked."""
+        """The part of the task's file that decides what is asked."""
         keys = NEMO_QUESTIONS if self.kind == "nemo" else NATIVE_QUESTIONS
         asked = {key: self.spec[key] for key in keys if key in self.spec}
         if self.kind == "nemo":
@@ -120,7 +120,7 @@ class Task:
         }
 
     def scoring(self) -> dict[str, Any]:
-        """The part of the file that decides scores."""
+        """The part of the task's file that decides scores."""
         return {key: self.spec[key] for key in SCORING if key in self.spec}
 
 

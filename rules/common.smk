@@ -25,7 +25,7 @@ from milepost.errors import MilepostError
 from milepost.evaluation.work import is_complete
 from milepost.nemo.check import check_nemo_tasks
 from milepost.preflight.campaign import check_campaign, load_campaign
-from milepost.scorers import Place, load_scorer, scorer_module
+from milepost.scorers import CheckpointTask, load_scorer, scorer_module
 from milepost.tasks.lm_eval_files import files_digest
 
 # Planning makes millions of objects that stay. Looking through all of them for garbage, over and over, was a tenth of it.
@@ -58,7 +58,8 @@ try:
         check_nemo_tasks(CAMPAIGN, installed=not workflow.dryrun)
     # The scorer of every task of our own. What it needs, and has of its own, decides which rules are for the task.
     SCORERS = {
-        name: load_scorer(CAMPAIGN.tasks[name].spec["scorer"], Place(None, name)) for name in CAMPAIGN.named("native")
+        name: load_scorer(CAMPAIGN.tasks[name].spec["scorer"], CheckpointTask(None, name))
+        for name in CAMPAIGN.named("native")
     }
 except MilepostError as error:
     raise WorkflowError(f"{type(error).__name__}: {error}") from None
@@ -87,10 +88,8 @@ if IS_MAIN and not workflow.dryrun and not any(Path(".snakemake/locks").glob("*"
 
 CHECKPOINTS = list(CAMPAIGN.checkpoints)
 TASKS = list(CAMPAIGN.tasks)
-# CSV, Markdown and plain text are always made.
-TABLES = [
-    f"results/tables/scores.{kind}" for kind in config.get("tables", {}).get("formats", []) if kind in ("tex", "xlsx")
-]
+# Beside CSV, Markdown and plain text.
+TABLES = [f"results/tables/scores.{kind}" for kind in config.get("tables", {}).get("formats", [])]
 DIGESTS = DigestCache(CACHE)
 # Planning asks for one checkpoint after the other: writing all that is known each time would cost its square.
 atexit.register(DIGESTS.save)

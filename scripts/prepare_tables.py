@@ -11,7 +11,7 @@ from pathlib import Path
 from milepost.errors import run_step
 from milepost.records import read_prompts
 from milepost.runtime.processes import end_with_snakemake
-from milepost.scorers import Place, load_scorer
+from milepost.scorers import CheckpointTask, load_scorer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     end_with_snakemake()
-    scorer = load_scorer(json.loads(args.scorer), Place(None, args.task))
+    scorer = load_scorer(json.loads(args.scorer), CheckpointTask(None, args.task))
     scorer.prepare(read_prompts(args.prompts).prompts, args.out)
 
 

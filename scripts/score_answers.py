@@ -10,7 +10,7 @@ from functools import partial
 from milepost.errors import run_step
 from milepost.records import Score, read_answers, read_prompts, write_record, write_records
 from milepost.runtime.processes import end_with_snakemake
-from milepost.scorers import Place, check_metric, load_scorer
+from milepost.scorers import CheckpointTask, check_metric, load_scorer
 from milepost.statistics.summary import summarize
 from milepost.store.provenance import provenance_of
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     end_with_snakemake()
     scoring = json.loads(args.scoring)
-    scorer = load_scorer(scoring["scorer"], Place(args.ckpt, args.task))
+    scorer = load_scorer(scoring["scorer"], CheckpointTask(args.ckpt, args.task))
     headline = scorer.metrics[0].name
     metric = scoring.get("metric") or headline
     check_metric(scorer, metric, f"Task {args.task!r}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from milepost.errors import run_step
 from milepost.records import read_answers, read_prompts, read_scores, read_summary
 from milepost.runtime.processes import end_with_snakemake
-from milepost.scorers import CheckpointResults, Place, load_scorer
+from milepost.scorers import CheckpointResults, CheckpointTask, load_scorer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, help="to write: results/{scorer}/{task}")
     args = parser.parse_args(argv)
     end_with_snakemake()
-    scorer = load_scorer(json.loads(args.scorer), Place(None, args.task))
+    scorer = load_scorer(json.loads(args.scorer), CheckpointTask(None, args.task))
     results = [read_results(args.results, ckpt, args.task) for ckpt in args.ckpts]
     scorer.tabulate(args.title, read_prompts(args.prompts).prompts, results, args.prepared, args.out)
 

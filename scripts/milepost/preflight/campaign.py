@@ -16,7 +16,7 @@ from milepost.endpoints.specs import checkpoint_at, load_endpoints
 from milepost.errors import ModelError
 from milepost.records import Prompt
 from milepost.runtime.environments import environment_python
-from milepost.scorers import BaseScorer, Place, check_scoring, load_scorer
+from milepost.scorers import BaseScorer, CheckpointTask, check_scoring, load_scorer
 from milepost.tasks import asks_chat, load_items
 
 
@@ -67,7 +67,7 @@ def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
 
 def scorer_of(task: Task) -> BaseScorer:
     """The scorer of a task of our own, before there are answers."""
-    return load_scorer(task.spec["scorer"], Place(None, task.name))
+    return load_scorer(task.spec["scorer"], CheckpointTask(None, task.name))
 
 
 def check_task(task: Task, items: Sequence[Prompt]) -> None:

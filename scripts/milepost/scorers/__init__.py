@@ -23,7 +23,7 @@ Kind = Literal["chat", "embedding", "reranker"]
 
 
 @dataclass(frozen=True)
-class Place:
+class CheckpointTask:
     """Whose answers to what are scored: it names where a scorer keeps its calls.
 
     `ckpt` is None before there are answers, when a task is checked: nothing is kept then.
@@ -175,7 +175,7 @@ def _modules() -> dict[str, Path]:
     return {file.stem: file for file in here.glob("[!_]*.py")} | folders
 
 
-def load_scorer(spec: Mapping[str, Any], place: Place | None = None) -> BaseScorer:
+def load_scorer(spec: Mapping[str, Any], place: CheckpointTask | None = None) -> BaseScorer:
     """Build the scorer that a task asks for.
 
     Args:

@@ -13,7 +13,7 @@ from milepost.embedding.embedders import MiniLM
 from milepost.endpoints.specs import load_endpoints
 from milepost.errors import ConfigError, EnvironmentMissingError, RecordError, ServerError
 from milepost.runtime.environments import environment_python
-from milepost.scorers import Place, check_scoring, load_scorer
+from milepost.scorers import CheckpointTask, check_scoring, load_scorer
 from milepost.scorers.equator import keys as equator_keys
 from milepost.scorers.equator.keys import Key, build_collection, key_id, read_answer_key
 
@@ -172,7 +172,7 @@ def test_a_campaign_is_checked_before_anything_runs(tmp_path, monkeypatch):
     def checked(*ids, **options):
         spec = {"name": "equator", "evaluators": ["e"], "answer_key": "key.jsonl", **options}
         items = [{"id": ident, "prompt": "?"} for ident in ids or ["a"]]
-        check_scoring(load_scorer(spec, Place(None, "t")), items, "config/tasks/t.yaml")
+        check_scoring(load_scorer(spec, CheckpointTask(None, "t")), items, "config/tasks/t.yaml")
 
     checked()
     checked("a", "without an entry")
@@ -185,6 +185,6 @@ def test_a_campaign_is_checked_before_anything_runs(tmp_path, monkeypatch):
     with pytest.raises(RecordError, match="nothere.jsonl"):
         checked(answer_key="nothere.jsonl")
     with pytest.raises(
-        ConfigError, match="key.jsonl has no answer to any of the 2 items.*'a', and the items have 'A', 'b'"
+        ConfigError, match="key.jsonl has no answer to any of the 2 items.*it has a, and the items have A, b"
     ):
         checked("A", "b")

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from milepost.embedding.embedders import Embed, MiniLM, checked_vectors
-from milepost.errors import RecordError, ServerError, did_you_mean
+from milepost.errors import RecordError, ServerError, did_you_mean, listed
 from milepost.records import Prompt, read_records, write_record
 from milepost.runtime.environments import environment_python
 
@@ -33,7 +33,6 @@ _FIELDS = {
     "answer": ("answer", "human_answer"),
 }
 TIMEOUT_S = 600.0
-SHOWN = 5  # ids of a list
 
 log = logging.getLogger(__name__)
 
@@ -104,12 +103,11 @@ def prepare_retrieval(keys: Sequence[Key], prompts: Sequence[Prompt], out: Path)
         retrieval = build_collection(out / COLLECTION, keys, prompts, embed)
     without = retrieval.without_key
     if without:
-        named = ", ".join(without[:SHOWN]) + (f" and {len(without) - SHOWN} more" if len(without) > SHOWN else "")
         log.warning(
             "%d of %d items have no entry in the answer key, or one without an answer, and will not be scored: %s.",
             len(without),
             len(prompts),
-            named,
+            listed(without),
         )
     log.info("The nearest question is an item's own for %d of %d items.", retrieval.n_found, retrieval.n)
     write_record(out / RETRIEVAL, retrieval.record())

@@ -12,17 +12,16 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.specs import EndpointSpec, find_endpoint
-from milepost.errors import CallError, ConfigError
+from milepost.errors import CallError, ConfigError, listed
 from milepost.records import Answer, EvaluatorVerdict, Message, Partial, Prompt, PromptSet, Score, read_record
-from milepost.scorers import BaseScorer, CheckpointResults, Needs, Place
+from milepost.scorers import BaseScorer, CheckpointResults, CheckpointTask, Needs
 from milepost.scorers.equator.calls import ChatReply, Evaluator, Opens
 from milepost.scorers.equator.keys import ENVIRONMENT, RETRIEVAL, Key, key_id, prepare_retrieval, read_answer_key
 from milepost.scorers.equator.prompt import OUTPUTS, PROMPT_VERSION, Output, evaluator_messages
@@ -76,7 +75,7 @@ class Scorer(BaseScorer):
         max_tokens: int = 512,
         compat: Compat | None = None,
         label: str | None = None,
-        place: Place | None = None,
+        place: CheckpointTask | None = None,
         keys: Mapping[str, Key] | None = None,
         opens: Opens = open_endpoint,
     ) -> None:
@@ -115,8 +114,8 @@ class Scorer(BaseScorer):
         if not any(key_id(item) in keys for item in items):
             raise ConfigError(
                 f"The answer key {self._answer_key} has no answer to any of the {len(items)} items. Its entries are found by "
-                f"the item's id, or by `meta.answer_key` of the item: it has {_some(keys)}, and the items have "
-                f"{_some(map(key_id, items))}. Correct the ids."
+                f"the item's id, or by `meta.answer_key` of the item: it has {listed(keys)}, and the items have "
+                f"{listed(map(key_id, items))}. Correct the ids."
             )
 
     def sample(self, prompts: PromptSet) -> PromptSet:
@@ -279,15 +278,10 @@ class Scorer(BaseScorer):
         place = self._where()
         return JUDGED / name / str(place.ckpt) / f"{place.task}.jsonl"
 
-    def _where(self) -> Place:
+    def _where(self) -> CheckpointTask:
         if self._place is None:
             raise ConfigError(
                 "The scorer equator works inside a campaign only: its answer key and its evaluators belong to one. Run "
                 "`snakemake` in the campaign's folder."
             )
         return self._place
-
-
-def _some(words: Iterable[str]) -> str:
-    """The first few of some words, for a message."""
-    return ", ".join(map(repr, islice(words, 3))) or "none"

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from milepost.client import client as client_module
 from milepost.client.client import Client, Reply, RequestError, read_reply
+from milepost.client.refusals import Fault
 
 GOOD = {"choices": [{"message": {"content": "Paris."}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 5}}
 NOISE = "no answer came"
@@ -84,14 +85,20 @@ def test_what_may_go_away_is_tried_again(failure):
     assert server.bodies == [{"model": "m", "n": 0}] * 3
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 422])
-def test_what_will_not_change_is_not_tried_again(status):
+@pytest.mark.parametrize(
+    ("status", "kind", "fault"),
+    [
+        *((status, "refused", Fault.REQUEST) for status in (400, 403, 413, 422)),
+        *((status, "endpoint", Fault.ENDPOINT) for status in (401, 402, 404, 405, 410)),
+    ],
+)
+def test_what_will_not_change_is_not_tried_again(status, kind, fault):
     server = Server(status, 200)
     error = ask(server)
     assert isinstance(error, RequestError)
-    assert (error.status, error.lasting) == (status, True)
-    assert error.error == {"type": "refused", "message": f"{status}: {NOISE}"}
-    assert len(server.times) == 1
+    assert (error.status, error.fault) == (status, fault)
+    assert error.error == {"type": kind, "message": f"{status}: {NOISE}"}
+    assert len(server.times) == 1, "there is no text in it that a harmless one could stand for"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from milepost.client import connections
 from milepost.client.client import Client, RequestError
 from milepost.client.connections import ConnectError, HttpResponse, Pool, ServerDisconnectedError
+from milepost.client.refusals import Fault
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 BUSY = b"HTTP/1.1 429 Slow down\r\nContent-Length: 4\r\nRetry-After: 7\r\n\r\nbusy"
@@ -265,7 +266,7 @@ def test_the_key_does_not_follow_a_redirection(status):
         return caught.value
 
     error = asyncio.run(run())
-    assert (error.status, error.lasting, elsewhere.requests) == (status, True, [])
+    assert (error.status, error.fault, elsewhere.requests) == (status, Fault.ENDPOINT, [])
 
 
 def test_headers_of_a_refusal():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
+import resource
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -20,7 +23,9 @@ from milepost.records import Answer, AnswerError
 
 __all__ = ["Client", "Reply", "RequestError", "read_reply"]
 
+log = logging.getLogger("milepost")
 LONGEST_PAUSE_S = 60.0
+OTHER_FILES = 64  # stores, logs, pipes
 HARMLESS_S = 60.0  # in which a server that lives answers a harmless question
 
 
@@ -34,7 +39,7 @@ class RequestError(Exception):
     """
 
     def __init__(self, error: AnswerError, status: int | None, fault: Fault) -> None:
-        """Make one."""
+        """Make the error, with its kind and message as the text."""
         super().__init__(f"{error['type']}: {error['message']}")
         self.error = error
         self.status = status
@@ -44,6 +49,25 @@ class RequestError(Exception):
     def lasting(self) -> bool:
         """Whether the same request will always fail: an answer of its own, never asked again."""
         return self.fault is Fault.REQUEST
+
+
+def room_for(concurrency: int) -> int:
+    """As many requests at once as this process may have files open: three of a tunnel's for each, and others.
+
+    The limit is lifted as far as the system lets a process lift it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * concurrency + OTHER_FILES
+    if resource.RLIM_INFINITY != soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    room = concurrency if soft == resource.RLIM_INFINITY else min(concurrency, max(1, (soft - OTHER_FILES) // 4))
+    if room < concurrency:
+        log.warning(
+            "%d requests at once, not %d: this process may open %d files only (ulimit -Hn)", room, concurrency, soft
+        )
+    return room
 
 
 class Transport(Protocol):
@@ -86,8 +110,8 @@ class Client:
         self.url = url.rstrip("/")
         self.retries = retries
         self.pause_s = pause_s
-        self.concurrency = concurrency
-        self._places = asyncio.Semaphore(concurrency)
+        self.concurrency = room_for(concurrency)
+        self._places = asyncio.Semaphore(self.concurrency)
         # Proxies of the user's environment are for the outside, not for a server on loopback: they know none.
         self._transport: Transport = (Pool if on_this_host(self.url) else Outside)(self.url, key, timeout_s)
         # Of requests of one form: when a harmless question was last asked, and what came of it.
@@ -95,7 +119,7 @@ class Client:
         self._judging: dict[bytes, asyncio.Lock] = {}
 
     async def __aenter__(self) -> Self:
-        """Nothing is opened before the first request."""
+        """Enter the context; connections are opened with the first requests."""
         return self
 
     async def __aexit__(

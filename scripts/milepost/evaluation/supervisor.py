@@ -235,15 +235,18 @@ class Supervisor:
 
         loop = asyncio.get_running_loop()
         # Threads of their own: names are looked up in the loop's, and a slow disk or name server must not stop the heart.
-        with ThreadPoolExecutor(1) as disk, ThreadPoolExecutor(1) as heart:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for seconds, work in ((SYNC_S, sync), (BEAT_S, beat), (PROGRESS_S, tell)):
-                        group.create_task(every(seconds, work))
-            except BaseExceptionGroup as errors:
-                # Without a heartbeat, another job would take this store over.
-                task.cancel()
-                raise errors.exceptions[0] from None
+        disk, heart = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for seconds, work in ((SYNC_S, sync), (BEAT_S, beat), (PROGRESS_S, tell)):
+                    group.create_task(every(seconds, work))
+        except BaseExceptionGroup as errors:
+            # Without a heartbeat, another job would take this store over.
+            task.cancel()
+            raise errors.exceptions[0] from None
+        finally:
+            for threads in (disk, heart):
+                threads.shutdown(wait=False)
 
     def spec(self, watchdog: Watchdog) -> EndpointSpec:
         """Who answers: an endpoint that others serve, or a server of this job's own.

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import random
+import resource
 import socket
 import time
 from contextlib import asynccontextmanager
@@ -331,3 +332,40 @@ def test_a_reply_without_an_answer_is_an_error_that_may_go_away(body):
         read_reply(Reply(body, 0.1), "a", 0, 0)
     assert (caught.value.error["type"], caught.value.lasting) == ("server", False)
     assert "without an answer" in caught.value.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "room", "lifted"),
+    [
+        ((1024, 1024), 240, None), ((1024, 4096), 1008, 4096), ((1024, 100_000), 1100, 4464), ((100, 100), 9, None),
+        ((1024, resource.RLIM_INFINITY), 1100, 4464), ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), 1100, None),
+    ],
+)  # fmt: skip
+def test_as_many_requests_at_once_as_files_may_be_open(monkeypatch, limits, room, lifted):
+    set_to = []
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda which, given: set_to.append(given[0]))
+    assert client_module.room_for(1100) == room
+    assert [limit for limit in set_to if limit != limits[0]] == ([lifted] if lifted else [])
+
+
+def test_a_byte_order_mark_is_no_part_of_the_answer():
+    assert ask(Server({"body": b"\xef\xbb\xbf" + json.dumps(GOOD).encode()})).body == GOOD
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "reasoning"),
+    [
+        ([{"type": "text", "text": "Par"}, {"type": "text", "text": "is."}], "Paris.", None),
+        (
+            [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "P"}],
+            "P",
+            "hm",
+        ),
+        ([{"type": "reference", "reference_ids": [1]}, {"type": "text", "text": "P"}], "P", None),
+        ([], "", None),
+    ],
+)
+def test_content_as_a_list_of_parts(content, said, reasoning):
+    answer = read_reply(reply_of({"message": {"content": content}}), "a", 0, 0)
+    assert (answer["content"], answer.get("reasoning")) == (said, reasoning)

@@ -42,8 +42,6 @@ rule serve_shared:
 
 rule forget_refusals:
     """Have what an endpoint refused for good asked again by the next run (--config forget=CKPT or CKPT/TASK: only theirs)."""
-    input:
-        script=script("forget_refusals.py"),
     log:
         "logs/forget_refusals.log",
     retries: 0
@@ -51,7 +49,7 @@ rule forget_refusals:
         of=["--of", config["forget"]] if "forget" in config else [],
     shell:
         """
-        python {input.script:q} {params.of:q} 2>&1 | tee {log:q}
+        python "$MILEPOST_SCRIPTS/forget_refusals.py" {params.of:q} 2>&1 | tee {log:q}
         """
 
 

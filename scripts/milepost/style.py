@@ -1,4 +1,4 @@
-"""How every figure looks: its theme, and a size that follows from its plots, texts and legend.
+"""How figures and numbers look: a theme, a size that follows from plots, texts and legend, and enough decimals.
 
 Plots have a size of their own. What stands around them (titles, names, labels) is measured, the legend likewise, and the
 figure is as large as all of it: nothing is cut, and nothing lies over anything else.
@@ -79,6 +79,20 @@ def colours(n: int) -> list[Any]:
     import seaborn as sns
 
     return list(sns.color_palette("colorblind", n))
+
+
+def places(value: float, fewest: int, ends: Sequence[float] = (0, 1, -1)) -> int:
+    """How many decimals a number needs so that it is not read as one of these ends if it is none.
+
+    >>> places(0.9999, 3), places(-0.00002, 3), places(1.0, 3), places(0.5, 3)
+    (4, 5, 3, 3)
+    """
+    # What is nearer is the rounding of sums.
+    for decimals in range(fewest, fewest + 5):
+        shown = round(value, decimals)
+        if shown not in ends:
+            return decimals
+    return fewest
 
 
 def printable(words: str) -> str:

@@ -217,10 +217,12 @@ def read_reply(reply: Reply, ident: str, sample: int, seed: int) -> Answer:
         sample=sample,
         content=content,
         finish_reason=finish_reason,
-        usage=counted,
         seed=seed,
         latency_s=round(reply.latency_s, 4),
     )
+    # A server that counts no tokens has not answered with none.
+    if any(counted.values()):
+        answer["usage"] = counted
     if reasoning:
         answer["reasoning"] = reasoning
     return answer

@@ -199,8 +199,14 @@ def is_empty(answer: Answer) -> bool:
 
 
 def mean_tokens(answers: Iterable[Answer]) -> float | None:
-    """Mean number of tokens of an answer, reasoning included; null where no server counted them."""
-    counts = [answer["usage"]["completion_tokens"] for answer in answers if answer.get("usage")]
+    """Mean number of tokens of an answer, reasoning included; null where no server counted them.
+
+    >>> mean_tokens([{"usage": {"prompt_tokens": 5, "completion_tokens": 0}}, {"usage": {"prompt_tokens": 0}}, {}])
+    0.0
+    """
+    # Without a token in its prompt it was not counted: earlier versions stored that as zeros.
+    counted = [usage for answer in answers if (usage := answer.get("usage")) and any(usage.values())]
+    counts = [usage["completion_tokens"] for usage in counted]
     return math.fsum(counts) / len(counts) if counts else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from milepost.client.client import Reply, RequestError, read_reply
 from milepost.endpoints import Endpoint
@@ -32,7 +32,7 @@ class ChatReply(TypedDict):
 
     content: str
     finish_reason: str | None
-    usage: Usage
+    usage: NotRequired[Usage]
 
 
 @dataclass(frozen=True)
@@ -148,4 +148,7 @@ def read_chat_reply(body: Any) -> ChatReply:
         answer = read_reply(Reply(body, 0.0), "", 0, 0)
     except RequestError as error:
         raise ValueError(error.error["message"]) from None
-    return ChatReply(content=answer["content"], finish_reason=answer["finish_reason"], usage=answer["usage"])
+    kept = ChatReply(content=answer["content"], finish_reason=answer["finish_reason"])
+    if "usage" in answer:
+        kept["usage"] = answer["usage"]
+    return kept

@@ -236,7 +236,9 @@ class Scorer(BaseScorer):
         if isinstance(reply, CallError):
             return EvaluatorVerdict(score=None, problem=f"not answered: {reply}")
         verdict = read_verdict(reply["content"], self._compat)
-        said = EvaluatorVerdict(score=verdict.score, reply=reply["content"], usage=reply["usage"])
+        said = EvaluatorVerdict(score=verdict.score, reply=reply["content"])
+        if "usage" in reply:
+            said["usage"] = reply["usage"]
         if verdict.evaluation:
             said["evaluation"] = verdict.evaluation
         if verdict.problem:

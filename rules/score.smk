@@ -66,7 +66,7 @@ use rule score_answers as score_by_answer_key with:
         answers="results/answers/{ckpt}/{task}.jsonl",
         prompts="results/prompts/{task}.jsonl",
         model="results/models/{ckpt}.json",
-        key=rules.build_answer_key.output.collection,
+        key=answer_key_of,
         script=script("score_answers.py"),
     wildcard_constraints:
         task=names(BY_ANSWER_KEY),

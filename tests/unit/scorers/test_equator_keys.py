@@ -19,7 +19,6 @@ from milepost.scorers.equator.keys import (
     Key,
     build_collection,
     check_answer_keys,
-    fetch_keys,
     key_id,
     read_answer_key,
 )
@@ -71,17 +70,10 @@ def test_the_search_for_the_nearest_question_is_measured_apart(built):
     assert record["without_key"] == ["stranger"]
 
 
-def test_keys_are_fetched_by_id_and_none_is_guessed(built):
+def test_what_lay_there_before_is_gone(built):
     folder, _ = built
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    wanted = [f"k{n}" for n in range(1200)]
-    found = fetch_keys(folder, [*wanted, "k07", "stranger", "k7"])
-    assert sorted(found) == sorted(wanted)
-    assert found["k7"] == Key("k7", "Question 7", 'Answer "7" ü', "b")
-    # Others may read it at the same time: nothing in it changes. What lay there before is gone.
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    assert (folder / "chroma.sqlite3") in before
-    assert (folder / "old") not in before
+    assert (folder / "chroma.sqlite3").exists()
+    assert not (folder / "old").exists()
     assert sorted(path.name for path in folder.parent.iterdir()) == ["collection"]
 
 
@@ -94,20 +86,17 @@ def test_the_real_key_with_the_real_embedder(tmp_path):
         found = build_collection(tmp_path / "collection", keys, prompts, embed)
     # Three of its questions have no answer.
     assert (found.n, found.n_found, found.without_key) == (30, 30, ["15", "17", "18"])
-    assert fetch_keys(tmp_path / "collection", ["1", "30"])["1"].category == "Puzzle"
 
 
-def test_no_collection_and_a_failing_chroma_are_named(tmp_path, monkeypatch):
-    with pytest.raises(RecordError, match="holds no Chroma collection. The rule build_answer_key makes it"):
-        fetch_keys(tmp_path, ["a"])
+def test_a_failing_chroma_is_named(tmp_path, monkeypatch):
     if not installed("equator"):
         pytest.skip("envs/equator is not installed")
-    (tmp_path / "chroma.sqlite3").write_text("no database")
-    with pytest.raises(ServerError, match=r"Chroma, which keeps the answer key, failed \(fetch\)"):
-        fetch_keys(tmp_path, ["a"])
+    key = [Key("a", "Q?", "A")] * 2  # an id that stands twice
+    with pytest.raises(ServerError, match=r"Chroma, which searches the answer key, failed\."):
+        build_collection(tmp_path / "collection", key, [], lambda texts: [[1.0]] * 2)
     monkeypatch.setattr(equator_keys, "TIMEOUT_S", 0.01)
     with pytest.raises(ServerError, match="no answer within"):
-        fetch_keys(tmp_path, ["a"])
+        build_collection(tmp_path / "collection", key, [], lambda texts: [[1.0]] * 2)
 
 
 GOOD = {"id": "a", "category": "x", "question": "Q?", "answer": "A"}

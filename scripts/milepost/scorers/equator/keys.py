@@ -1,4 +1,4 @@
-"""The answer key of a task: read from the user's file, kept in a Chroma collection, fetched by id."""
+"""The answer key of a task, read from the user's file; and how well a search in Chroma finds its entries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from milepost.runtime.environments import environment_python
 
 ENVIRONMENT = "equator"
 NO_CATEGORY = "none"
-KEYS = Path("results/answer_keys")
 _WORKER = Path(__file__).with_name("chroma.py")
 # Each field under the names that it may have; the second are those of the original's data.
 _FIELDS = {
@@ -69,11 +68,6 @@ class Retrieval:
 def key_id(prompt: Prompt) -> str:
     """The id of an item's key: `meta.answer_key`, or the item's own."""
     return str(prompt.get("meta", {}).get("answer_key", prompt["id"]))
-
-
-def collection_of(task: str) -> Path:
-    """Where a task's collection lies, from the campaign's folder."""
-    return KEYS / task / "collection"
 
 
 def read_answer_key(path: str | Path) -> list[Key]:
@@ -144,7 +138,6 @@ def build_collection(folder: Path, keys: Sequence[Key], prompts: Sequence[Prompt
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".collection.") as scratch:
         new = Path(scratch) / "new"
         reply = _run_chroma(
-            do="build",
             folder=str(new),
             keys=list(map(asdict, keys)),
             vectors=vectors[: len(keys)],
@@ -160,27 +153,6 @@ def build_collection(folder: Path, keys: Sequence[Key], prompts: Sequence[Prompt
     answered = {key.id for key in keys if key.answer}
     without = [prompt["id"] for prompt in prompts if key_id(prompt) not in answered]
     return Retrieval(len(asked), len(asked) - len(misses), misses, without)
-
-
-def fetch_keys(folder: Path, ids: Iterable[str]) -> dict[str, Key]:
-    """The keys of these ids out of a collection. An id without a key is left out: none is guessed.
-
-    Raises:
-        RecordError: There is no collection.
-        EnvironmentMissingError: Chroma is not installed.
-        ServerError: Chroma failed.
-    """
-    if not (folder / "chroma.sqlite3").is_file():
-        raise RecordError(
-            f"{folder} holds no Chroma collection. The rule build_answer_key makes it; by hand: "
-            "`python scripts/build_answer_key.py --help`."
-        )
-    wanted = sorted(set(ids))
-    with tempfile.TemporaryDirectory(prefix="milepost-keys-") as scratch:
-        # Chroma writes to what it opens, and several scoring jobs read one collection at once.
-        copy = shutil.copytree(folder, Path(scratch) / "collection")
-        reply = _run_chroma(do="fetch", folder=str(copy), ids=wanted)
-    return {key["id"]: Key(**key) for key in reply["keys"]}
 
 
 def _run_chroma(**asked: Any) -> dict[str, Any]:
@@ -209,7 +181,7 @@ def _run_chroma(**asked: Any) -> dict[str, Any]:
         said = str(error).encode()
     lines = said.decode(errors="replace").strip().splitlines()[-8:] or ["(none)"]
     raise ServerError(
-        f"Chroma, which keeps the answer key, failed ({asked['do']}). Run `envs/setup.sh equator` to install it anew, or "
+        f"Chroma, which searches the answer key, failed. Run `envs/setup.sh equator` to install it anew, or "
         "remove results/answer_keys to have the collection built anew. Its last lines:\n" + "\n".join(lines)
     )
 

@@ -1,8 +1,8 @@
 """EQUATOR: is the answer right by the answer key? Small evaluators say so, in the role of a strict teacher.
 
-The key of a question is fetched by its id out of a Chroma collection (equator_keys.py), each evaluator is asked for 0 or
-100 (equator_prompt.py, equator_calls.py), and its reply is read (equator_verdict.py). What cannot be read, and an answer
-whose question has no key, is counted and has no score.
+The key of a question is found by its id in the user's file (keys.py), each evaluator is asked for 0 or 100 (prompt.py) as
+judges are asked here (milepost.judges), and its reply is read (verdict.py). What cannot be read, and an answer whose
+question has no key, is counted and has no score.
 """
 
 from __future__ import annotations
@@ -14,22 +14,20 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.specs import EndpointSpec, find_endpoint
-from milepost.errors import CallError, ConfigError
+from milepost.errors import ConfigError
+from milepost.judges.asking import Judge, Judgement, Opens, Question, ask_judges, kept_calls
 from milepost.records import Answer, EvaluatorVerdict, Message, Partial, Prompt, PromptSet, Score
 from milepost.scorers import Place
-from milepost.scorers.equator.calls import ChatReply, Evaluator, Opens
-from milepost.scorers.equator.keys import Key, collection_of, fetch_keys, key_id
-from milepost.scorers.equator.prompt import OUTPUTS, PROMPT_VERSION, Output, evaluator_messages
+from milepost.judges.verdict import ChatReply, Verdict
+from milepost.scorers.equator.keys import Key, key_id, read_answer_key
+from milepost.scorers.equator.prompt import FORMS, OUTPUTS, PROMPT_VERSION, Output, evaluator_messages
 from milepost.scorers.equator.sample import draw_evaluators
 from milepost.scorers.equator.verdict import Compat, read_verdict
 from milepost.scorers.responses import Response, read_responses
-
-JUDGED = Path("results/judged")
 
 Draws = dict[str, tuple[str, ...]]
 
@@ -44,16 +42,17 @@ class Scorer:
 
     Args:
         evaluators: Names of endpoints.
-        answer_key: The user's file; what is fetched was built of it.
+        answer_key: The user's file.
         sample: Shares of the matrix that stand for the whole: `questions` of each category, `evaluators` per answer.
         output: The form of reply to ask for; `auto` takes the strictest that the server takes, `regex` only of shared
             endpoints: these are vLLM.
         seed: Sent to the evaluators.
         max_tokens: Longest reply.
+        ask_again: How often an evaluator is asked again, with the reason, whose reply cannot be read.
         compat: Read replies as the original does.
         label: Name of the folder with the tables; of no consequence here.
-        place: What is scored: it names the collection of the key, and where calls are kept.
-        keys: The answer key by id, if it need not be fetched.
+        place: What is scored: it names where calls are kept.
+        keys: The answer key by id, if it need not be read.
         opens: Opens an endpoint.
     """
 
@@ -70,18 +69,21 @@ class Scorer:
         output: Literal["auto"] | Output = "auto",
         seed: int = 0,
         max_tokens: int = 512,
+        ask_again: int = 3,
         compat: Compat | None = None,
         label: str | None = None,
         place: Place | None = None,
         keys: Mapping[str, Key] | None = None,
         opens: Opens = open_endpoint,
     ) -> None:
-        del answer_key, label
+        del label
+        self._answer_key = answer_key
         self._evaluators = list(evaluators)
         self._sample = {"questions": 1.0, "evaluators": len(self._evaluators), "seed": 0, **(sample or {})}
         self._output = output
         self._seed = seed
         self._max_tokens = max_tokens
+        self._again = ask_again
         self._compat = compat
         self._keys = keys
         self._opens = opens
@@ -116,7 +118,7 @@ class Scorer:
             ConfigError: An evaluator that is no endpoint.
             EndpointError: An evaluator cannot be reached.
             CallError: An evaluator answers nothing, or went away; what it answered is kept.
-            RecordError: There is no collection of the answer key.
+            RecordError: The answer key cannot be read.
         """
         draws = self._drawn(prompts)
         keys = self._fetched(prompts)
@@ -164,34 +166,29 @@ class Scorer:
 
     async def _mark(self, chats: Mapping[str, Mapping[int, list[Message]]]) -> dict[int, dict[str, EvaluatorVerdict]]:
         """The verdicts on each answer, by evaluator. All evaluators are asked at the same time."""
-
-        async def ask(name: str) -> list[ChatReply | CallError]:
-            spec = self._spec(name)
-            evaluator = Evaluator(spec, self._outputs(spec), self._seed, self._max_tokens)
-            return await evaluator.mark(list(chats[name].values()), self._kept(name), self._opens)
-
-        names = [name for name in self._evaluators if chats[name]]
-        results = await asyncio.gather(*map(ask, names), return_exceptions=True)
+        asked = {}
+        for name in self._evaluators:
+            if chats[name]:
+                questions = [Question(chat, self._read) for chat in chats[name].values()]
+                place = self._where()
+                asked[name] = (self._judge(name), questions, kept_calls(name, place.ckpt, place.task))
+        judged = await ask_judges(asked, self._opens)
         found: dict[int, dict[str, EvaluatorVerdict]] = defaultdict(dict)
-        for name, replies in zip(names, results, strict=True):
-            if isinstance(replies, BaseException):
-                # Only now: the others' replies are kept as well.
-                raise replies
-            for at, reply in zip(chats[name], replies, strict=True):
-                found[at][name] = self._verdict(reply)
+        for name, judgements in judged.items():
+            for at, judgement in zip(chats[name], judgements, strict=True):
+                found[at][name] = _verdict(judgement)
         return found
 
-    def _verdict(self, reply: ChatReply | CallError) -> EvaluatorVerdict:
-        if isinstance(reply, CallError):
-            return EvaluatorVerdict(score=None, problem=f"not answered: {reply}")
-        verdict = read_verdict(reply["content"], self._compat)
-        said = EvaluatorVerdict(score=verdict.score, reply=reply["content"], usage=reply["usage"])
-        if verdict.evaluation:
-            said["evaluation"] = verdict.evaluation
-        if verdict.problem:
-            cut = f" (cut off after {self._max_tokens} tokens)" if reply["finish_reason"] == "length" else ""
-            said["problem"] = verdict.problem + cut
-        return said
+    def _judge(self, name: str) -> Judge:
+        spec = self._spec(name)
+        forms = [FORMS[output] for output in self._outputs(spec)]
+        sampling = {"temperature": 0, "seed": self._seed, "max_tokens": self._max_tokens}
+        # The original asks once, whatever the reply.
+        return Judge(spec, forms, sampling, again=0 if self._compat else self._again)
+
+    def _read(self, reply: ChatReply) -> Verdict:
+        read = read_verdict(reply["content"], self._compat)
+        return Verdict(read.score, read.evaluation, read.problem)
 
     def _drawn(self, prompts: Sequence[Prompt]) -> Draws:
         """The evaluators of each item that is drawn."""
@@ -211,7 +208,9 @@ class Scorer:
     def _fetched(self, prompts: Sequence[Prompt]) -> Mapping[str, Key]:
         """The keys of the items by id, without those that have no answer."""
         if self._keys is None:
-            self._keys = fetch_keys(collection_of(self._where().task), map(key_id, prompts))
+            self._where()
+            wanted = set(map(key_id, prompts))
+            self._keys = {key.id: key for key in read_answer_key(self._answer_key) if key.id in wanted}
         return {ident: key for ident, key in self._keys.items() if key.answer}
 
     def _outputs(self, spec: EndpointSpec) -> tuple[Output, ...]:
@@ -223,10 +222,6 @@ class Scorer:
     def _spec(self, name: str) -> EndpointSpec:
         return find_endpoint(name, "The scorer equator")
 
-    def _kept(self, name: str) -> Path:
-        place = self._where()
-        return JUDGED / name / place.ckpt / f"{place.task}.jsonl"
-
     def _where(self) -> Place:
         if self._place is None:
             raise ConfigError(
@@ -234,3 +229,19 @@ class Scorer:
                 "`snakemake` in the campaign's folder."
             )
         return self._place
+
+
+def _verdict(judgement: Judgement) -> EvaluatorVerdict:
+    """What is kept of a judgement beside the score."""
+    verdict = judgement.verdict
+    if not judgement.replies:
+        return EvaluatorVerdict(score=None, problem=str(verdict.problem))
+    score = None if verdict.value is None else int(verdict.value)
+    said = EvaluatorVerdict(score=score, reply=judgement.replies[-1]["content"], usage=judgement.usage)
+    if len(judgement.replies) > 1:
+        said["asked"] = len(judgement.replies)
+    if verdict.explanation:
+        said["evaluation"] = verdict.explanation
+    if verdict.problem:
+        said["problem"] = verdict.problem
+    return said

@@ -76,6 +76,10 @@ class HarnessError(MilepostError):
     """NeMo Evaluator failed, or its results cannot be read."""
 
 
+class StaleNumberError(MilepostError):
+    """A number that another configuration than today's has made."""
+
+
 class StatsError(MilepostError):
     """A number that is not defined for this input."""
 
@@ -90,6 +94,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """Names in one line; of a long list the first ones, and how many more there are.
+
+    >>> listed("abcdefg")
+    'a, b, c, d, e and 2 more'
+    >>> listed([])
+    'none'
+    """
+    names = list(names)
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most]) or 'none'}{rest}"
 
 
 def run_step(main: Callable[[], None]) -> None:

@@ -16,9 +16,9 @@ from milepost.endpoints.specs import EndpointSpec
 from milepost.errors import CallError
 from milepost.judges.fence import without_control_tokens
 from milepost.judges.verdict import ChatReply, Reader, Verdict
+from milepost.reasoning import strip_reasoning
 from milepost.records import Message, Usage
 from milepost.store.answers import read_lines
-from milepost.text import strip_reasoning
 
 JUDGED = Path("results/judged")
 PATH = "/chat/completions"

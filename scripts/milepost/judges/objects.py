@@ -27,8 +27,8 @@ class Found:
 def find_objects(text: str) -> Iterator[Found]:
     """The outermost objects in a text, in order.
 
-    >>> [found.content for found in find_objects("a {'score': 1} b {\\"score\\": {\\"x\\": 2}}")]
-    [{'score': 1}, {'score': {'x': 2}}]
+    >>> [found.content for found in find_objects("a {'score': 1} b {'grade': 2}")]
+    [{'score': 1}, {'grade': 2}]
     """
     decoder, at = json.JSONDecoder(strict=False, object_pairs_hook=_joined), 0
     failed = 0

@@ -306,14 +306,18 @@ def _scores_of(sentence: str, led: Standing | None, *, back: bool, wrong: bool) 
             if led == "dismissed" or asked or _dismisses(before, match["form"]):
                 standing: Standing = "dismissed"
             elif (
-                led
-                or match.start("form") > NEAR
-                or not _leads_up(before)
-                or not _END.match(after)
-                or _TAIL.search(after)
+                (
+                    led
+                    or match.start("form") > NEAR
+                    or not _leads_up(before)
+                    or not _END.match(after)
+                    or _TAIL.search(after)
+                )
+                or back
+                or (wrong and full)
+                or takes_back(after, full=full)
+                or _contradicts(match)
             ):
-                standing = "unclear"
-            elif back or (wrong and full) or takes_back(after, full=full) or _contradicts(match):
                 standing = "unclear"
             else:
                 standing = "given"

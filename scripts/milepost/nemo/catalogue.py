@@ -1,7 +1,7 @@
 """What NeMo Evaluator can run in an environment or an image: harnesses, their benchmarks, and the tasks behind them.
 
-It is learnt by asking the thing itself, which takes seconds, and remembered in the user's cache folder until the
-environment's packages or the image change. Nothing here is asked before a task of NeMo Evaluator is planned.
+The environment or image itself is asked, which takes seconds, and its answer is kept in the user's cache folder until its
+packages or the image change. Nothing here is asked before a task of NeMo Evaluator is planned.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import orjson
 
 from milepost.errors import EnvironmentMissingError, HarnessError
 from milepost.nemo.ask import LM_EVAL, MARK
-from milepost.nemo.place import ENVIRONMENT, Place
+from milepost.nemo.installation import ENVIRONMENT, NemoInstallation
 from milepost.records import write_record
 from milepost.runtime.containers import require_image
 from milepost.runtime.environments import environment_python
@@ -36,7 +36,7 @@ LOG_PROBABILITIES = ("multiple_choice", "loglikelihood", "loglikelihood_rolling"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One name of `nemo-evaluator ls`, or what holds for the tasks of a harness that it does not list.
+    """One benchmark that `nemo-evaluator ls` lists, or the defaults for those tasks of a harness that it does not list.
 
     Attributes:
         harness: The harness that runs it.
@@ -80,7 +80,7 @@ class Catalogue:
     versions: dict[str, str] = field(default_factory=dict)
 
     def named(self, name: str) -> list[Benchmark]:
-        """The benchmarks of this name, one for each harness that has it."""
+        """The benchmarks of a name, one for each harness that has it."""
         return [listed[name] for listed in self.benchmarks.values() if name in listed]
 
     def __iter__(self) -> Iterator[Benchmark]:
@@ -91,18 +91,18 @@ class Catalogue:
 
 
 @cache
-def read_catalogue(place: Place) -> Catalogue:
-    """What can be run, asked once for each state of the environment or image.
+def read_catalogue(installation: NemoInstallation) -> Catalogue:
+    """Read what an environment or image can run; it is asked once, and again only after it has changed.
 
     Raises:
         EnvironmentMissingError: The environment is not installed.
         ContainerError: No such image, or no Apptainer to ask it with.
         HarnessError: There is no NeMo Evaluator in it, or it does not answer.
     """
-    answer = _remembered(place, ())
+    answer = _remembered(installation, ())
     harnesses: dict[str, Any] = answer["harnesses"]
     return Catalogue(
-        where=f"the {place.title}",
+        where=f"the {installation.title}",
         benchmarks={
             harness: {name: _benchmark(harness, name, said) for name, said in found["benchmarks"].items()}
             for harness, found in harnesses.items()
@@ -114,12 +114,12 @@ def read_catalogue(place: Place) -> Catalogue:
     )
 
 
-def included_tasks(folders: Sequence[Path], place: Place) -> dict[str, Any]:
-    """The lm-eval tasks, groups and tags that folders of task files (`--include_path`) add.
+def included_tasks(folders: Sequence[Path], installation: NemoInstallation) -> dict[str, Any]:
+    """Read which lm-eval tasks, groups and tags folders of task files (`--include_path`) add.
 
     Args:
-        folders: They are looked through for `*.yaml`, as lm-eval does.
-        place: Whose lm-eval reads them.
+        folders: Searched for `*.yaml` files, as lm-eval does.
+        installation: Whose lm-eval reads them.
 
     Raises:
         HarnessError: One of them is not there, or lm-eval cannot read it.
@@ -129,8 +129,8 @@ def included_tasks(folders: Sequence[Path], place: Place) -> dict[str, Any]:
             raise HarnessError(
                 f"The folder of lm-eval tasks {str(folder)!r} (--include_path) does not exist (from {Path.cwd()})."
             )
-    found: dict[str, Any] = _remembered(place, tuple(folder.resolve() for folder in folders))["tasks"]
-    return dict(found.get(LM_EVAL, {}))
+    tasks: dict[str, Any] = _remembered(installation, tuple(folder.resolve() for folder in folders))["tasks"]
+    return dict(tasks.get(LM_EVAL, {}))
 
 
 def asks_log_probabilities(name: str, tasks: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -153,7 +153,7 @@ def asks_log_probabilities(name: str, tasks: Mapping[str, Mapping[str, Any]]) ->
 
 
 def _benchmark(harness: str, name: str, said: Mapping[str, Any]) -> Benchmark:
-    """One of the answer's. What it lists counts as far as its command line knows it."""
+    """Read one benchmark from the answer; parameters count only as far as its command line uses them."""
     listed, told_apart = said["endpoint_types"], said["told_apart"]
     types = [kind for kind in listed if kind in told_apart] or listed if told_apart else listed
     return Benchmark(
@@ -168,15 +168,15 @@ def _benchmark(harness: str, name: str, said: Mapping[str, Any]) -> Benchmark:
     )
 
 
-def _remembered(place: Place, folders: tuple[Path, ...]) -> dict[str, Any]:
-    """The answer, from the cache where nothing has changed since."""
-    state = json.dumps([_state(place), [_listing(folder) for folder in folders]])
+def _remembered(installation: NemoInstallation, folders: tuple[Path, ...]) -> dict[str, Any]:
+    """The environment's or image's answer, from the cache if nothing has changed since it was asked."""
+    state = json.dumps([_state(installation), [_listing(folder) for folder in folders]])
     path = _cache() / f"{hashlib.sha256(state.encode()).hexdigest()[:32]}.json"
     try:
         return dict(orjson.loads(path.read_bytes()))
     except (OSError, ValueError):
         pass
-    answer = _ask(place, folders)
+    answer = _ask(installation, folders)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_record(path, answer)
@@ -185,57 +185,59 @@ def _remembered(place: Place, folders: tuple[Path, ...]) -> dict[str, Any]:
     return answer
 
 
-def _ask(place: Place, folders: Sequence[Path]) -> dict[str, Any]:
-    """Ask the environment or the image itself."""
+def _ask(installation: NemoInstallation, folders: Sequence[Path]) -> dict[str, Any]:
+    """Ask the environment or image itself, in a process of its own."""
     env = {"NEMO_EVALUATOR_TELEMETRY_LEVEL": "0", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    if place.image is None:
+    if installation.image is None:
         env["PYTHONPATH"] = os.pathsep.join(map(str, _python_path()))
-    command, env = place.python([str(folder) for folder in folders], env, folders)
+    command, env = installation.python([str(folder) for folder in folders], env, folders)
     try:
-        asked = subprocess.run(
+        done = subprocess.run(
             command, input=ASK.read_text(), env=env, cwd="/", capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HarnessError(f"The {place.title} could not be asked what it can run: {error}.") from None
-    for line in asked.stdout.splitlines():
+        raise HarnessError(f"The {installation.title} could not be asked what it can run: {error}.") from None
+    for line in done.stdout.splitlines():
         if line.startswith(MARK):
             return dict(json.loads(line.removeprefix(MARK)))
-    said = " ".join(COLOURS.sub("", asked.stderr).split("\n")[-4:]).strip()
-    if asked.returncode == 127 or "No module named 'nemo_evaluator'" in asked.stderr:
-        raise HarnessError(_not_there(place))
-    raise HarnessError(f"The {place.title} does not say what NeMo Evaluator can run there: {said or 'nothing'}")
+    last_lines = " ".join(COLOURS.sub("", done.stderr).split("\n")[-4:]).strip()
+    if done.returncode == 127 or "No module named 'nemo_evaluator'" in done.stderr:
+        raise HarnessError(_not_there(installation))
+    raise HarnessError(
+        f"The {installation.title} does not say what NeMo Evaluator can run there: {last_lines or 'nothing'}"
+    )
 
 
-def _not_there(place: Place) -> str:
-    if place.environment is None:
+def _not_there(installation: NemoInstallation) -> str:
+    if installation.environment is None:
         return (
-            f"The image {place.image} holds no NeMo Evaluator: there is no command 'nemo-evaluator' in it. Correct 'container'"
+            f"The image {installation.image} holds no NeMo Evaluator: there is no command 'nemo-evaluator' in it. Correct 'container'"
             " in the task's file or 'containers' in the config, or set bind_environments there if the image is a bare system."
         )
     return (
-        f"NeMo Evaluator is not installed in the environment {place.environment!r}. Correct 'environment' in the task's file to"
+        f"NeMo Evaluator is not installed in the environment {installation.environment!r}. Correct 'environment' in the task's file to"
         f" one that holds it (such as {ENVIRONMENT!r}), or install it: envs/setup.sh {ENVIRONMENT}."
     )
 
 
-def _state(place: Place) -> list[Any]:
-    """What the answer depends on: the installed packages by name and version, or the image's file."""
+def _state(installation: NemoInstallation) -> list[Any]:
+    """What an answer in the cache depends on: the installed packages by name and version, or the image's file."""
     code = hashlib.sha256(ASK.read_bytes()).hexdigest()
     inside: list[Any] = []
-    if place.image is not None:
-        state = require_image(place.image).stat()
-        inside = [os.path.realpath(place.image), state.st_size, state.st_mtime_ns]
-    if place.environment is None:
+    if installation.image is not None:
+        state = require_image(installation.image).stat()
+        inside = [os.path.realpath(installation.image), state.st_size, state.st_mtime_ns]
+    if installation.environment is None:
         return [inside, code]
     try:
-        python = environment_python(place.environment)
+        python = environment_python(installation.environment)
     except EnvironmentMissingError as error:
         raise EnvironmentMissingError(f"NeMo Evaluator is not installed. {error}") from None
     packages = sorted(
         path.name for path in python.parent.parent.glob("lib/python*/site-packages/*") if path.suffix == ".dist-info"
     )
     if not any(name.startswith("nemo_evaluator-") for name in packages):
-        raise HarnessError(_not_there(place))
+        raise HarnessError(_not_there(installation))
     # Harnesses of one's own are folders on PYTHONPATH.
     own = [
         [str(path), path.stat().st_mtime_ns]
@@ -246,13 +248,13 @@ def _state(place: Place) -> list[Any]:
 
 
 def _listing(folder: Path) -> list[Any]:
-    """The task files of a folder, by name, size and time of change."""
+    """The task files of a folder with their sizes and times of change."""
     states = [(path, path.stat()) for path in sorted(folder.rglob("*.yaml"))]
     return [str(folder), *([str(path), state.st_size, state.st_mtime_ns] for path, state in states)]
 
 
 def _python_path() -> list[Path]:
-    """The folders of PYTHONPATH, from the root: it is asked there."""
+    """PYTHONPATH with absolute folders, because the environment is asked from the root folder."""
     return [Path(folder).resolve() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 

@@ -1,7 +1,7 @@
-"""What a campaign needs from the Hugging Face hub, brought into its caches before nodes without a way there run it.
+"""Download what a campaign needs from the Hugging Face hub into the caches, for nodes that cannot reach the hub.
 
-Everything is loaded as the run will load it: first from the caches alone, what is missing then with the hub, and that once
-more without it, which proves that it is all there.
+Everything is loaded as the run will load it: first from the caches alone, then what is missing with the hub, and that once
+more without the hub, which proves that it is all there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from milepost.errors import EnvironmentMissingError, MilepostError
 from milepost.nemo.ask import LM_EVAL
 from milepost.nemo.catalogue import included_tasks, read_catalogue
 from milepost.nemo.check import find_benchmark
-from milepost.nemo.place import ENVIRONMENT, Place, place_of
+from milepost.nemo.installation import ENVIRONMENT, NemoInstallation, installation_of
 from milepost.nemo.prefetch_worker import MARK
 from milepost.nemo.run import OFFLINE
 from milepost.runtime.containers import read_containers
@@ -30,20 +30,20 @@ from milepost.tasks.lm_eval_files import include_folders
 
 WORKER = Path(__file__).with_name("prefetch_worker.py")
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
-# What goes into an image for this alone: the hub's token under its older name, and older names of its caches.
+# Variables that go into an image only for this: the hub's token under its older name, and older names of its caches.
 PASSED_ON = re.compile(r"HUGGING_FACE_\w+|TRANSFORMERS_CACHE")
 
 
 class PrefetchError(MilepostError):
-    """Something that a run needs is not in the caches."""
+    """Something that a run needs is not in the caches and could not be fetched."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One thing to have in the caches.
+class Download:
+    """One data set, tokenizer or model that should be in the caches.
 
     Attributes:
-        title: Name for people.
+        title: Its name in messages.
         options: What the worker loads: a task's name and folders, or a model's name, revision, weights and code.
     """
 
@@ -53,28 +53,28 @@ class Wanted:
 
 @dataclass
 class Loading:
-    """What is loaded in one environment or image, with its own versions of the loading libraries."""
+    """The downloads for one environment or image, which has its own versions of the loading libraries."""
 
-    place: Place
-    tasks: list[Wanted] = field(default_factory=list)
-    models: list[Wanted] = field(default_factory=list)
+    installation: NemoInstallation
+    tasks: list[Download] = field(default_factory=list)
+    models: list[Download] = field(default_factory=list)
 
 
 @dataclass
-class Plan:
-    """All that a campaign needs, and what cannot be fetched for it beforehand."""
+class PrefetchPlan:
+    """All downloads that a campaign needs, and notes on what cannot be fetched for it beforehand."""
 
     loadings: list[Loading]
     left: list[str]
 
 
 def hub_home() -> Path:
-    """The folder of the caches, as the libraries and the runs find it."""
+    """The folder of the Hugging Face caches, as the libraries and the runs find it."""
     return Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
 
 
-def make_plan(campaign: Campaign) -> Plan:
-    """What a campaign needs: the data of its lm-eval tasks, hub models of its sheet, and tokenizers that it names.
+def make_plan(campaign: Campaign) -> PrefetchPlan:
+    """Collect what a campaign needs: the data of its lm-eval tasks, the hub models of its sheet, and the tokenizers it names.
 
     Raises:
         ConfigError: A wrong include path, or an evaluation that is not there.
@@ -82,17 +82,17 @@ def make_plan(campaign: Campaign) -> Plan:
         EnvironmentMissingError: A task's environment is not installed.
         ModelError: A checkpoint that is neither a folder nor a hub model with its commit.
     """
-    loadings: dict[Place, Loading] = {}
+    loadings: dict[NemoInstallation, Loading] = {}
     left: list[str] = []
     containers = read_containers(campaign.config)
     for task in campaign.tasks.values():
         if task.kind != "nemo":
             continue
-        place = place_of(task.spec, containers)
+        installation = installation_of(task.spec, containers)
         folders = include_folders(task.spec)
-        included = included_tasks(folders, place) if folders else {}
+        included = included_tasks(folders, installation) if folders else {}
         where = f"config/tasks/{task.name}.yaml"
-        benchmark, name = find_benchmark(task.spec["eval_type"], read_catalogue(place), included, where)
+        benchmark, name = find_benchmark(task.spec["eval_type"], read_catalogue(installation), included, where)
         if benchmark.harness != LM_EVAL:
             left.append(
                 f"the data of task {task.name!r}: {benchmark.harness} fetches it while it runs, and offers no way to do so before. If"
@@ -101,26 +101,28 @@ def make_plan(campaign: Campaign) -> Plan:
             )
             continue
         options = {"name": name, "folders": [str(folder) for folder in folders]}
-        loadings.setdefault(place, Loading(place)).tasks.append(Wanted(f"data of task {task.name!r} ({name})", options))
+        loadings.setdefault(installation, Loading(installation)).tasks.append(
+            Download(f"data of task {task.name!r} ({name})", options)
+        )
     models = list(wanted_models(campaign))
     if models:
-        with_hub = Place(next((name for name in (ENVIRONMENT, "vllm") if _is_installed(name)), ENVIRONMENT))
+        with_hub = NemoInstallation(next((name for name in (ENVIRONMENT, "vllm") if _is_installed(name)), ENVIRONMENT))
         loadings.setdefault(with_hub, Loading(with_hub)).models = models
-    return Plan(list(loadings.values()), left)
+    return PrefetchPlan(list(loadings.values()), left)
 
 
-def wanted_models(campaign: Campaign) -> Iterator[Wanted]:
-    """Hub models of the sheet with their weights, and tokenizers that checkpoints and tasks name, each once."""
+def wanted_models(campaign: Campaign) -> Iterator[Download]:
+    """Yield the hub models of the sheet with their weights, and the tokenizers that checkpoints and tasks name, each once."""
     seen: set[str] = set()
     for ckpt in campaign.checkpoints.values():
         if ckpt.endpoint is not None:
             continue
-        find_model(ckpt)  # says what is wrong with a name that is no hub model's
+        find_model(ckpt)  # raises the error for a name that is no hub model's
         if not Path(ckpt.model).is_dir() and ckpt.model + str(ckpt.revision) not in seen:
             seen.add(ckpt.model + str(ckpt.revision))
             code = ckpt.serving.vllm_args.get("trust-remote-code") in (True, "true")
             options = {"name": ckpt.model, "revision": ckpt.revision, "weights": True, "code": code}
-            yield Wanted(f"model {ckpt.model}", options)
+            yield Download(f"model {ckpt.model}", options)
     tokenizers = [str(ckpt.serving.vllm_args.get("tokenizer", "")) for ckpt in campaign.checkpoints.values()]
     for task in campaign.tasks.values():
         if task.kind == "nemo":
@@ -128,15 +130,15 @@ def wanted_models(campaign: Campaign) -> Iterator[Wanted]:
             tokenizers += [str(task.spec.get("tokenizer", "")), str(extra.get("tokenizer") or "")]
     for name in dict.fromkeys(tokenizers):
         if HUB_NAME.fullmatch(name) and not Path(name).exists() and name not in seen:
-            yield Wanted(f"tokenizer {name}", {"name": name, "revision": None, "weights": False, "code": False})
+            yield Download(f"tokenizer {name}", {"name": name, "revision": None, "weights": False, "code": False})
 
 
 def fetch(loading: Loading, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Bring all that one place needs into the caches.
+    """Download all that one installation needs into the caches.
 
     Args:
         loading: The environment or image, and what it loads.
-        say: Told of every thing that is there.
+        say: Called with a line for each download that is complete.
 
     Returns:
         What failed: the worker's answers, each with the `title` of what it was asked for.
@@ -162,43 +164,43 @@ def fetch(loading: Loading, say: Callable[[str], None]) -> list[dict[str, Any]]:
     return failed
 
 
-def load(loading: Loading, wanted: Sequence[Wanted], *, offline: bool) -> dict[str, dict[str, Any]]:
-    """Load things in one process of the place.
+def load(loading: Loading, wanted: Sequence[Download], *, offline: bool) -> dict[str, dict[str, Any]]:
+    """Load data or models in one process of the installation.
 
     Returns:
-        By title: what the worker said of it.
+        The worker's answer for each download, by title.
 
     Raises:
         PrefetchError: The worker itself failed.
     """
     if not wanted:
         return {}
-    place = loading.place
+    installation = loading.installation
     tasks = [one.options for one in wanted if one in loading.tasks]
     models = [one.options for one in wanted if one in loading.models]
-    asked = json.dumps({"tasks": tasks, "models": models})
+    request = json.dumps({"tasks": tasks, "models": models})
     switches = {**dict.fromkeys(OFFLINE, str(int(offline))), "HF_HUB_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1"}
     binds: list[Path] = []
-    if place.image is not None:
+    if installation.image is not None:
         home = hub_home().resolve()
         home.mkdir(parents=True, exist_ok=True)
         switches |= {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
         switches["HF_HOME"] = str(home)
         binds = [home, *(Path(folder).resolve() for task in tasks for folder in task["folders"])]
-    command, env = place.python([asked], switches, binds)
+    command, env = installation.python([request], switches, binds)
     done = subprocess.run(command, input=WORKER.read_text(), env=env, capture_output=True, text=True, check=False)
-    said = [json.loads(line.removeprefix(MARK)) for line in done.stdout.splitlines() if line.startswith(MARK)]
-    if len(said) != len(wanted):
+    answers = [json.loads(line.removeprefix(MARK)) for line in done.stdout.splitlines() if line.startswith(MARK)]
+    if len(answers) != len(wanted):
         last = " ".join(done.stderr.strip().splitlines()[-3:]) or "nothing"
         raise PrefetchError(
-            f"The data of the {place.title} could not be loaded (exit code {done.returncode}). Last lines: {last}"
+            f"The data of the {installation.title} could not be loaded (exit code {done.returncode}). Last lines: {last}"
         )
     ordered = [one for one in wanted if one in loading.tasks] + [one for one in wanted if one in loading.models]
-    return {one.title: answer for one, answer in zip(ordered, said, strict=True)}
+    return {one.title: answer for one, answer in zip(ordered, answers, strict=True)}
 
 
 def explain(failed: Sequence[dict[str, Any]]) -> str:
-    """One paragraph on all that is missing, and what to do about it."""
+    """The message of the error: all that is missing, and what to do about it, in one paragraph."""
 
     def listed(kind: str) -> list[dict[str, Any]]:
         return [one for one in failed if one["kind"] == kind]

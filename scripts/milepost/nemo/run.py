@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
-import shutil
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,8 +18,8 @@ from milepost import __version__
 from milepost.endpoints import Endpoint
 from milepost.errors import HarnessError
 from milepost.nemo.catalogue import read_catalogue
-from milepost.nemo.place import Place, place_of
-from milepost.nemo.results import newest_samples
+from milepost.nemo.installation import NemoInstallation, installation_of
+from milepost.nemo.runs import DONE
 from milepost.records import TaskHeader, write_record
 from milepost.runtime.containers import Containers, reached_from
 from milepost.runtime.environments import environment_python
@@ -38,7 +36,6 @@ PATHS = {
     "embedding": "embeddings",
 }
 MARKS = (".nemo_evaluator_interrupted", ".nemo_evaluator_server_error")
-DONE = "done.json"
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 log = logging.getLogger(__name__)
@@ -60,26 +57,6 @@ class Setting:
     tuning: Mapping[str, Any] = field(default_factory=dict)
     containers: Containers = field(default_factory=Containers)
     offline: bool = True
-
-
-def run_folders(store: Path, digest: str, header: TaskHeader) -> list[Path]:
-    """The folders of a task's runs, one per repetition.
-
-    A folder belongs to one model and one configuration: lm-eval keeps a cache in it that would answer for another model.
-
-    Args:
-        store: results/store/{ckpt}.
-        digest: The model's.
-        header: The task's.
-    """
-    asked = json.dumps([digest, header["generation"], header.get("harness", {})], sort_keys=True)
-    folder = store / header["task"] / hashlib.sha256(asked.encode()).hexdigest()[:16]
-    return [folder / f"run-{repetition}" for repetition in range(header["samples"])]
-
-
-def is_done(folder: Path) -> bool:
-    """Whether a run has ended well, as `run` found it."""
-    return (folder / DONE).is_file()
 
 
 def run_seed(task: str, repetition: int) -> int:
@@ -146,9 +123,9 @@ def command_of(
     harness: Mapping[str, Any], config: Path, env: Mapping[str, str], setting: Setting
 ) -> tuple[list[str], dict[str, str]]:
     """The command of a run and the environment to start it in, by an environment of ours or an image."""
-    place = place_of(harness, setting.containers)
+    installation = installation_of(harness, setting.containers)
     needed: list[Path] = []
-    if place.image is not None:
+    if installation.image is not None:
         Path(env["HF_HOME"]).mkdir(parents=True, exist_ok=True)
         # Results may lie elsewhere, behind a link.
         needed = [config.resolve().parent, Path(env["HF_HOME"])]
@@ -156,7 +133,7 @@ def command_of(
         tokenizer = Path(_path(harness.get("tokenizer", setting.tokenizer)))
         if tokenizer.is_dir():
             needed += reached_from(tokenizer)
-    return place.nemo_evaluator(["run_eval", "--run_config", str(config.resolve())], env, needed)
+    return installation.nemo_evaluator(["run_eval", "--run_config", str(config.resolve())], env, needed)
 
 
 async def run(
@@ -218,44 +195,31 @@ async def run(
         "run": repetition,
         "eval_type": header["harness"]["eval_type"],
         "requests": answered(record),
-        "versions": versions(place_of(header["harness"], setting.containers)),
+        "versions": versions(installation_of(header["harness"], setting.containers)),
     }
     write_record(folder / DONE, done)
 
 
-def collect(folders: list[Path], to: Path) -> None:
-    """Copy the finished runs' results and samples to `to`; the raw folders stay in the store."""
-    shutil.rmtree(to, ignore_errors=True)
-    for folder in folders:
-        target = to / folder.name
-        target.mkdir(parents=True)
-        for name in ("results.yml", "eval_factory_metrics.json", DONE):
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, target / name)
-        for path in newest_samples(folder):
-            shutil.copyfile(path, target / path.name)
-
-
 @cache
-def versions(place: Place) -> dict[str, str]:
+def versions(installation: NemoInstallation) -> dict[str, str]:
     """Versions of NeMo Evaluator and its harnesses in an environment or image, and the image's digest.
 
     Raises:
         ContainerError: No such image.
     """
     found = {}
-    if place.environment is not None:
-        packages = environment_python(place.environment).parent.parent
+    if installation.environment is not None:
+        packages = environment_python(installation.environment).parent.parent
         for info in sorted(packages.glob("lib/python*/site-packages/n*.dist-info")):
             name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
             if name == "nemo_evaluator" or name.startswith("nvidia_"):
                 found[name.replace("_", "-")] = version
     else:
         try:
-            found = dict(read_catalogue(place).versions)
+            found = dict(read_catalogue(installation).versions)
         except HarnessError as error:
             log.warning("The versions behind the runs are not known. %s", error)
-    return {**found, **image_digests({"nemo": place.image})}
+    return {**found, **image_digests({"nemo": installation.image})}
 
 
 def _path(tokenizer: str) -> str:

@@ -1,4 +1,4 @@
-"""What a run would take: jobs, answers still missing, and the GPU time that earlier jobs let expect."""
+"""Estimates what a run would take: jobs, missing answers, and the GPU time to expect from earlier jobs."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from typing import Any
 
 from milepost.campaign.identity import CACHE, DigestCache, identify
 from milepost.campaign.types import Campaign, Checkpoint
-from milepost.errors import RecordError
-from milepost.evaluation.work import MODELS, PROMPTS, is_complete, missing_runs, requests_of, store_file
+from milepost.errors import RecordError, listed
+from milepost.evaluation.work import MODELS, PROMPTS, is_complete, requests_of, store_file
+from milepost.nemo.runs import missing_runs
 from milepost.preflight.submission import Submission
 from milepost.records import PromptSet, read_prompts, read_record
 from milepost.store.answers import STORE, read_records_if_any, read_settled
 from milepost.store.ledger import LEDGER
 from milepost.tasks import build_prompts
+from milepost.terminal import columns
 
 SHOWN = 40  # rows of a table
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What earlier attempts took.
+    """How fast earlier attempts were.
 
     Attributes:
         start_s: Until the server answered, the median.
@@ -38,13 +40,13 @@ class Pace:
 
 
 @dataclass
-class Job:
-    """One checkpoint: what it lacks, and what its job would take.
+class JobEstimate:
+    """What one checkpoint lacks, and what its job would take.
 
     Attributes:
         gpus: GPUs of its server.
         asked: Answers that are asked for, task by task; for a task of NeMo Evaluator, runs.
-        missing: Those that the store lacks, likewise.
+        missing: Of these, the answers or runs that the store lacks, task by task.
         answers: Missing answers to native tasks.
         runs: Missing runs of NeMo Evaluator.
         walltimes_s: Of each attempt; empty where the profile sets none.
@@ -67,31 +69,31 @@ class Job:
 
     @property
     def expected_s(self) -> float | None:
-        """Walltime to expect; None where nothing tells. The ledger does not time runs of NeMo Evaluator by themselves."""
+        """Expected walltime; None without earlier attempts. Runs of NeMo Evaluator are not timed, so they do not count in it."""
         return self.pace.start_s + self.pace.answer_s * self.answers if self.pace and self.answers else None
 
     @property
     def gpu_hours(self) -> float | None:
-        """GPU hours to expect."""
+        """Expected GPU hours; None where no walltime can be expected."""
         return None if self.expected_s is None else self.gpus * self.expected_s / 3600
 
 
 @dataclass
-class Plan:
-    """All checkpoints of a campaign, in the order of the sheet."""
+class CampaignPlan:
+    """The estimates for all checkpoints of a campaign, in the order of the sheet."""
 
-    jobs: list[Job]
+    jobs: list[JobEstimate]
     submission: Submission
     kinds: dict[str, str] = field(default_factory=dict)
 
     @property
-    def needed(self) -> list[Job]:
-        """The jobs that start a server."""
+    def needed(self) -> list[JobEstimate]:
+        """The jobs that will have to start a server."""
         return [job for job in self.jobs if job.needed]
 
 
-def make_plan(campaign: Campaign, submission: Submission) -> Plan:
-    """Count what is missing, and what it will take. Reads the stores; asks and starts nothing.
+def make_plan(campaign: Campaign, submission: Submission) -> CampaignPlan:
+    """Count what is missing, and estimate what it will take; reads the stores, asks and starts nothing.
 
     Questions are built from the tasks as they are now, whether `prepare_prompts` has written them down or not.
     """
@@ -112,23 +114,23 @@ def make_plan(campaign: Campaign, submission: Submission) -> Plan:
         asked = {name: size(each) for name, each in prompts.items()}
         native = [name for name, task in campaign.tasks.items() if task.kind == "native"]
         answers = sum(missing[name] for name in native)
-        job = Job(ckpt.name, ckpt.serving.gpus, asked, missing, answers, sum(missing.values()) - answers)
+        job = JobEstimate(ckpt.name, ckpt.serving.gpus, asked, missing, answers, sum(missing.values()) - answers)
         job.walltimes_s = tuple(60 * runtime for runtime in submission.request_of(ckpt.name).runtimes)
         job.pace = pace_of(ckpt, campaign, attempts) if job.needed else None
         jobs.append(job)
     digests.save()
-    return Plan(jobs, submission, {name: task.kind for name, task in campaign.tasks.items()})
+    return CampaignPlan(jobs, submission, {name: task.kind for name, task in campaign.tasks.items()})
 
 
 def size(prompts: PromptSet) -> int:
-    """Answers that a task asks of a checkpoint; for NeMo Evaluator, runs."""
+    """The number of answers that a task asks of a checkpoint; for NeMo Evaluator, of runs."""
     return prompts.header["samples"] * (len(prompts.prompts) if prompts.header["kind"] == "native" else 1)
 
 
 def count(ckpt: str, digest: str, prompts: PromptSet) -> int:
-    """Answers, or runs, that a checkpoint's store lacks for one task."""
+    """Count the answers or runs that a checkpoint's store lacks for one task."""
     if prompts.header["kind"] == "nemo":
-        return len(missing_runs(ckpt, digest, prompts.header))
+        return len(missing_runs(STORE / ckpt, digest, prompts.header))
     path = store_file(ckpt, prompts.header["task"])
     if not path.exists():
         return size(prompts)
@@ -137,15 +139,17 @@ def count(ckpt: str, digest: str, prompts: PromptSet) -> int:
 
 
 def _is_written(prompts: PromptSet) -> bool:
-    """Whether the prompts on disk are those of today: what is remembered of complete tasks is about these."""
+    """Whether the prompts on disk are today's: the memory of complete tasks is about the prompts on disk."""
     try:
-        return read_prompts(PROMPTS / f"{prompts.header['task']}.jsonl") == prompts
+        written = read_prompts(PROMPTS / f"{prompts.header['task']}.jsonl")
     except (RecordError, OSError):
         return False
+    written.header.pop("asked", None)
+    return written == prompts
 
 
 def _is_described(ckpt: str, digest: str) -> bool:
-    """Likewise for the model."""
+    """Whether the model's file on disk is today's: the memory of complete tasks is about the model on disk."""
     try:
         return bool(read_record(MODELS / f"{ckpt}.json")["digest"] == digest)
     except (RecordError, KeyError):
@@ -153,13 +157,13 @@ def _is_described(ckpt: str, digest: str) -> bool:
 
 
 def attempts_at(ckpt: str) -> list[dict[str, Any]]:
-    """The attempts of a checkpoint's ledger that asked something and were answered."""
+    """The attempts in a checkpoint's ledger that got answers."""
     lines = read_records_if_any(STORE / ckpt / LEDGER)
     return [line for line in lines if line.get("requests", 0) > 0 and line.get("busy_s", 0) > 0]
 
 
 def pace_of(ckpt: Checkpoint, campaign: Campaign, attempts: dict[str, list[dict[str, Any]]]) -> Pace | None:
-    """What the checkpoint's own attempts took, or else those of others served alike.
+    """The pace of the checkpoint's own attempts, or else that of others that are served alike.
 
     Args:
         ckpt: The checkpoint.
@@ -179,23 +183,23 @@ def pace_of(ckpt: Checkpoint, campaign: Campaign, attempts: dict[str, list[dict[
     return None
 
 
-def render(plan: Plan) -> str:
-    """The plan for people: tasks, jobs, what they come to, what to look out for."""
+def render(plan: CampaignPlan) -> str:
+    """The plan as text: tables of tasks and jobs, their sums, and warnings."""
     parts = [_tasks(plan), _jobs(plan), "\n".join(summary(plan))]
     return "\n\n".join(part for part in parts if part)
 
 
-def _tasks(plan: Plan) -> str:
+def _tasks(plan: CampaignPlan) -> str:
     rows = [("task", "asked of each", "stored", "missing", "")]
     for name, kind in plan.kinds.items():
         asked = sum(job.asked[name] for job in plan.jobs)
         missing = sum(job.missing[name] for job in plan.jobs)
         unit = "runs of NeMo Evaluator" if kind == "nemo" else "answers"
         rows.append((name, f"{plan.jobs[0].asked[name]}", f"{asked - missing}", f"{missing}", unit))
-    return table(rows)
+    return "\n".join(columns(rows, right=range(1, 4)))
 
 
-def _jobs(plan: Plan) -> str:
+def _jobs(plan: CampaignPlan) -> str:
     rows: list[tuple[str, ...]] = [
         ("checkpoint", "GPUs", "answers missing", "runs missing", "expected", "walltime", "GPU hours", "from")
     ]
@@ -214,19 +218,19 @@ def _jobs(plan: Plan) -> str:
         )
     if len(plan.needed) > SHOWN:
         rows.append((f"and {len(plan.needed) - SHOWN} more", *[""] * 7))
-    return table(rows) if plan.needed else ""
+    return "\n".join(columns(rows, right=range(1, 7))) if plan.needed else ""
 
 
-def basis(job: Job) -> str:
-    """What an expectation rests on, in words."""
+def basis(job: JobEstimate) -> str:
+    """The earlier jobs that an estimate rests on, in words."""
     if job.expected_s is None:
         return "no earlier job" if not job.pace else "not timed"
     assert job.pace is not None, "an expectation rests on earlier attempts"
     return f"{job.pace.attempts} earlier job(s) {'of its own' if job.pace.own else 'of others'}"
 
 
-def summary(plan: Plan) -> list[str]:
-    """What the tables come to, and what to look out for."""
+def summary(plan: CampaignPlan) -> list[str]:
+    """The sentences below the tables: sums, and warnings."""
     needed, total = plan.needed, len(plan.jobs)
     if not needed:
         return [f"Nothing is missing: all {total} checkpoints are complete. No server would be started."]
@@ -255,26 +259,22 @@ def summary(plan: Plan) -> list[str]:
     return lines
 
 
-def warnings(jobs: Sequence[Job]) -> Iterable[str]:
-    """Jobs whose walltime is shorter than what they are expected to take."""
+def warnings(jobs: Sequence[JobEstimate]) -> Iterable[str]:
+    """Warnings about jobs whose walltime is shorter than what they are expected to take."""
     timed = [(job, job.expected_s, job.walltimes_s) for job in jobs if job.expected_s is not None and job.walltimes_s]
     never = [job.ckpt for job, expected, walltimes in timed if expected > sum(walltimes)]
     late = [job.ckpt for job, expected, walltimes in timed if walltimes[0] < expected <= sum(walltimes)]
     if never:
-        yield f"WARNING: all attempts together are too short for {_listed(never)}: raise `runtime` in the profile."
+        yield f"WARNING: all attempts together are too short for {listed(never)}: raise `runtime` in the profile."
     if late:
         yield (
-            f"WARNING: the first attempt's walltime is too short for {_listed(late)}: the next attempt goes on from the"
+            f"WARNING: the first attempt's walltime is too short for {listed(late)}: the next attempt goes on from the"
             " store, but starts its server anew. Raise `runtime` in the profile."
         )
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
 def duration(seconds: float | None) -> str:
-    """Seconds for people.
+    """A duration in words, from seconds.
 
     >>> duration(42), duration(3000), duration(9000), duration(None)
     ('42 s', '50 min', '2 h 30 min', '?')
@@ -285,17 +285,3 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns side by side; numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    right = [all(row[i][:1].isdigit() or row[i] in ("", "?") for row in rows[1:]) for i in range(len(widths))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if left else cell.ljust(width)
-            for cell, width, left in zip(row, widths, right, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

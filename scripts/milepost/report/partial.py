@@ -1,7 +1,7 @@
-"""What is scored so far, while a campaign runs or after it failed: the usable summaries, and why the others are missing.
+"""Finds what is scored so far, while a campaign runs or after it failed, and why the other scores are missing.
 
-Files are only read, and may appear, vanish or be rewritten meanwhile. Whatever answers other questions than today's is
-missing, not shown.
+Files are only read, and may appear, vanish or be rewritten meanwhile. A summary that answers other questions than today's
+counts as missing.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from milepost.campaign.shown import Shown
 from milepost.campaign.types import Campaign, Checkpoint, Task
 from milepost.errors import RecordError
 from milepost.records import Summary, read_summary
-from milepost.store.ledger import sum_lines
 
-# The end of a log that is looked at.
+# Bytes at the end of a log that are read.
 TAIL_BYTES = 4096
 
 
@@ -37,7 +37,7 @@ class MissingRow:
 
 
 @dataclass(frozen=True)
-class Place:
+class Cell:
     """One checkpoint on one task, in the folders of a campaign; `prompts` and `model` are today's digests, if known."""
 
     results: Path
@@ -49,64 +49,58 @@ class Place:
 
     @property
     def summary(self) -> Path:
-        """Its summary."""
+        """Path of the summary."""
         return self.results / "summaries" / self.ckpt.name / f"{self.task.name}.json"
 
     @property
     def scores(self) -> Path:
-        """Its scores."""
+        """Path of the scores."""
         return self.results / "scores" / self.ckpt.name / f"{self.task.name}.jsonl"
 
     @property
     def answers(self) -> Path:
-        """What was collected: a file of ours, or a harness's folder."""
+        """Path of the collected answers: a file, or for NeMo Evaluator a folder."""
         if self.task.kind == "nemo":
             return self.results / "harness" / self.ckpt.name / self.task.name
         return self.results / "answers" / self.ckpt.name / f"{self.task.name}.jsonl"
 
     @property
     def store(self) -> Path:
-        """What was answered, as it came: a file of ours, or a folder with a harness's runs."""
+        """Path of the stored answers, as they came: a file, or for NeMo Evaluator a folder with its runs."""
         name = self.task.name if self.task.kind == "nemo" else f"{self.task.name}.jsonl"
         return self.results / "store" / self.ckpt.name / name
 
     def log(self, step: str) -> Path:
-        """The log of one of its steps."""
+        """Path of the log of a step for this checkpoint and task."""
         return self.logs / step / self.ckpt.name / f"{self.task.name}.log"
 
 
-def take_snapshot(campaign: Campaign, into: Path, results: Path, logs: Path) -> list[MissingRow]:
+def take_snapshot(campaign: Campaign, shown: Shown, into: Path, results: Path, logs: Path) -> list[MissingRow]:
     """Put the usable summaries with their scores into a folder, where no running step changes them.
 
     Args:
         campaign: What should be there.
-        into: A new folder; gets scores/, summaries/, and evaluated/ with what the evaluations took.
+        shown: What decides its numbers today.
+        into: A new folder; gets scores/ and summaries/.
         results: The campaign's results.
         logs: The campaign's logs.
 
     Returns:
-        What is missing, in the campaign's order.
+        A row for each missing score, in the campaign's order.
     """
     missing = []
     prompts = {name: _digest(results / "prompts" / f"{name}.jsonl") for name in campaign.tasks}
     for ckpt in campaign.checkpoints.values():
         model = _model(results / "models" / f"{ckpt.name}.json")
         for task in campaign.tasks.values():
-            row = _take(Place(results, logs, ckpt, task, prompts[task.name], model), into)
+            row = _take(Cell(results, logs, ckpt, task, prompts[task.name], model), shown, into)
             if row is not None:
                 missing.append(row)
-        note = read_note(results, ckpt.name)
-        # A run under way has no note yet, and its account stands in the store.
-        ledger = note.get("ledger") or _ledger_so_far(results / "store" / ckpt.name)
-        if ledger:
-            path = into / "evaluated" / f"{ckpt.name}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"ckpt": ckpt.name, "tasks": {}, **note, "ledger": ledger}), encoding="utf-8")
     return missing
 
 
 def read_note(results: Path, ckpt: str) -> dict[str, Any]:
-    """The note of a checkpoint's evaluation; empty where there is none, or none that can be read."""
+    """Read the note of a checkpoint's evaluation; empty if there is none, or none that can be read."""
     try:
         note = json.loads((results / "evaluated" / f"{ckpt}.json").read_bytes())
     except (OSError, ValueError):
@@ -114,79 +108,80 @@ def read_note(results: Path, ckpt: str) -> dict[str, Any]:
     return note if isinstance(note, dict) and isinstance(note.get("tasks"), dict) else {}
 
 
-def state_of(place: Place) -> MissingRow:
-    """How far a checkpoint came on a task that has no summary, and why not further."""
-    note = read_note(place.results, place.ckpt.name).get("tasks", {}).get(place.task.name)
-    if place.answers.exists():
-        return _row(place, "collected, not scored", _last_words(_log_of_scoring(place)))
-    # A note of the incomplete is removed when the run ends; the step that found them incomplete has said it as well.
-    said = _last_words(place.log("collect_harness" if place.task.kind == "nemo" else "collect_answers"))
+def state_of(cell: Cell) -> MissingRow:
+    """Find out how far a checkpoint came on a task that has no summary, and why it came no further."""
+    note = read_note(cell.results, cell.ckpt.name).get("tasks", {}).get(cell.task.name)
+    if cell.answers.exists():
+        return _row(cell, "collected, not scored", _last_words(_log_of_scoring(cell)))
+    # The note of an incomplete evaluation is removed when the run ends, but the log of the collecting step says why, too.
+    last_line = _last_words(cell.log("collect_harness" if cell.task.kind == "nemo" else "collect_answers"))
     if isinstance(note, dict):
         if note.get("missing"):
-            unit = "runs" if place.task.kind == "nemo" else "answers"
+            unit = "runs" if cell.task.kind == "nemo" else "answers"
             counts = f"{note['missing']} of {note['missing'] + note.get('done', 0)} {unit} are missing"
-            return _row(place, "evaluated, incomplete", ". ".join(filter(None, [counts, note.get("error")])))
-        return _row(place, "evaluated, not collected", said)
-    stored = _stored(place)
+            return _row(cell, "evaluated, incomplete", ". ".join(filter(None, [counts, note.get("error")])))
+        return _row(cell, "evaluated, not collected", last_line)
+    stored = _stored(cell)
     if stored:
-        told = f"{stored} stored so far"
-        return _row(place, "not finished", f"{told}. At the last try: {said}" if said else told)
-    log = place.logs / "evaluate_checkpoint" / f"{place.ckpt.name}.log"
+        progress = f"{stored} stored so far"
+        return _row(cell, "not finished", f"{progress}. At the last try: {last_line}" if last_line else progress)
+    log = cell.logs / "evaluate_checkpoint" / f"{cell.ckpt.name}.log"
     last = _last_words(log)
-    return _row(place, "not evaluated", f"The log of its evaluation ends: {last}" if last else None)
+    return _row(cell, "not evaluated", f"The log of its evaluation ends: {last}" if last else None)
 
 
 def by_state(missing: Iterable[MissingRow]) -> dict[str, int]:
-    """How many are missing in each state."""
+    """Count the missing scores by state."""
     counts: dict[str, int] = {}
     for row in missing:
         counts[row.state] = counts.get(row.state, 0) + 1
     return counts
 
 
-def _take(place: Place, into: Path) -> MissingRow | None:
-    """Keep a usable summary with its scores; otherwise say why it is missing."""
-    kept = into / "summaries" / place.ckpt.name / place.summary.name
-    kept_scores = into / "scores" / place.ckpt.name / place.scores.name
+def _take(cell: Cell, shown: Shown, into: Path) -> MissingRow | None:
+    """Link a usable summary and its scores into the snapshot and return None; otherwise return why it is missing."""
+    kept = into / "summaries" / cell.ckpt.name / cell.summary.name
+    kept_scores = into / "scores" / cell.ckpt.name / cell.scores.name
     try:
-        _link(place.summary, kept)
-        _link(place.scores, kept_scores)
+        _link(cell.summary, kept)
+        _link(cell.scores, kept_scores)
         summary = read_summary(kept)
-        other = _other_questions(place, summary)
+        other = _other_configuration(cell, shown, summary)
     except FileNotFoundError:
         # Never made, or being made anew: a step's outputs are removed before it begins.
-        row: MissingRow | None = state_of(place)
+        row: MissingRow | None = state_of(cell)
     except (RecordError, OSError, KeyError, TypeError) as error:
-        row = _row(place, "cannot be read", f"{type(error).__name__}: {error}")
+        row = _row(cell, "cannot be read", f"{type(error).__name__}: {error}")
     else:
-        row = _row(place, "outdated", f"{other}; run the campaign to make it anew") if other else None
+        row = _row(cell, "outdated", f"{other}; run the campaign to make it anew") if other else None
     if row is not None:
         kept.unlink(missing_ok=True)
         kept_scores.unlink(missing_ok=True)
     return row
 
 
-def _other_questions(place: Place, summary: Summary) -> str | None:
-    """What a summary rests on that is not today's; None where it is a number of today's questions."""
-    spec, facts = place.task.spec, summary["provenance"]
+def _other_configuration(cell: Cell, shown: Shown, summary: Summary) -> str | None:
+    """What has changed since a summary was made, so that its number is outdated; None if nothing has."""
+    spec, facts = cell.task.spec, summary["provenance"]
     if summary["task_version"] != spec.get("version"):
         return f"scored for version {summary['task_version']} of the task, which is now {spec.get('version')}"
-    if place.task.kind == "native" and summary["scorer"] != spec["scorer"]["name"]:
+    if cell.task.kind == "native" and summary["scorer"] != spec["scorer"]["name"]:
         return f"scored by {summary['scorer']}, and the task now asks for {spec['scorer']['name']}"
-    if place.prompts is not None and facts.get("prompts") not in (None, place.prompts):
+    if cell.prompts is not None and facts.get("prompts") not in (None, cell.prompts):
         return "scored for other prompts than today's"
-    if place.model is not None and facts.get("model") not in (None, place.model):
+    if cell.model is not None and facts.get("model") not in (None, cell.model):
         return "scored for another model than today's"
-    return None
+    stale = shown.why_stale(summary)
+    return f"{stale} changed since it was scored" if stale else None
 
 
-def _row(place: Place, state: str, reason: str | None) -> MissingRow:
-    title = place.task.title
-    return MissingRow(ckpt=place.ckpt.name, task=place.task.name, title=title, state=state, reason=reason or None)
+def _row(cell: Cell, state: str, reason: str | None) -> MissingRow:
+    title = cell.task.title
+    return MissingRow(ckpt=cell.ckpt.name, task=cell.task.name, title=title, state=state, reason=reason or None)
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for a file, which keeps its content when the first is removed; a copy where that is impossible."""
+    """Hard-link a file, so that its content stays when the original is removed; copy it where links are impossible."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -196,31 +191,23 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _ledger_so_far(store: Path) -> dict[str, Any]:
-    try:
-        total = sum_lines(store)
-    except (RecordError, OSError, TypeError):
-        return {}
-    return total if total["attempts"] else {}
-
-
-def _stored(place: Place) -> str | None:
-    """How much the store holds of a task, in words."""
-    if place.task.kind == "nemo":
-        runs = sum(1 for _ in place.store.rglob("done.json"))
+def _stored(cell: Cell) -> str | None:
+    """How many answers or runs the store holds of a task, in words; None if there are none."""
+    if cell.task.kind == "nemo":
+        runs = sum(1 for _ in cell.store.rglob("done.json"))
         return f"{runs} runs" if runs else None
-    with suppress(OSError), place.store.open("rb") as file:
+    with suppress(OSError), cell.store.open("rb") as file:
         lines = sum(1 for _ in file)
         return f"{lines} answers" if lines else None
     return None
 
 
-def _log_of_scoring(place: Place) -> Path:
-    return place.log("score_harness" if place.task.kind == "nemo" else "score_answers")
+def _log_of_scoring(cell: Cell) -> Path:
+    return cell.log("score_harness" if cell.task.kind == "nemo" else "score_answers")
 
 
 def _last_words(log: Path) -> str | None:
-    """The last line of a log that says something."""
+    """The last line of a log that is not empty; None if there is none."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)

@@ -11,29 +11,32 @@ from typing import Any
 
 from milepost import __version__
 from milepost.paths import WORKFLOW
-from milepost.records import read_record
+from milepost.records import read_record, read_records
 from milepost.store.answers import STORE, read_records_if_any
 from milepost.store.ledger import LEDGER
 
 
-def provenance_of(ckpt: str, model: str, prompts: str) -> dict[str, Any]:
-    """What stands beside the numbers of one checkpoint on one task.
+def provenance_of(ckpt: str, model: str, prompts: str, scored: str | None = None) -> dict[str, Any]:
+    """The provenance of one checkpoint's numbers on one task: what they rest on, for its summary.
 
     Args:
         ckpt: Name of the checkpoint.
         model: Its file in results/models.
         prompts: The task's file in results/prompts.
+        scored: Digest of all that decides how the answers were scored.
     """
     return {
         "model": read_record(model)["digest"],
         "prompts": hashlib.sha256(Path(prompts).read_bytes()).hexdigest(),
         "versions": {**engine_versions(ckpt), "milepost": __version__, "python": platform.python_version()},
         "commit": commit(),
+        "asked": next(read_records(prompts), {}).get("asked"),
+        "scored": scored,
     }
 
 
 def engine_versions(ckpt: str) -> dict[str, str]:
-    """Versions of what answered, from the last attempt that asked anything."""
+    """Versions of the packages that answered, from the last attempt that asked anything."""
     versions: dict[str, str] = {}
     for line in read_records_if_any(STORE / ckpt / LEDGER):
         versions = line.get("versions") or versions
@@ -44,10 +47,10 @@ def engine_versions(ckpt: str) -> dict[str, str]:
 def commit() -> str | None:
     """The workflow's git commit, with `+` if files differ from it; None outside a repository."""
     try:
-        asked = subprocess.run(
+        described = subprocess.run(
             ["git", "-C", str(WORKFLOW), "describe", "--always", "--abbrev=12", "--dirty=+"],
             capture_output=True, text=True, timeout=20, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return asked.stdout.strip()
+    return described.stdout.strip()

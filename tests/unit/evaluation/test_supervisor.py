@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from campaigns import STUB, Campaign, copy_code
 
-import describe_checkpoint
 import prepare_prompts
+from milepost.campaign.identity import identify
 from milepost.errors import ModelError, ServerError, StoreError
+from milepost.evaluation import asking
 from milepost.evaluation import supervisor as evaluate_module
-from milepost.evaluation.supervisor import Job, Stopped, evaluate
+from milepost.evaluation.supervisor import EvaluationJob, Stopped, evaluate
 from milepost.preflight.campaign import load_campaign
-from milepost.records import read_prompts, read_record
+from milepost.records import read_prompts, read_record, write_record
 from milepost.runtime import environments
 from milepost.runtime.processes import free_port
 from milepost.store.answers import TaskStore
@@ -38,7 +39,7 @@ def campaign(tmp_path, code, monkeypatch):
     monkeypatch.chdir(made.folder)
     monkeypatch.setenv("STUB_LOG", str(made.log))
     monkeypatch.setattr(environments, "_ENVS", tmp_path / "envs")
-    monkeypatch.setattr(evaluate_module, "HINDSIGHT_S", 0.2)
+    monkeypatch.setattr(asking, "HINDSIGHT_S", 0.2)
     put(tmp_path, "vllm", f'exec "{sys.executable}" "{STUB}" "$@"')
     yield made
     made.end_all()
@@ -56,13 +57,13 @@ def prepare(campaign):
     """The two steps before an evaluation."""
     for task in campaign.config["tasks"]:
         prepare_prompts.main(["--task", task, "--out", f"results/prompts/{task}.jsonl"])
-    describe_checkpoint.main(["--ckpt", "c1", "--out", "results/models/c1.json"])
+    write_record("results/models/c1.json", identify(load_campaign().checkpoints["c1"]))
 
 
 def job(campaign, gpus=0):
     prepare(campaign)
     sets = [read_prompts(f"results/prompts/{task}.jsonl") for task in campaign.config["tasks"]]
-    return Job(
+    return EvaluationJob(
         ckpt=load_campaign().checkpoints["c1"],
         digest=read_record("results/models/c1.json")["digest"],
         prompts={prompts.header["task"]: prompts for prompts in sets},
@@ -390,9 +391,7 @@ def test_an_answer_of_a_stranger_is_not_stored(campaign, tmp_path, status):
     code = STUB.read_text().replace("        text = ", f"        return self.reply({status}, {{}})\n        text = ")
     (tmp_path / "stub.py").write_text(code)
     put(tmp_path, "vllm", f'exec "{sys.executable}" "{tmp_path}/stub.py" "$@"')
-    with pytest.raises(
-        ServerError, match=f"answered {status}, as only one that is not ours would.*Nothing of it was stored"
-    ):
+    with pytest.raises(ServerError, match=f"answered {status}: .* another program answers at its address"):
         evaluate(job(campaign))
     assert stored(campaign) == []
     assert ledger()[0]["end"] == "failed"
@@ -543,7 +542,9 @@ def test_an_endpoint_that_goes_away_ends_the_job_and_blames_no_question(campaign
     monkeypatch.setenv("THE_KEY", "key-of-the-endpoint")
     campaign.items("t2", "hello", "deadly")
     campaign.faults("m1", "die deadly")
-    with pytest.raises(ServerError, match="The endpoint http://127.0.0.1:.* is gone: .* run again when it is back"):
+    with pytest.raises(
+        ServerError, match="The server at http://127.0.0.1:.* cannot be reached: .* the next run goes on there"
+    ):
         evaluate(job(campaign))
     assert len(stored(campaign)) == 6
     assert not any("error" in line for line in stored(campaign))

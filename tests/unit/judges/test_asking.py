@@ -13,7 +13,7 @@ from milepost.errors import CallError
 from milepost.judges.asking import Judge, Question, ask_judges
 from milepost.judges.verdict import Verdict
 from milepost.records import read_records
-from milepost.scorers import load_scorer
+from milepost.scorers import CheckpointTask, load_scorer
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -143,7 +143,7 @@ def test_a_campaign_that_was_judged_before_is_taken_up_and_nothing_is_asked_agai
     Path("key.json").write_text(json.dumps(key))
     spec = {"name": "equator", "evaluators": ["first", "second"], "answer_key": "key.json"}
     prompts = [{"id": str(n), "prompt": f"Question {n}?"} for n in range(4)]
-    scorer = load_scorer(spec, "c1", "t1")
+    scorer = load_scorer(spec, CheckpointTask("c1", "t1"))
     # Nobody listens at the address of either: a question would be an error.
     scores = list(scorer.score(prompts, list(read_records("answers.jsonl"))))
     assert scores == list(read_records("scores.jsonl"))

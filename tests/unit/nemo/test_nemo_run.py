@@ -9,8 +9,9 @@ from milepost import __version__
 from milepost.endpoints import Endpoint
 from milepost.nemo import run as nemo
 from milepost.nemo.catalogue import Catalogue
-from milepost.nemo.place import Place
+from milepost.nemo.installation import NemoInstallation
 from milepost.nemo.results import read_samples
+from milepost.nemo.runs import collect, run_folders
 from milepost.runtime import environments
 from milepost.runtime.containers import Containers
 
@@ -99,7 +100,7 @@ def test_a_tokenizers_folder_is_named_from_the_root(tmp_path, monkeypatch):
 
 
 def folders(digest="d", **options):
-    return nemo.run_folders(Path("store/c"), digest, header(**options))
+    return run_folders(Path("store/c"), digest, header(**options))
 
 
 def test_a_folder_belongs_to_one_model_one_configuration_and_one_repetition():
@@ -240,7 +241,7 @@ def test_collecting_copies_results_and_samples_and_nothing_else(tmp_path):
     target = tmp_path / "results" / "c" / "a"
     target.mkdir(parents=True)
     (target / "old").touch()
-    nemo.collect(store, target)
+    collect(store, target)
     assert sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()) == [
         f"run-{number}/{name}"
         for number in range(2)
@@ -264,11 +265,11 @@ def test_versions_are_read_from_the_packages(tmp_path, monkeypatch):
     (tmp_path / "nemo/.venv/bin/python").touch()
     nemo.versions.cache_clear()
     packages = {"nemo-evaluator": "0.2.8", "nvidia-lm-eval": "26.3"}
-    assert nemo.versions(Place()) == packages
+    assert nemo.versions(NemoInstallation()) == packages
     digest = hashlib.sha256(b"image").hexdigest()
     monkeypatch.chdir(tmp_path)
-    assert nemo.versions(Place("nemo", Path("i.sif"))) == {**packages, "nemo-image": digest}
+    assert nemo.versions(NemoInstallation("nemo", Path("i.sif"))) == {**packages, "nemo-image": digest}
     inside = Catalogue("inside", {}, {}, {}, versions={"nemo-evaluator": "0.3"})
-    monkeypatch.setattr(nemo, "read_catalogue", lambda place: inside)
-    assert nemo.versions(Place(None, Path("i.sif"))) == {"nemo-evaluator": "0.3", "nemo-image": digest}
+    monkeypatch.setattr(nemo, "read_catalogue", lambda installation: inside)
+    assert nemo.versions(NemoInstallation(None, Path("i.sif"))) == {"nemo-evaluator": "0.3", "nemo-image": digest}
     nemo.versions.cache_clear()

@@ -3,15 +3,15 @@ import random
 import re
 import threading
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from milepost.endpoints import Endpoint
+from milepost.endpoints.shared import Shared
 from milepost.errors import CallError, ConfigError
 from milepost.records import PromptSet
-from milepost.scorers import Place, load_scorer
+from milepost.scorers import CheckpointTask, load_scorer
 from milepost.scorers.equator.keys import Key
 from milepost.scorers.equator.prompt import REGEX, evaluator_messages
 from milepost.scorers.equator.sample import draw_evaluators
@@ -131,7 +131,7 @@ def answers(*texts):
 
 
 def scorer(*evaluators, **options):
-    options = {"answer_key": "key.jsonl", "keys": KEYS, "place": Place("c1", "t1"), **options}
+    options = {"answer_key": "key.jsonl", "keys": KEYS, "place": CheckpointTask("c1", "t1"), **options}
     return Scorer(evaluators=evaluators or ["teacher"], **options)
 
 
@@ -223,7 +223,7 @@ def test_only_what_is_known_to_be_vllm_is_asked_for_a_regular_expression_by_itse
     # What was asked for by name is kept; by itself, it is asked for of nobody else.
     assert forms(output="regex") == forms() == []
     external = Scorer(evaluators=["teacher"], answer_key="")._outputs(opened[0])
-    shared = Scorer(evaluators=["teacher"], answer_key="")._outputs(replace(opened[0], provider="shared"))
+    shared = Scorer(evaluators=["teacher"], answer_key="")._outputs(Shared("judge", "m"))
     assert (external, shared) == (
         ("json_schema", "json_object", "free"),
         ("regex", "json_schema", "json_object", "free"),
@@ -367,7 +367,9 @@ def test_what_is_missing_is_named(campaign, tmp_path):
         score(answers("right0"), evaluators=["teachr"])
     spec = {"name": "equator", "evaluators": ["teacher"], "answer_key": "key.jsonl"}
     with pytest.raises(ConfigError, match="inside a campaign only"):
-        list(load_scorer(spec).score(PROMPTS, answers("right0")))
+        load_scorer(spec).check(PROMPTS)
+    with pytest.raises(ConfigError, match="inside a campaign only"):
+        list(scorer(place=None).score(PROMPTS, answers("right0")))
 
 
 def test_no_endpoint_is_opened_where_nobody_has_anything_to_mark(campaign):

@@ -18,10 +18,9 @@ from pathlib import Path
 from milepost.embedding.embedders import MINILM_IDENTITY, CosineSimilarity, Embed, MiniLM, checked_vectors
 from milepost.embedding.servers import address_of, embed_texts, pair_name, rerank_pairs, score_pairs
 from milepost.embedding.vectors import Keep, VectorStore
-from milepost.endpoints import Endpoint
 from milepost.endpoints.calls import Calls
 from milepost.errors import CallError
-from milepost.scorers import Place
+from milepost.scorers import CheckpointTask
 from milepost.scorers.avert.settings import BUILT_IN, Settings, Template
 
 JUDGED = Path("results/judged")
@@ -33,7 +32,7 @@ NO_SCORING = (404, 405)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TextsToCompare:
     """What will be compared.
 
     Attributes:
@@ -76,7 +75,12 @@ class Similarities:
 
 
 def find_similarities(
-    settings: Settings, wanted: Wanted, place: Place | None = None, embed: Embed | None = None, *, double: bool = False
+    settings: Settings,
+    wanted: TextsToCompare,
+    place: CheckpointTask | None = None,
+    embed: Embed | None = None,
+    *,
+    double: bool = False,
 ) -> Similarities:
     """Compare all that is wanted.
 
@@ -160,7 +164,7 @@ def _named(too_long: Mapping[str, str], original: Mapping[str, str]) -> dict[str
     return {original[text]: reason for text, reason in too_long.items()}
 
 
-def _kept(embed: Embed, identity: Mapping[str, str], place: Place | None, double: bool) -> Embed:
+def _kept(embed: Embed, identity: Mapping[str, str], place: CheckpointTask | None, double: bool) -> Embed:
     """The embedder, with what it gave before kept on disk."""
 
     def ask(missing: Sequence[str], keep: Keep) -> None:
@@ -177,9 +181,9 @@ def _kept(embed: Embed, identity: Mapping[str, str], place: Place | None, double
 
 
 async def _rerank(
-    settings: Settings, pairs: Mapping[str, list[str]], place: Place | None
+    settings: Settings, pairs: Mapping[str, list[str]], place: CheckpointTask | None
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    folder = None if place is None else JUDGED / _name(settings) / place.ckpt
+    folder = None if place is None or place.ckpt is None else JUDGED / _name(settings) / place.ckpt
     if settings.api == "vllm":
         try:
             return await _score_pairs(settings, pairs, folder and folder / str(place and place.task))
@@ -228,11 +232,8 @@ async def _open(settings: Settings, path: Path | None, stack: AsyncExitStack) ->
         from milepost.endpoints.specs import find_endpoint
 
         spec = find_endpoint(settings.endpoint, "The scorer avert")
-        if settings.api == "tei":
-            # It has neither a list of models nor reranking under /v1: its first answer shows whether it is there.
-            endpoint = Endpoint(url=str(spec.url), key=spec.read_key(), model=spec.model, name=spec.model)
-        else:
-            endpoint = await stack.enter_async_context(open_endpoint(spec))
+        # Text Embeddings Inference has no list of models, nor reranking under /v1: its first answer shows whether it is there.
+        endpoint = await stack.enter_async_context(open_endpoint(spec, verified=settings.api != "tei"))
         options = {"concurrency": spec.serving.concurrency, "timeout_s": spec.serving.request_timeout_s}
     endpoint = address_of(endpoint, settings.api)
     calls = Calls(endpoint, path, identity=_identity(settings), **options)  # type: ignore[arg-type]
@@ -249,7 +250,7 @@ def _identity(settings: Settings) -> dict[str, object]:
     return {**find_endpoint(settings.endpoint, "The scorer avert").identity, "api": settings.api}
 
 
-def _folder(settings: Settings, place: Place | None) -> Path | None:
+def _folder(settings: Settings, place: CheckpointTask | None) -> Path | None:
     return None if place is None else JUDGED / _name(settings) / VECTORS / place.task
 
 

@@ -1,4 +1,4 @@
-"""The worker that keeps an answer key in a Chroma collection. Run by equator_keys.py with the interpreter of envs/equator.
+"""The worker that keeps an answer key in a Chroma collection. Run by keys.py with the interpreter of envs/equator.
 
 It reads one JSON object from standard input, writes one to standard output, and ends.
 """
@@ -15,12 +15,12 @@ BATCH = 1000  # below what SQLite takes as variables of one statement
 
 
 def main() -> None:
-    """Do what standard input asks for."""
+    """Build what standard input asks for."""
     # A pipe of our own: what libraries print must not get into the reply.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    asked = json.load(sys.stdin)
-    json.dump(build(**asked), replies)
+    reply = build(**json.load(sys.stdin))
+    json.dump(reply, replies)
     replies.close()
 
 

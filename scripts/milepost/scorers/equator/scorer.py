@@ -14,25 +14,27 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.specs import EndpointSpec, find_endpoint
-from milepost.errors import ConfigError
+from milepost.errors import ConfigError, listed
 from milepost.judges.asking import Judge, Judgement, Opens, Question, ask_judges, kept_calls
-from milepost.records import Answer, EvaluatorVerdict, Message, Partial, Prompt, PromptSet, Score
-from milepost.scorers import Place
 from milepost.judges.verdict import ChatReply, Verdict
-from milepost.scorers.equator.keys import Key, key_id, read_answer_key
+from milepost.records import Answer, EvaluatorVerdict, Message, Partial, Prompt, PromptSet, Score, read_record
+from milepost.scorers import BaseScorer, CheckpointResults, CheckpointTask, Needs
+from milepost.scorers.equator.keys import ENVIRONMENT, RETRIEVAL, Key, key_id, prepare_retrieval, read_answer_key
 from milepost.scorers.equator.prompt import FORMS, OUTPUTS, PROMPT_VERSION, Output, evaluator_messages
 from milepost.scorers.equator.sample import draw_evaluators
 from milepost.scorers.equator.verdict import Compat, read_verdict
 from milepost.scorers.responses import Response, read_responses
+from milepost.statistics.metrics import Metric
 
 Draws = dict[str, tuple[str, ...]]
 
 
-class Scorer:
+class Scorer(BaseScorer):
     """Scores answers by an answer key and the verdicts of evaluators.
 
     Metrics:
@@ -50,15 +52,17 @@ class Scorer:
         max_tokens: Longest reply.
         ask_again: How often an evaluator is asked again, with the reason, whose reply cannot be read.
         compat: Read replies as the original does.
-        label: Name of the folder with the tables; of no consequence here.
+        label: Name of the folder with the tables; the task's if None.
         place: What is scored: it names where calls are kept.
-        keys: The answer key by id, if it need not be read.
+        keys: The answer key by id, in place of the file.
         opens: Opens an endpoint.
     """
 
     name = "equator"
-    metric = "equator"
     keeps_calls = True
+    own_options = frozenset({"label"})
+    prepares = True
+    tabulates = True
 
     def __init__(
         self,
@@ -72,12 +76,12 @@ class Scorer:
         ask_again: int = 3,
         compat: Compat | None = None,
         label: str | None = None,
-        place: Place | None = None,
+        place: CheckpointTask | None = None,
         keys: Mapping[str, Key] | None = None,
         opens: Opens = open_endpoint,
     ) -> None:
-        del label
         self._answer_key = answer_key
+        self._label = label
         self._evaluators = list(evaluators)
         self._sample = {"questions": 1.0, "evaluators": len(self._evaluators), "seed": 0, **(sample or {})}
         self._output = output
@@ -90,7 +94,31 @@ class Scorer:
         self._draws: Draws | None = None
         self._place = place
         several = self._evaluators if len(self._evaluators) > 1 else []
-        self.metrics: tuple[str, ...] = ("equator", *(f"equator_{name}" for name in several))
+        self.metrics = (Metric("equator"), *(Metric(f"equator_{name}") for name in several))
+
+    def needs(self) -> Needs:
+        """Its evaluators and its key; the environments are those of the search for the nearest question."""
+        return Needs(
+            environments=("semantic", ENVIRONMENT),
+            endpoints=dict.fromkeys(self._evaluators, ("chat",)),
+            files=(self._answer_key,),
+        )
+
+    def check(self, items: Sequence[Prompt]) -> None:
+        """See that the key can be read and has answers to some of the items, and that there are evaluators enough."""
+        self._where()
+        if self._sample["evaluators"] > len(self._evaluators):
+            raise ConfigError(
+                f"The scorer equator is to have {self._sample['evaluators']} evaluators mark each answer "
+                f"(sample.evaluators), of {len(self._evaluators)}. Lower it, or add evaluators."
+            )
+        keys = self._answered()
+        if not any(key_id(item) in keys for item in items):
+            raise ConfigError(
+                f"The answer key {self._answer_key} has no answer to any of the {len(items)} items. Its entries are found by "
+                f"the item's id, or by `meta.answer_key` of the item: it has {listed(keys)}, and the items have "
+                f"{listed(map(key_id, items))}. Correct the ids."
+            )
 
     def sample(self, prompts: PromptSet) -> PromptSet:
         """The items that are drawn. Those without a key are all of them: they are to be counted."""
@@ -118,10 +146,10 @@ class Scorer:
             ConfigError: An evaluator that is no endpoint.
             EndpointError: An evaluator cannot be reached.
             CallError: An evaluator answers nothing, or went away; what it answered is kept.
-            RecordError: The answer key cannot be read.
+            RecordError: There is no collection of the answer key.
         """
         draws = self._drawn(prompts)
-        keys = self._fetched(prompts)
+        keys = self._answered()
         responses = list(read_responses(prompts, answers))
         chats: dict[str, dict[int, list[Message]]] = {name: {} for name in self._evaluators}
         for at, response in enumerate(responses):
@@ -134,16 +162,39 @@ class Scorer:
         for at, response in enumerate(responses):
             ident = key_id(response.prompt)
             if response.text is None:
-                yield response.unscored(self.metrics)
+                yield response.unscored(self.metric_names)
             elif ident not in keys:
                 note = f"the answer key has no answer of id {ident!r}: not evaluated"
-                yield replace(response, note=note).unscored(self.metrics)
+                yield replace(response, note=note).unscored(self.metric_names)
             elif not response.text:
                 asked = {f"equator_{name}" for name in draws[response.prompt["id"]]} | {"equator"}
-                metrics = {name: 0.0 if name in asked else None for name in self.metrics}
+                metrics = {name: 0.0 if name in asked else None for name in self.metric_names}
                 yield response.scored(0.0, metrics, "no text: wrong without an evaluator")
             else:
                 yield self._scored(response, verdicts[at])
+
+    def prepare(self, prompts: Sequence[Prompt], out: Path) -> None:
+        """Keep the answer key in a Chroma collection, and try how well a search for the nearest question finds it."""
+        prepare_retrieval(read_answer_key(self._answer_key), prompts, out)
+
+    def tabulate(
+        self, title: str, prompts: Sequence[Prompt], results: Sequence[CheckpointResults], prepared: Path, out: Path
+    ) -> None:
+        """Write EQUATOR's files: every verdict by pair and round, statistics, tokens, a table and a figure."""
+        from milepost.scorers.equator.figure import draw_categories
+        from milepost.scorers.equator.tables import Student, write_tables
+
+        keys = {key.id: key for key in read_answer_key(self._answer_key)}
+        students = [Student(one.ckpt, one.answers, one.scores) for one in results]
+        marks = [one.summary["partial"] for one in results if "partial" in one.summary]
+        mark = ", ".join(sorted({f"{partial['limit']}/{partial['of']}" for partial in marks})) or None
+        label = self._label or self._where().task
+        retrieval = read_record(prepared / RETRIEVAL)
+        pooled = bool(self._compat)
+        tables, rows = write_tables(
+            out / label, title, students, self._evaluators, prompts, keys, retrieval, mark, pooled=pooled
+        )
+        draw_categories(tables / "by_category", rows, title, mark)
 
     def _scored(self, response: Response, verdicts: dict[str, EvaluatorVerdict]) -> Score:
         """The score that follows from the verdicts of those that were asked."""
@@ -152,12 +203,12 @@ class Scorer:
         # A mean over those that could be read would be another measure for each answer.
         score = math.fsum(values) / len(values) if len(values) == len(read) else None
         metrics = {
-            name: score if name == "equator" else read.get(name.removeprefix("equator_")) for name in self.metrics
+            name: score if name == "equator" else read.get(name.removeprefix("equator_")) for name in self.metric_names
         }
         problems = [f"{name}: {said['problem']}" for name, said in verdicts.items() if "problem" in said]
         note = "; ".join(problems) or None
         if score is None:
-            record = replace(response, note="; ".join(filter(None, (response.note, note)))).unscored(self.metrics)
+            record = replace(response, note="; ".join(filter(None, (response.note, note)))).unscored(self.metric_names)
             record["metrics"] = metrics
         else:
             record = response.scored(score, metrics, note)
@@ -171,7 +222,7 @@ class Scorer:
             if chats[name]:
                 questions = [Question(chat, self._read) for chat in chats[name].values()]
                 place = self._where()
-                asked[name] = (self._judge(name), questions, kept_calls(name, place.ckpt, place.task))
+                asked[name] = (self._judge(name), questions, kept_calls(name, str(place.ckpt), place.task))
         judged = await ask_judges(asked, self._opens)
         found: dict[int, dict[str, EvaluatorVerdict]] = defaultdict(dict)
         for name, judgements in judged.items():
@@ -193,7 +244,7 @@ class Scorer:
     def _drawn(self, prompts: Sequence[Prompt]) -> Draws:
         """The evaluators of each item that is drawn."""
         if self._draws is None:
-            keys = self._fetched(prompts)
+            keys = self._answered()
             categories = {prompt["id"]: keys[key_id(prompt)].category for prompt in prompts if key_id(prompt) in keys}
             self._draws = draw_evaluators(
                 categories,
@@ -205,24 +256,22 @@ class Scorer:
             self._draws |= {prompt["id"]: () for prompt in prompts if key_id(prompt) not in keys}
         return self._draws
 
-    def _fetched(self, prompts: Sequence[Prompt]) -> Mapping[str, Key]:
-        """The keys of the items by id, without those that have no answer."""
+    def _answered(self) -> Mapping[str, Key]:
+        """The keys by id, without those that have no answer."""
         if self._keys is None:
-            self._where()
-            wanted = set(map(key_id, prompts))
-            self._keys = {key.id: key for key in read_answer_key(self._answer_key) if key.id in wanted}
+            self._keys = {key.id: key for key in read_answer_key(self._answer_key)}
         return {ident: key for ident, key in self._keys.items() if key.answer}
 
     def _outputs(self, spec: EndpointSpec) -> tuple[Output, ...]:
         """The forms of reply to try."""
         if self._output != "auto":
             return (self._output,)
-        return OUTPUTS if spec.provider == "shared" else OUTPUTS[1:]
+        return OUTPUTS if spec.ours else OUTPUTS[1:]
 
     def _spec(self, name: str) -> EndpointSpec:
         return find_endpoint(name, "The scorer equator")
 
-    def _where(self) -> Place:
+    def _where(self) -> CheckpointTask:
         if self._place is None:
             raise ConfigError(
                 "The scorer equator works inside a campaign only: its answer key and its evaluators belong to one. Run "

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from milepost.judges.objects import find_objects, text_of, value_of
 from milepost.judges.plain import HOLE, Standing, find_scores, object_standing, unfenced
-from milepost.text import strip_reasoning
+from milepost.reasoning import strip_reasoning
 
 Compat = Literal["extract_strings", "equator_classes"]
 

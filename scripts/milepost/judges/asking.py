@@ -24,8 +24,6 @@ JUDGED = Path("results/judged")
 PATH = "/chat/completions"
 # So many first questions refused one after the other are no fault of the questions.
 REFUSED = 3
-# What may be the fault of one question alone; other failures are the endpoint's.
-_OF_ONE = ("refused", "context")
 SHOWN = 1000  # characters of an unreadable reply that its judge is shown again
 
 Opens = Callable[[EndpointSpec], AbstractAsyncContextManager[Endpoint]]
@@ -130,12 +128,12 @@ class Judge:
         while form is None and waiting:
             one = waiting.pop(0)
             for tried in range(len(self.forms)):
-                reply = await self._post(calls, one.chat(), tried)
+                reply = await self._post(calls, one.chat(), tried, judged=False)
                 if not isinstance(reply, CallError):
                     form = tried
                     one.take(reply)
                     waiting.append(one)  # it may have to be asked again
-                if not isinstance(reply, CallError) or reply.kind == "context":
+                if not isinstance(reply, CallError) or reply.kind in ("context", "filtered"):
                     break
             else:
                 refused += 1
@@ -154,12 +152,15 @@ class Judge:
             else:
                 one.take(reply)
 
-    async def _post(self, calls: Calls, chat: list[Message], form: int) -> ChatReply | CallError:
+    async def _post(
+        self, calls: Calls, chat: list[Message], form: int, *, judged: bool = True
+    ) -> ChatReply | CallError:
         body = {"model": calls.endpoint.model, **self._body(chat, form)}
         try:
-            reply: ChatReply = await calls.post(PATH, body, read_chat_reply)
+            reply: ChatReply = await calls.post(PATH, body, read_chat_reply, judged=judged)
         except CallError as error:
-            if error.kind not in _OF_ONE:
+            # Only what is the fault of one question alone; other failures are the endpoint's.
+            if not error.lasting:
                 raise
             return error
         return reply

@@ -16,7 +16,7 @@ _FLAT = re.compile(r"\{[^{}]*\}")
 
 
 @dataclass(frozen=True)
-class Found:
+class ReplyObject:
     """An object, and where in the text it stands."""
 
     begin: int
@@ -24,7 +24,7 @@ class Found:
     content: dict[Any, Any]
 
 
-def find_objects(text: str) -> Iterator[Found]:
+def find_objects(text: str) -> Iterator[ReplyObject]:
     """The outermost objects in a text, in order.
 
     >>> [found.content for found in find_objects("a {'score': 1} b {'grade': 2}")]
@@ -47,7 +47,7 @@ def find_objects(text: str) -> Iterator[Found]:
             except (ValueError, SyntaxError, MemoryError, RecursionError):
                 continue
         if isinstance(content, dict):
-            yield Found(begin, end, content)
+            yield ReplyObject(begin, end, content)
             at, failed = end, 0
 
 

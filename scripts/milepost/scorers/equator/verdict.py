@@ -65,7 +65,7 @@ _COMPAT: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class EvaluatorReading:
     """What a reply says.
 
     Attributes:
@@ -79,7 +79,7 @@ class Verdict:
     problem: str | None = None
 
 
-def read_verdict(reply: str, compat: Compat | None = None) -> Verdict:
+def read_verdict(reply: str, compat: Compat | None = None) -> EvaluatorReading:
     """Read the verdict in an evaluator's reply.
 
     Args:
@@ -87,7 +87,7 @@ def read_verdict(reply: str, compat: Compat | None = None) -> Verdict:
         compat: Read as one of the original's two lists of patterns does.
 
     >>> read_verdict('{"evaluation": "It matches.", "score": 100}')
-    Verdict(score=100, evaluation='It matches.', problem=None)
+    EvaluatorReading(score=100, evaluation='It matches.', problem=None)
     >>> read_verdict("Score: 100, no, the score is 0").problem
     'the reply contradicts itself: 100, 0'
     >>> read_verdict("Grade: 7/10").problem
@@ -99,7 +99,7 @@ def read_verdict(reply: str, compat: Compat | None = None) -> Verdict:
         return _read_as_the_original(reply, compat)
     text, unclosed = strip_reasoning(reply)
     if unclosed:
-        return Verdict(None, problem="the reasoning does not end")
+        return EvaluatorReading(None, problem="the reasoning does not end")
     evaluation, named = _find(unfenced(text))
     if not named and (bare := _BARE.fullmatch(text)):
         named = [("given", bare[1])]
@@ -109,14 +109,14 @@ def read_verdict(reply: str, compat: Compat | None = None) -> Verdict:
     if not given:
         if named:
             said = _said([words for _, words in named])
-            return Verdict(None, evaluation, f"neither {WRONG} nor {RIGHT} is plainly given: {said}")
-        return Verdict(None, evaluation, "no score in the reply" if text.strip() else "the reply is empty")
+            return EvaluatorReading(None, evaluation, f"neither {WRONG} nor {RIGHT} is plainly given: {said}")
+        return EvaluatorReading(None, evaluation, "no score in the reply" if text.strip() else "the reply is empty")
     if len(set(map(_percent, counted))) > 1:
-        return Verdict(None, evaluation, f"the reply contradicts itself: {_said(counted)}")
+        return EvaluatorReading(None, evaluation, f"the reply contradicts itself: {_said(counted)}")
     score = _percent(given[0])
     if score not in (RIGHT, WRONG):
-        return Verdict(None, evaluation, f"the score is neither {WRONG} nor {RIGHT}: {_said(given[:1])}")
-    return Verdict(int(score), evaluation)
+        return EvaluatorReading(None, evaluation, f"the score is neither {WRONG} nor {RIGHT}: {_said(given[:1])}")
+    return EvaluatorReading(int(score), evaluation)
 
 
 def _said(words: Iterable[Any]) -> str:
@@ -143,16 +143,16 @@ def _find(text: str) -> tuple[str | None, list[tuple[Standing, Any]]]:
     return evaluation, [(standing, words) for _, standing, words in sorted(named, key=lambda one: one[0])]
 
 
-def _read_as_the_original(reply: str, compat: Compat) -> Verdict:
+def _read_as_the_original(reply: str, compat: Compat) -> EvaluatorReading:
     for form in _COMPAT[compat]:
         match = re.search(form, reply, re.IGNORECASE)
         if match:
             try:
-                return Verdict(int(match[1]))
+                return EvaluatorReading(int(match[1]))
             except ValueError:
                 # The original ends here with an exception.
-                return Verdict(None, problem=f"not a number: {match[1][:40]}")
-    return Verdict(None, problem="no score in the reply")
+                return EvaluatorReading(None, problem=f"not a number: {match[1][:40]}")
+    return EvaluatorReading(None, problem="no score in the reply")
 
 
 def _percent(value: Any) -> float | str:

@@ -94,6 +94,7 @@ class EvaluatorVerdict(TypedDict):
     problem: NotRequired[str]
     reply: NotRequired[str]
     usage: NotRequired[Usage]
+    asked: NotRequired[int]  # where one reply could not be read
 
 
 class Winner(TypedDict):

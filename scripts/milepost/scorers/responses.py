@@ -22,12 +22,14 @@ class Response:
         answer: The record of the answer.
         text: The answer without reasoning traces and white space around it; None if there is no answer.
         note: What a reader of the score should know about the answer.
+        whole: The answer without reasoning traces, but with the white space around it.
     """
 
     prompt: Prompt
     answer: Answer
     text: str | None
     note: str | None = None
+    whole: str | None = None
 
     def scored(self, score: float, metrics: dict[str, float | None], note: str | None = None) -> Score:
         """The score of this answer, with the answer's note and the scorer's own."""
@@ -70,7 +72,7 @@ def read_responses(prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Iter
         # A server that parses reasoning itself leaves the content null while the model still reasons.
         text, unclosed = strip_reasoning(answer.get("content") or "")
         note = "truncated: its reasoning does not end" if unclosed else None
-        yield Response(prompt, answer, text.strip(), note)
+        yield Response(prompt, answer, text.strip(), note, text)
 
 
 def targets_of(prompt: Prompt) -> list[str]:

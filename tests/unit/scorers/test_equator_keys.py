@@ -198,3 +198,15 @@ def test_a_campaign_is_checked_before_anything_runs(tmp_path, monkeypatch):
         checked(sample={"evaluators": 2})
     with pytest.raises(RecordError, match="nothere.jsonl"):
         checked(answer_key="nothere.jsonl")
+
+
+def test_categories_that_read_alike_are_one(tmp_path):
+    names = ["Caf\u00e9 maths", "cafe\u0301  Maths ", "Caf\u00e9\u00a0maths\u200b", "C", "C++"]
+    path = tmp_path / "key.jsonl"
+    path.write_text(
+        "".join(
+            json.dumps({"id": str(at), "question": "?", "answer": "!", "category": name}) + "\n"
+            for at, name in enumerate(names)
+        )
+    )
+    assert [key.category for key in read_answer_key(path)] == ["Caf\u00e9 maths"] * 3 + ["C", "C++"]

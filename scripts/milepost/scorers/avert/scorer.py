@@ -9,7 +9,6 @@ reranker compares, an answer's last sentences are read one by one, for what they
 from __future__ import annotations
 
 import random
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -25,7 +24,7 @@ from milepost.scorers.avert.similarity import Similarities, TextsToCompare, desc
 from milepost.scorers.avert.statement import Options
 from milepost.scorers.avert.verdict import CORRECT, WRONG, AvertVerdict, grouping_of, original_verdict_of, verdict_of
 from milepost.scorers.responses import Response, read_responses, targets_of
-from milepost.text import normalized, same_text
+from milepost.text import normalized, same_text, words
 
 _SEED = 0
 # What the original gives an empty answer, too.
@@ -300,11 +299,18 @@ def names_only(text: str, targets: Sequence[str], others: Sequence[str]) -> bool
     >>> names_only("In the kitchen or the garden.", ["kitchen"], ["garden"])
     False
     """
-    # The longest first: the "living room" is not the "room".
-    names = sorted({*targets, *others}, key=lambda name: (-len(name), name))
-    found = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)", text, re.IGNORECASE)
-    named = {name.casefold() for name in found}
-    return bool(named) and named <= {target.casefold() for target in targets}
+    wanted, unwanted = ([words(one) for one in texts] for texts in (targets, others))
+    said = words(text)
+    named = unnamed = False
+    at = 0
+    while at < len(said):
+        found = [name for name in [*wanted, *unwanted] if name and said[at : at + len(name)] == name]
+        # The longest: the "living room" is not the "room".
+        longest = max(found, key=len, default=None)
+        named |= longest in wanted
+        unnamed |= longest is not None and longest not in wanted
+        at += len(longest or " ")
+    return named and not unnamed
 
 
 def other_items(targets: dict[str, list[str]]) -> dict[str, str | None]:

@@ -25,9 +25,7 @@ from milepost.errors import MilepostError
 from milepost.evaluation.work import is_complete
 from milepost.nemo.check import check_nemo_tasks
 from milepost.preflight.campaign import check_campaign, load_campaign
-from milepost.scorers import scorer_module
-from milepost.scorers.avert.settings import compared_by
-from milepost.scorers.equator.keys import check_answer_keys
+from milepost.scorers import CheckpointTask, load_scorer, scorer_module
 from milepost.tasks.lm_eval_files import files_digest
 
 # Planning makes millions of objects that stay. Looking through all of them for garbage, over and over, was a tenth of it.
@@ -56,9 +54,13 @@ def remove_withdrawn_notes():
 try:
     CAMPAIGN = load_campaign(config)
     if IS_MAIN:
-        check_campaign(CAMPAIGN)
+        check_campaign(CAMPAIGN, installed=not workflow.dryrun)
         check_nemo_tasks(CAMPAIGN, installed=not workflow.dryrun)
-        check_answer_keys(CAMPAIGN.tasks.values())
+    # The scorer of every task of our own. What it needs, and has of its own, decides which rules are for the task.
+    SCORERS = {
+        name: load_scorer(CAMPAIGN.tasks[name].spec["scorer"], CheckpointTask(None, name))
+        for name in CAMPAIGN.named("native")
+    }
 except MilepostError as error:
     raise WorkflowError(f"{type(error).__name__}: {error}") from None
 
@@ -100,10 +102,14 @@ def names(tasks):
 
 
 NATIVE = names(CAMPAIGN.named("native"))
-# Scorers that load a model of their own: work for a node, not for a host on which people log in.
-BY_MEANING = [task for task in CAMPAIGN.named("native") if CAMPAIGN.tasks[task].spec["scorer"]["name"] == "avert"]
-BY_ANSWER_KEY = [task for task in CAMPAIGN.named("native") if CAMPAIGN.tasks[task].spec["scorer"]["name"] == "equator"]
-BY_RULE = [task for task in CAMPAIGN.named("native") if task not in [*BY_MEANING, *BY_ANSWER_KEY]]
+# Work for a node, not for a host on which people log in.
+ON_NODE = [task for task, scorer in SCORERS.items() if scorer.needs().node]
+# Judges are asked, and waited for.
+JUDGED = [task for task, scorer in SCORERS.items() if scorer.needs().judges and task not in ON_NODE]
+BY_RULE = [task for task in SCORERS if task not in [*ON_NODE, *JUDGED]]
+# Scorers that report more than scores.
+TABULATED = [task for task, scorer in SCORERS.items() if scorer.tabulates]
+PREPARED = [task for task, scorer in SCORERS.items() if scorer.prepares]
 NEMO = names(CAMPAIGN.named("nemo"))
 
 
@@ -122,10 +128,14 @@ def code(name):
     return code_digest(Path(workflow.basedir) / "scripts" / name)
 
 
-def scoring_code(wildcards):
-    """What the code of score_answers says, the task's scorer included, which is loaded by its name."""
-    scorer = scorer_module(CAMPAIGN.tasks[wildcards.task].spec["scorer"]["name"])
-    return code_digest(Path(workflow.basedir) / "scripts" / "score_answers.py", scorer)
+def scorer_code(name):
+    """What a step's code says, as its parameter; that of the task's scorer included, which is loaded by its name."""
+
+    def digest(wildcards):
+        scorer = scorer_module(SCORERS[wildcards.task].name)
+        return code_digest(Path(workflow.basedir) / "scripts" / name, scorer)
+
+    return digest
 
 
 def identity_digest(wildcards):
@@ -153,30 +163,33 @@ def questions(wildcards):
 
 def scoring(wildcards):
     """The part of a task's file that decides scores. A change elsewhere in it scores nothing again."""
-    task = CAMPAIGN.tasks[wildcards.task]
-    return task.scoring() | (compared_by(task.spec["scorer"], task.name) if task.name in BY_MEANING else {})
+    return CAMPAIGN.tasks[wildcards.task].scoring()
 
 
 @cache
-def endpoint_identity(name):
-    """Who answers at an endpoint. A shared one's files are looked at once, not for each checkpoint."""
-    return find_endpoint(name, "A scorer").identity
-
-
-def marking(wildcards):
-    """What decides the scores by an answer key: the scorer's options, and who the evaluators are."""
-    decides = scoring(wildcards)
-    scorer = {key: value for key, value in decides["scorer"].items() if key != "label"}
+def scoring_of(task):
+    """All that decides the scores of a task of our own beside code and files: its scorer's options, and who is asked."""
+    decides, scorer = CAMPAIGN.tasks[task].scoring(), SCORERS[task]
+    options = {key: value for key, value in decides["scorer"].items() if key not in scorer.own_options}
     try:
-        who = {name: endpoint_identity(name) for name in scorer["evaluators"]}
+        return json.dumps({**decides, "scorer": options, "asked": scorer.decides()}, sort_keys=True, default=str)
     except MilepostError as error:
         raise WorkflowError(f"{type(error).__name__}: {error}") from None
-    return {**decides, "scorer": scorer, "evaluators": who}
 
 
-def answer_key_of(wildcards):
-    """The user's answer key of a task."""
-    return CAMPAIGN.tasks[wildcards.task].spec["scorer"]["answer_key"]
+def scorer_files(wildcards):
+    """The user's files that a task's scorer reads."""
+    return list(SCORERS[wildcards.task].needs().files)
+
+
+def scorer_options(wildcards):
+    """A task's `scorer`, for a step."""
+    return json.dumps(CAMPAIGN.tasks[wildcards.task].spec["scorer"], sort_keys=True)
+
+
+def prepared(wildcards):
+    """What was prepared for the tables of a task, where its scorer prepares anything."""
+    return f"results/prepared/{wildcards.task}" if wildcards.task in PREPARED else []
 
 
 def data_of(wildcards):

@@ -15,14 +15,16 @@ from typing import Literal
 from milepost.errors import ConfigError, RecordError
 from milepost.numbers import read_number
 from milepost.records import Answer, Prompt, Score
+from milepost.scorers import BaseScorer
 from milepost.scorers.responses import read_responses, targets_of
+from milepost.statistics.metrics import Metric
 from milepost.text import canonical, readings
 
 Matches = Callable[[str], bool]
 """Whether an answer is one of an item's targets."""
 
 
-class Scorer:
+class Scorer(BaseScorer):
     """Compares texts as wholes.
 
     Args:
@@ -43,8 +45,7 @@ class Scorer:
     """
 
     name = "exact_match"
-    metric = "exact_match"
-    metrics: tuple[str, ...] = ("exact_match",)
+    metrics = (Metric("exact_match"),)
 
     def __init__(
         self,
@@ -82,6 +83,11 @@ class Scorer:
         self._ignored = [_compiled("regexes_to_ignore", one) for one in regexes_to_ignore]
         self._extract = None if extract is None else _compiled("extract", extract)
 
+    def check(self, items: Sequence[Prompt]) -> None:
+        """See that every item has a target, and a number where numbers are compared."""
+        for item in items:
+            self._matches(item)
+
     def score(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Iterator[Score]:
         """Yield 1 for an answer that is a target, 0 for any other.
 
@@ -93,7 +99,7 @@ class Scorer:
             # lm-eval strips nothing.
             text = response.whole if self._compat else response.text
             if text is None:
-                yield response.unscored(self.metrics)
+                yield response.unscored(self.metric_names)
                 continue
             said = self._extracted(text)
             note = None

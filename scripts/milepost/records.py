@@ -71,12 +71,16 @@ class Usage(TypedDict):
 
 
 class Answer(TypedDict):
-    """One sample of one item: `content`, or `error` after all retries. `sample` counts from 0."""
+    """One sample of one item: `content`, or `error` after all retries. `sample` counts from 0.
+
+    `reasoning_cut` says that reasoning was taken out of the content, and whether it did not end.
+    """
 
     id: str
     sample: int
     content: NotRequired[str]
     reasoning: NotRequired[str]
+    reasoning_cut: NotRequired[bool]
     finish_reason: NotRequired[str | None]
     usage: NotRequired[Usage]
     seed: NotRequired[int]

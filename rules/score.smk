@@ -25,12 +25,12 @@ rule score_answers:
         task=names(BY_RULE),
     params:
         scoring=lambda wildcards: scoring_of(wildcards.task),
-        code=scorer_code("score_answers.py"),
+        scored=scored,
     shell:
         """
         python {input.script:q} --ckpt {wildcards.ckpt:q} --task {wildcards.task:q} --scoring {params.scoring:q} \
             --model {input.model:q} --prompts {input.prompts:q} --answers {input.answers:q} \
-            --scores {output.scores:q} --summary {output.summary:q} 2> >(tee {log:q} >&2)
+            --scored {params.scored} --scores {output.scores:q} --summary {output.summary:q} 2> >(tee {log:q} >&2)
         """
 
 
@@ -114,11 +114,10 @@ rule score_harness:
     wildcard_constraints:
         task=NEMO,
     params:
-        scoring=scoring,
-        code=code("score_harness.py"),
+        scored=scored,
     shell:
         """
         python {input.script:q} --ckpt {wildcards.ckpt:q} --task {wildcards.task:q} --model {input.model:q} \
             --prompts {input.prompts:q} --harness {input.harness:q} \
-            --scores {output.scores:q} --summary {output.summary:q} 2> >(tee {log:q} >&2)
+            --scored {params.scored} --scores {output.scores:q} --summary {output.summary:q} 2> >(tee {log:q} >&2)
         """

@@ -23,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", required=True, help="results/models/{ckpt}.json")
     parser.add_argument("--prompts", required=True, help="results/prompts/{task}.jsonl")
     parser.add_argument("--answers", required=True, help="results/answers/{ckpt}/{task}.jsonl")
+    parser.add_argument(
+        "--scored", help="digest of all that decides how the answers are scored; stands with the numbers"
+    )
     parser.add_argument("--scores", required=True, help="to write: results/scores/{ckpt}/{task}.jsonl")
     parser.add_argument("--summary", required=True, help="to write: results/summaries/{ckpt}/{task}.json")
     args = parser.parse_args(argv)
@@ -45,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         scores,
         scorer=scorer.name,
         metric=metric,
-        provenance=provenance_of(args.ckpt, args.model, args.prompts) | scorer.provenance(),
+        provenance=provenance_of(args.ckpt, args.model, args.prompts, args.scored) | scorer.provenance(),
         metrics=scorer.metrics,
         reduce=partial(scorer.reduce, prompts.prompts),
     )

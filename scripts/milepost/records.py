@@ -151,6 +151,17 @@ class Rates(TypedDict):
     failed: float | None
 
 
+class ReasoningUse(TypedDict):
+    """What reasoning took: the share of answers in which it did not end, and its mean tokens, of all answers and of those.
+
+    Tokens are shared out by characters, as servers count them together; null where they count none.
+    """
+
+    cut: float
+    mean_tokens: float | None
+    mean_tokens_cut: float | None
+
+
 class Variance(TypedDict):
     """Variance of the mean, split: `decoding` is null with one sample per item."""
 
@@ -196,6 +207,7 @@ class Summary(TypedDict):
     variance: Variance
     rates: Rates
     mean_tokens: float | None
+    reasoning: NotRequired[ReasoningUse]
     provenance: dict[str, Any]
     runs: NotRequired[Runs]
     partial: NotRequired[Partial]

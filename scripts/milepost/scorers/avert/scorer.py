@@ -25,6 +25,7 @@ from milepost.scorers.avert.statement import Options
 from milepost.scorers.avert.verdict import CORRECT, WRONG, AvertVerdict, grouping_of, original_verdict_of, verdict_of
 from milepost.scorers.responses import Response, read_responses, targets_of
 from milepost.statistics.metrics import Metric, constant_of
+from milepost.tasks.known import EXACT, ORIGINAL
 from milepost.text import normalized, same_text, words
 
 _SEED = 0
@@ -190,6 +191,7 @@ class Scorer(BaseScorer):
             EnvironmentMissingError: The embedder is not installed.
             ServerError: The embedder failed.
         """
+        prompts = list(map(self._as_compared, prompts))
         keys = {prompt["id"]: self._key_of(prompt) for prompt in prompts}
         others = other_items({prompt["id"]: targets_of(prompt) for prompt in prompts}) if self._chance else {}
         responses = list(read_responses(prompts, answers))
@@ -204,6 +206,13 @@ class Scorer(BaseScorer):
                 yield response.unscored(self.metric_names, f"too long to compare: {reasons.pop()}")
                 continue
             yield self._scored(response, text, keys, others, found)
+
+    def _as_compared(self, prompt: Prompt) -> Prompt:
+        """The item with the targets that the original has for it, where these are others and `compat` asks for them."""
+        original = prompt.get("meta", {}).get(ORIGINAL) if self._compat else None
+        if original is None:
+            return prompt
+        return {**prompt, "target": original["target"], "meta": {**prompt["meta"], "wrong": original["wrong"]}}
 
     def _scored(
         self,
@@ -222,7 +231,7 @@ class Scorer(BaseScorer):
             "avert_wrong": _finite(verdict.shares[WRONG]),
             "margin": _finite(verdict.margin),
             "tie": float(verdict.tie),
-            "exact_match": float(any(same_text(text, target) for target in targets)),
+            "exact_match": float(any(same_text(text, one) for one in [*targets, *_meta(response.prompt, EXACT)])),
         }
         if self._semscore:
             metrics["semscore"] = max(found.plain(text, targets)) if text and found.plain else 0.0
@@ -321,10 +330,22 @@ class Scorer(BaseScorer):
                 f"The target of item {prompt['id']!r}, {', '.join(targets)}, is not among its choices: "
                 f"{', '.join(choices)}. Correct the task's data: the target is the text of a choice, not its letter."
             )
-        own = prompt.get("meta", {}).get("wrong", [])
-        if not isinstance(own, list) or not all(isinstance(text, str) and text.strip() for text in own):
-            raise RecordError(f"`meta.wrong` of item {prompt['id']!r} is not a list of texts. Correct the task's data.")
+        own = _meta(prompt, "wrong")
+        if self._compat and ORIGINAL in prompt.get("meta", {}):
+            return list(own)  # the original's very list, even where it holds a right answer
         return wrong + _without(own, [*targets, *wrong])
+
+
+def _meta(prompt: Prompt, name: str) -> list[str]:
+    """A list of texts in an item's `meta`; empty if there is none.
+
+    Raises:
+        RecordError: It is something else.
+    """
+    texts = prompt.get("meta", {}).get(name, [])
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise RecordError(f"`meta.{name}` of item {prompt['id']!r} is not a list of texts. Correct the task's data.")
+    return texts
 
 
 def _finite(number: float) -> float | None:

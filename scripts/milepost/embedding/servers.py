@@ -83,7 +83,7 @@ async def rerank_pairs(
         pairs: Queries, each with distinct documents.
 
     Returns:
-        The score of each document, by query; and queries that are too long, with what the server says.
+        The score of each document, by query; and texts that are too long, with what the server says.
 
     Raises:
         CallError: The endpoint failed for good.
@@ -99,7 +99,13 @@ async def rerank_pairs(
         except CallError as error:
             if error.kind != "context":
                 raise
-            too_long[query] = str(error)
+            longest = max((query, *documents), key=len)
+            if longest == query or len(documents) == 1:
+                too_long[longest] = str(error)
+                return
+            half = len(documents) // 2
+            await rerank((query, documents[:half]))
+            await rerank((query, documents[half:]))
             return
         scores.setdefault(query, {}).update(zip(documents, found, strict=True))
 
@@ -121,7 +127,7 @@ async def score_pairs(calls: Calls, pairs: Sequence[tuple[str, str]], keep: Keep
         keep: Gets the names of pairs (`pair_name`), and a score in a list for each.
 
     Returns:
-        Queries that are too long, with what the server says.
+        Texts that are too long, with what the server says: the longer one of a pair.
 
     Raises:
         CallError: The endpoint failed for good.
@@ -139,7 +145,7 @@ async def score_pairs(calls: Calls, pairs: Sequence[tuple[str, str]], keep: Keep
             if error.kind != "context":
                 raise
             if len(batch) == 1:
-                too_long[batch[0][0]] = str(error)
+                too_long[max(batch[0], key=len)] = str(error)
                 return
             half = len(batch) // 2
             await score(batch[:half])

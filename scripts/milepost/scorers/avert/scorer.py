@@ -201,9 +201,9 @@ class Scorer(BaseScorer):
             if text is None:
                 yield response.unscored(self.metric_names)
                 continue
-            reasons = {found.too_long[query] for query in self._reading.queries(text) if query in found.too_long}
-            if reasons:
-                yield response.unscored(self.metric_names, f"too long to compare: {reasons.pop()}")
+            reason = self._too_long(text, keys[response.prompt["id"]], found)
+            if reason:
+                yield response.unscored(self.metric_names, f"too long to compare: {reason}")
                 continue
             yield self._scored(response, text, keys, others, found)
 
@@ -213,6 +213,11 @@ class Scorer(BaseScorer):
         if original is None:
             return prompt
         return {**prompt, "target": original["target"], "meta": {**prompt["meta"], "wrong": original["wrong"]}}
+
+    def _too_long(self, text: str, key: References, found: Similarities) -> str | None:
+        """What the server says of a text that it could not take, of those that are compared; None if it took all."""
+        compared = [*self._reading.queries(text), *self._reading.documents(key)] if text and found.too_long else []
+        return next((found.too_long[one] for one in compared if one in found.too_long), None)
 
     def _scored(
         self,
@@ -233,8 +238,12 @@ class Scorer(BaseScorer):
             "tie": float(verdict.tie),
             "exact_match": float(any(same_text(text, one) for one in [*targets, *_meta(response.prompt, EXACT)])),
         }
+        note = None
         if self._semscore:
-            metrics["semscore"] = max(found.plain(text, targets)) if text and found.plain else 0.0
+            # The one number that needs the whole answer.
+            long = [found.too_long[one] for one in (text, *targets) if one in found.too_long]
+            note = f"too long for the SemScore: {long[0]}" if long else None
+            metrics["semscore"] = None if long else max(found.plain(text, targets)) if text and found.plain else 0.0
         if self._truth:
             truth = float(names_only(text, targets, self._others_of(response.prompt)))
             metrics["truth"] = truth
@@ -242,8 +251,11 @@ class Scorer(BaseScorer):
             metrics["exact_agrees"] = float(metrics["exact_match"] == truth)
         if self._chance:
             other = others[item]
-            metrics["chance"] = None if other is None else float(self._verdict(text, keys[other], found)[0].match)
-        score = response.scored(float(verdict.match), metrics)
+            comparable = other is not None and not self._too_long(text, keys[other], found)
+            metrics["chance"] = (
+                float(self._verdict(text, keys[other], found)[0].match) if comparable and other is not None else None
+            )
+        score = response.scored(float(verdict.match), metrics, note)
         if comparison is not None:
             score["winner"] = {"group": verdict.winner, "candidate": comparison.best(verdict.winner)[:_WON]}
         return score

@@ -203,7 +203,7 @@ class Scorer(BaseScorer):
                 continue
             reason = self._too_long(text, keys[response.prompt["id"]], found)
             if reason:
-                yield response.unscored(self.metric_names, f"too long to compare: {reason}")
+                yield response.unscored(self.metric_names, f"not compared: {reason}")
                 continue
             yield self._scored(response, text, keys, others, found)
 
@@ -242,7 +242,7 @@ class Scorer(BaseScorer):
         if self._semscore:
             # The one number that needs the whole answer.
             long = [found.too_long[one] for one in (text, *targets) if one in found.too_long]
-            note = f"too long for the SemScore: {long[0]}" if long else None
+            note = f"no SemScore: {long[0]}" if long else None
             metrics["semscore"] = None if long else max(found.plain(text, targets)) if text and found.plain else 0.0
         if self._truth:
             truth = float(names_only(text, targets, self._others_of(response.prompt)))

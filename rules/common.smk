@@ -26,6 +26,7 @@ from milepost.errors import MilepostError
 from milepost.evaluation.collect import is_current
 from milepost.evaluation.work import is_complete
 from milepost.nemo.check import check_nemo_tasks
+from milepost.records import read_records
 from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign
 from milepost.preflight.decides import asked_digest, code_of, digest_of, scored_digest, scoring, shown_record
 from milepost.scorers import CheckpointTask, load_scorer, scorer_module
@@ -320,3 +321,27 @@ def withdraw_wrong_notes(missing):
         note = Path(f"results/evaluated/{ckpt}.json")
         if note.exists() and not is_complete(ckpt, tasks):
             note.unlink()
+
+
+def says(path, key, value):
+    """Whether the first line of a file, a record, has a value; not where it cannot be read."""
+    try:
+        return next(read_records(path), {}).get(key) == value
+    except MilepostError:
+        return False
+
+
+def remove_others():
+    """Remove questions and identities that are not today's, so that they count as missing.
+
+    Snakemake knows by itself that their parameters changed, but not where its memory of earlier runs is lost.
+    """
+    prompts = [(f"results/prompts/{task}.jsonl", "asked", asked_of(task)) for task in TASKS]
+    models = [(f"results/models/{ckpt}.json", "digest", identity_of(ckpt)["digest"]) for ckpt in CHECKPOINTS]
+    for path, key, value in prompts + models:
+        if Path(path).exists() and not says(path, key, value):
+            Path(path).unlink()
+
+
+if RUNS:
+    remove_others()

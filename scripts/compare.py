@@ -36,7 +36,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     end_with_snakemake()
-    found = compare_campaign(read_shown(args.settings), args.scores, args.summaries)
+    shown = read_shown(args.settings)
+    shown.remove_stale(args.summaries)
+    found = compare_campaign(shown, args.scores, args.summaries)
     write_table(args.out / "comparisons.csv", ComparisonRow, found.comparisons)
     write_table(args.out / "flips.csv", FlipRow, found.flips)
     write_table(args.out / "steps.csv", StepRow, found.steps)

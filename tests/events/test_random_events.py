@@ -46,8 +46,8 @@ class Life:
             self.campaign.task(name, **task["options"])
         self.campaign.config = {"model_profiles": {"default": {"gpus": 0}}, **self.config}
         self.campaign.select(*self.tasks)
-        rows = ", ".join(" ".join([name, *cells]) for name, cells in self.rows.items())
-        self.campaign.sheet(rows, "name model run step")
+        rows = ", ".join(" ".join([name, *cells, "1"][:5]) for name, cells in self.rows.items())
+        self.campaign.sheet(rows, "name model run step generation")
 
     # Events. Each says what it did.
 

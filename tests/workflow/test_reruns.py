@@ -1,9 +1,14 @@
 """What a change makes run again: only what it concerns, and nothing that was asked already."""
 
+import json
+import shutil
 from collections.abc import Callable
 
 import pytest
-from campaigns import FOR_READERS, Campaign
+from campaigns import FOR_READERS, REPOSITORY, Campaign
+
+# Made by the workflow as it was before its package had rooms.
+EARLIER = REPOSITORY / "tests/golden/earlier_campaign"
 
 
 @pytest.fixture(scope="class")
@@ -130,3 +135,28 @@ def test_a_limit_is_marked_and_what_it_asked_is_kept(make_campaign: Callable[...
     assert set(run.requests).isdisjoint(rest.requests)
     assert "partial" not in campaign.summary("c1", "t1")
     assert "PARTIAL" not in (campaign.folder / "results/tables/scores.md").read_text()
+
+
+def test_a_campaign_of_an_earlier_version_is_taken_up(make_campaign: Callable[..., Campaign]) -> None:
+    campaign = make_campaign(tasks=("t1", "t2"))
+    shutil.copytree(EARLIER, campaign.folder, dirs_exist_ok=True)
+    run = campaign.run("--omit-from", "plot")
+    assert (run.rc, run.requests, run.starts) == (0, [], {}), run.said
+    for path in sorted(EARLIER.glob("results/summaries/*/*.json")):
+        old = json.loads(path.read_bytes())
+        new = campaign.summary(old["ckpt"], old["task"])
+        numbers = (
+            "value",
+            "stderr",
+            "ci95",
+            "n_items",
+            "n_samples",
+            "n_errors",
+            "n_unscored",
+            "mean_tokens",
+            "variance",
+        )
+        assert {key: new[key] for key in numbers} == {key: old[key] for key in numbers}
+        assert (campaign.folder / f"results/answers/{old['ckpt']}/{old['task']}.jsonl").read_bytes() == (
+            EARLIER / f"results/answers/{old['ckpt']}/{old['task']}.jsonl"
+        ).read_bytes()

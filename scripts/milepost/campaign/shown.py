@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from milepost.errors import RecordError, StaleNumberError
-from milepost.records import Summary
+from milepost.records import Summary, read_summary
 
 
 class OnCurve(Protocol):
@@ -106,10 +106,33 @@ class Shown:
         stale = self.why_stale(summary)
         if stale:
             raise StaleNumberError(
-                f"{path} is no number of today's configuration: {stale} changed since. Run the same command again; if it"
-                f" says this once more, remove {path}."
+                f"{path} is no number of today's configuration: {stale} changed since. Run the same command again."
             )
         return summary
+
+    def remove_stale(self, summaries: Path) -> None:
+        """Remove summaries of another configuration than today's, so that the next run makes them anew.
+
+        Snakemake runs a step again when what decides its result changed; where its memory of earlier runs
+        (`.snakemake`) is lost, it cannot tell.
+
+        Args:
+            summaries: Folder of {ckpt}/{task}.json.
+
+        Raises:
+            StaleNumberError: There were some; all are removed.
+        """
+        paths = [summaries / ckpt / f"{task}.json" for ckpt in self.checkpoints for task in self.tasks]
+        stale = {path: why for path in paths if path.is_file() and (why := self.why_stale(read_summary(path)))}
+        if stale:
+            for path in stale:
+                path.unlink()
+            first, why = next(iter(stale.items()))
+            raise StaleNumberError(
+                f"{len(stale)} of {len(paths)} numbers were of another configuration than today's, and are removed. The"
+                f" first is {first}: {why} changed since. Run the same command again: they are made anew, and nothing"
+                " that is stored is asked again."
+            )
 
 
 def read_shown(path: str | Path) -> Shown:

@@ -19,6 +19,7 @@ from milepost.comparisons.rows import ComparisonRow, FlipRow, RankRow, StepRow, 
 from milepost.comparisons.task_results import HARNESS, TaskResults, is_small, joined, read_results
 from milepost.comparisons.trends import compare_steps, rank
 from milepost.errors import RecordError
+from milepost.statistics.intervals import UNIT
 from milepost.statistics.paired import benjamini_hochberg, compare, holm
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def compare_pair(pair: Pair, task: TaskResults) -> ComparisonRow:
         delta = None if first is None or second is None else second - first
         return replace(row, n_a=None, n_b=None, value_a=first, value_b=second, delta=delta)
     single = all(task.scores.samples[task.scores.rows[ckpt]] == 1 for ckpt in (pair.a, pair.b))
-    found = compare(a, b, clusters=task.scores.clusters, single=single)
+    found = compare(a, b, clusters=task.scores.clusters, single=single, bounds=UNIT if task.scores.unit else None)
     low, high = found.ci95 or (None, None)
     return replace(
         row,

@@ -11,6 +11,7 @@ from typing import Any
 
 from milepost.errors import RecordError
 from milepost.records import Answer, Estimate, PromptSet, Rates, Runs, Score, Summary
+from milepost.statistics.intervals import UNIT
 from milepost.statistics.means import FEW_CLUSTERS, advise, mean_estimate, split_variance
 from milepost.text import strip_reasoning
 
@@ -210,7 +211,8 @@ def mean_tokens(answers: Iterable[Answer]) -> float | None:
 def _estimate(samples: Samples, clusters: Mapping[str, str]) -> Estimate:
     values = [math.fsum(item) / len(item) for item in samples.values()]
     # An item without a cluster is one of its own.
-    return mean_estimate(values, clusters=[clusters.get(item, item) for item in samples] if clusters else None)
+    labels = [clusters.get(item, item) for item in samples] if clusters else None
+    return mean_estimate(values, clusters=labels, bounds=UNIT if all(0 <= value <= 1 for value in values) else None)
 
 
 def _check_match(where: str, asked: set[str], answers: Sequence[Answer], scores: Sequence[Score]) -> None:

@@ -2,6 +2,7 @@ import pytest
 
 from milepost.errors import RecordError
 from milepost.records import PromptSet
+from milepost.statistics.intervals import UNIT
 from milepost.statistics.means import mean_estimate
 from milepost.statistics.summary import clusters_of, is_truncated, summarize
 
@@ -34,7 +35,7 @@ def test_samples_are_averaged_within_their_item_first():
     scores = [score("i0", 1.0, 0), score("i0", 1.0, 1), score("i0", 0.0, 2), score("i1", 0.0, 0)]
     found = run(prompts(2, samples=3), answers, scores)
     assert found["value"] == pytest.approx((2 / 3 + 0) / 2)
-    assert {name: found[name] for name in ("value", "stderr", "ci95")} == mean_estimate([2 / 3, 0.0])
+    assert {name: found[name] for name in ("value", "stderr", "ci95")} == mean_estimate([2 / 3, 0.0], bounds=UNIT)
     assert (found["n_items"], found["n_samples"]) == (2, 4)
     assert found["provenance"] == {"git": "abc", "expected": {"items": 2, "samples": 6}}
     assert found["variance"]["decoding"] > 0

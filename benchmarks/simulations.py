@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import interval_coverage as intervals
 
-from milepost.statistics.paired import compare, first_better, rank_letters, regressed_since
+from milepost.statistics.paired import benjamini_hochberg, compare, first_better, rank_letters, regressed_since
 from milepost.statistics.sign_flips import max_t
 from milepost.statistics.student import t_quantile
 
@@ -73,6 +73,33 @@ def false_falls(rounds: int) -> Iterator[Row]:
         names = ("a lasting fall", "any fall", "two that differ")
         row |= dict(zip(names, (hits / rounds).tolist(), strict=True))
         yield row
+
+
+def false_sentences(rounds: int, *, tasks: int = 10, steps: int = 5, items: int = 100) -> Iterator[Row]:
+    """How often a report says of a run that never changes: better on one of ten tasks, or shows a task with an arrow.
+
+    Sentences: with p corrected over steps only, and over tasks as well. Arrows up and down: each at 5 %, each at 2.5 %.
+    """
+    rng = np.random.default_rng(15)
+    hits = np.zeros(4)
+    for _ in range(rounds):
+        up, down = np.ones(tasks), np.ones(tasks)
+        for task in range(tasks):
+            chances = rng.beta(0.5, 0.5, size=items)
+            run = rng.binomial(4, chances, size=(steps, items)) / 4
+            pairs = [(0, step) for step in range(1, steps)]
+            up[task] = max_t(run, pairs, alternative="greater").p_adjusted.min()
+            down[task] = max_t(run, pairs, alternative="less").p_adjusted.min()
+        corrected = benjamini_hochberg(up.tolist())
+        either = np.minimum(up, down)
+        hits += [
+            up.min() <= 0.05,
+            any(p is not None and p <= 0.05 for p in corrected),
+            (either <= 0.05).mean(),
+            (either <= 0.025).mean(),
+        ]
+    names = ("sentence, uncorrected", "sentence", "arrow, 5 % each", "arrow, 2.5 % each")
+    yield {"tasks": tasks, "steps": steps, "items": items} | dict(zip(names, (hits / rounds).tolist(), strict=True))
 
 
 def mcnemar_levels(rounds: int) -> Iterator[Row]:
@@ -152,6 +179,7 @@ TABLES: dict[str, tuple[Callable[[int], Iterator[Row]], int]] = {
     "rare": (intervals.rare_gains, 10_000),
     "first": (false_first, 2_000),
     "falls": (false_falls, 1_000),
+    "sentences": (false_sentences, 1_000),
     "mcnemar": (mcnemar_levels, 1_000),
     "power": (power, 1_000),
 }

@@ -234,11 +234,12 @@ def corrected(rows: Sequence[ComparisonRow], correction: str) -> list[Comparison
 
 
 def corrected_trends(rows: Sequence[TrendRow], correction: str) -> list[TrendRow]:
-    """The trends with each run's p-values corrected over its tasks."""
-    p_adjusted, _ = _families([(row.run, row.p_better) for row in rows], correction)
+    """The trends with each run's p-values corrected over its tasks: gains and falls are two families."""
+    better, _ = _families([(row.run, row.p_better) for row in rows], correction)
+    regressed, _ = _families([(row.run, row.p_regressed) for row in rows], correction)
     return [
-        replace(row, p_better_adjusted=p, correction=None if p is None else correction)
-        for row, p in zip(rows, p_adjusted, strict=True)
+        replace(row, p_better_adjusted=up, p_regressed_adjusted=down, correction=None if up is None else correction)
+        for row, up, down in zip(rows, better, regressed, strict=True)
     ]
 
 

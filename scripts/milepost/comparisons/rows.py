@@ -66,7 +66,8 @@ class FlipRow:
 class StepRow:
     """One line of steps.csv: one step of a run on one task, against `reference`, its first step that has scores.
 
-    `p_better` and `p_worse` are one-sided and corrected for all steps of the run.
+    `p_better` and `p_worse` are one-sided and corrected for all steps of the run. A mark can go either way, so `better` and
+    `worse` say that theirs is at most .025: together 5 %. `first_better` is the first step with p_better ≤ .05.
     """
 
     run: str | None
@@ -96,7 +97,8 @@ class TrendRow:
 
     `better_since` is the first better step; `lost_since` the step from which on it is no longer better than its start,
     though it was; `regressed_since` the step from which on it stays below an earlier one, `regressed_below`.
-    `p_better` is the smallest of its steps' p; `p_better_adjusted` is that, corrected over the tasks of the run.
+    `p_better` is the smallest of its steps' p, `p_regressed` that of any lasting fall; `p_better_adjusted` and
+    `p_regressed_adjusted` are those, corrected over the tasks of the run. What is said of several tasks rests on these.
     """
 
     run: str | None
@@ -119,6 +121,7 @@ class TrendRow:
     regressed_below: str | None = None
     regressed_below_step: float | None = None
     p_regressed: float | None = None
+    p_regressed_adjusted: float | None = None
     partial: str | None = None
     note: str | None = None
 

@@ -78,9 +78,9 @@ def joined(*notes: str | None) -> str | None:
     return "; ".join(filter(None, notes)) or None
 
 
-def is_small(p: float | None) -> bool:
+def is_small(p: float | None, alpha: float = ALPHA) -> bool:
     """Whether a p-value says that there is a difference; None never does."""
-    return p is not None and p <= ALPHA
+    return p is not None and p <= alpha
 
 
 def _unlike(first: Summary, second: Summary) -> str | None:

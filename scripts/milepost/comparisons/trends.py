@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from milepost.comparisons.rows import RankRow, StepRow, TrendRow
-from milepost.comparisons.task_results import HARNESS, MISSING, TaskResults, is_small, joined
+from milepost.comparisons.task_results import ALPHA, HARNESS, MISSING, TaskResults, is_small, joined
 from milepost.records import Summary
 from milepost.statistics.paired import LESS_THAN_HALF, first_better, lost_since, rank_letters, regressed_since
+from milepost.statistics.sign_flips import LEAST_OVERLAP
+
+TOO_FEW = "scores of less than half of the items"
 
 if TYPE_CHECKING:
     from milepost.campaign.types import Checkpoint
 
 
 def compare_steps(steps: Sequence[Checkpoint], task: TaskResults) -> tuple[list[StepRow], TrendRow]:
-    """All steps of one run on one task against the first of them that has scores."""
+    """All steps of one run on one task against the first of them that has scores of enough items to be compared."""
     names = [ckpt.name for ckpt in steps]
-    start = next((k for k, name in enumerate(names) if _is_scored(task, name)), None)
+    start = _reference(task, names)
     notes = [task.why_not(name, names[start] if start is not None else None) for name in names]
     rows = [
         StepRow(
@@ -50,7 +53,7 @@ def compare_steps(steps: Sequence[Checkpoint], task: TaskResults) -> tuple[list[
         partial=task.partial(*names),
     )
     for k, row in enumerate(rows[:start]):
-        rows[k] = replace(row, note=row.note or MISSING)
+        rows[k] = replace(row, note=row.note or (TOO_FEW if _n_scored(task, row.ckpt) else MISSING))
     if start is None:
         return rows, replace(trend, note=next(filter(None, notes), MISSING))
     means = task.scores.several(names[start:])
@@ -70,8 +73,8 @@ def compare_steps(steps: Sequence[Checkpoint], task: TaskResults) -> tuple[list[
             t=up.t,
             p_better=up.p_adjusted,
             p_worse=down.p_adjusted,
-            better=is_small(up.p_adjusted),
-            worse=is_small(down.p_adjusted),
+            better=is_small(up.p_adjusted, ALPHA / 2),
+            worse=is_small(down.p_adjusted, ALPHA / 2),
             first_better=k == first,
             note=_untested(up.n_common)
             if too_few
@@ -84,7 +87,8 @@ def compare_steps(steps: Sequence[Checkpoint], task: TaskResults) -> tuple[list[
         return (None, None) if index is None else (rows[start + index].ckpt, rows[start + index].step)
 
     p_better = [test.p_adjusted for test in better if test.p_adjusted is not None]
-    note = "the first steps have no scores" if start else None
+    first_steps = max(_n_scored(task, name) for name in names[:start]) if start else 0
+    note = f"the first steps have {'scores of too few items' if first_steps else 'no scores'}" if start else None
     trend = replace(
         trend,
         reference=names[start],
@@ -98,7 +102,7 @@ def compare_steps(steps: Sequence[Checkpoint], task: TaskResults) -> tuple[list[
         regressed_since_step=at(regression.since)[1],
         regressed_below=at(regression.below)[0],
         regressed_below_step=at(regression.below)[1],
-        p_regressed=regression.p_adjusted,
+        p_regressed=regression.p_any,
         note=joined(note, None if p_better else "no other step to compare with"),
     )
     return rows, trend
@@ -144,8 +148,19 @@ def rank(task: TaskResults, ckpts: Sequence[Checkpoint]) -> list[RankRow]:
     return sorted(rows, key=lambda row: math.inf if row.rank is None else row.rank)
 
 
-def _is_scored(task: TaskResults, ckpt: str) -> bool:
-    return task.why_not(ckpt) is None and not bool(np.isnan(task.scores.of(ckpt)).all())
+def _reference(task: TaskResults, names: Sequence[str]) -> int | None:
+    """The first step that the others can be compared with; None where no step has scores.
+
+    A step of which most items could not be read has too few in common with any other: against it nothing is tested.
+    """
+    counts = [_n_scored(task, name) for name in names]
+    enough = LEAST_OVERLAP * max(counts, default=0)
+    return next((k for k, count in enumerate(counts) if 0 < count >= enough), None)
+
+
+def _n_scored(task: TaskResults, ckpt: str) -> int:
+    """Items with a score that may be compared."""
+    return 0 if task.why_not(ckpt) else int((~np.isnan(task.scores.of(ckpt))).sum())
 
 
 def _footing(summary: Summary | None) -> tuple[object, ...] | None:

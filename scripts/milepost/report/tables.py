@@ -298,7 +298,7 @@ def short_notes(rows: Iterable[ScoreRow]) -> list[str]:
     said = [SHORT]
     if any(row.change for row in rows):
         what = f"than {references.pop()}" if len(references) == 1 else "than the first step of its run that has scores"
-        said.append(f"↑ ↓: better or worse {what}, p ≤ .05 corrected for all that were compared with it.")
+        said.append(f"↑ ↓: better or worse {what}, both together at 5 %, corrected for all that were compared with it.")
     said += [LETTERS] * any(row.letters for row in rows)
     return [*said, *notes(rows)[1:]]
 

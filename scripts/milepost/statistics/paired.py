@@ -215,6 +215,8 @@ class Regression:
     """Index of the earlier step that they lie below."""
     p_adjusted: float | None
     """The largest of these steps' p, corrected for all pairs of steps."""
+    p_any: float | None
+    """P of any lasting fall, named or not: the smallest of the last step's p. None where nothing was tested."""
 
 
 def regressed_since(
@@ -237,7 +239,7 @@ def regressed_since(
     there = [step for step in range(len(steps)) if not np.isnan(steps[step]).all()]
     pairs = [(i, j) for i in there for j in there if i < j]
     if not pairs:
-        return Regression(since=None, below=None, p_adjusted=None)
+        return Regression(since=None, below=None, p_adjusted=None, p_any=None)
     family = max_t(steps, pairs, clusters=clusters, alternative="less", seed=seed)
     p = dict(zip(pairs, family.p_adjusted.tolist(), strict=True))
     best: tuple[int, float, int] | None = None
@@ -251,10 +253,13 @@ def regressed_since(
         if since is not None:
             found = (since, -float(np.nanmean(steps[i])), i)
             best = min(best, found) if best else found
+    # Whatever falls for good has its last step below an earlier one, and that alone is a fall since the last step.
+    p_any = min((p[i, there[-1]] for i in there[:-1] if not math.isnan(p[i, there[-1]])), default=None)
     if best is None:
-        return Regression(since=None, below=None, p_adjusted=None)
+        return Regression(since=None, below=None, p_adjusted=None, p_any=p_any)
     since, _, below = best
-    return Regression(since=since, below=below, p_adjusted=max(p[below, j] for j in there if j >= since))
+    p_adjusted = max(p[below, j] for j in there if j >= since)
+    return Regression(since=since, below=below, p_adjusted=p_adjusted, p_any=p_any)
 
 
 def lost_since(better: Sequence[StepTest], regression: Regression, alpha: float = 0.05) -> int | None:

@@ -422,6 +422,34 @@ def test_since_when_a_run_is_better_and_since_when_not_any_more(tmp_path):
     assert trend.p_better_adjusted <= 0.05
 
 
+def test_a_first_step_of_which_little_could_be_read_is_no_reference(tmp_path):
+    """Nothing could be compared with it, and the report said "better on 0 of 1 task"."""
+    names = [f"a-{number}" for number in range(4)]
+    results = Results(tmp_path, names)
+    for name, p in zip(names, [0.1, 0.2, 0.8, 0.8], strict=True):
+        scores = draw(p, 200, seed=int(name[2:]))
+        if name == "a-0":
+            scores = [score if number < 60 else None for number, score in enumerate(scores)]
+        results.put(name, scores)
+    found = results.compare()
+    assert [row.note for row in found.steps] == ["scores of less than half of the items", None, None, None]
+    assert [row.ckpt for row in found.steps if row.first_better] == ["a-2"]
+    (trend,) = found.trends
+    assert (trend.reference, trend.better_since) == ("a-1", "a-2")
+    assert trend.note == "the first steps have scores of too few items"
+
+
+def test_arrows_go_either_way_at_five_percent_together(tmp_path):
+    results = Results(tmp_path, ["a-0", "a-1"])
+    # 20 items gained and 8 lost: one-sided p is .018; 17 and 8: .054; 20 and 9: .031.
+    for gained, lost, better in [(20, 8, True), (20, 9, False)]:
+        before = {f"i{n}": float(n >= gained) for n in range(gained + lost)}
+        results.put("a-0", before).put("a-1", {item: 1 - score for item, score in before.items()})
+        (_, row) = results.compare().steps
+        assert 0.01 < row.p_better < 0.04
+        assert (row.better, row.first_better) == (better, True)
+
+
 def test_a_worse_step_is_marked_as_worse(tmp_path):
     found = Results(tmp_path, ["a-0", "a-1"]).put("a-0", draw(0.8)).put("a-1", draw(0.3, seed=1)).compare()
     assert [(row.better, row.worse) for row in found.steps] == [(False, False), (False, True)]

@@ -447,6 +447,16 @@ def test_a_better_step_is_rarely_found_where_there_is_none(simulations):
     assert row["uncorrected"] > 0.15
 
 
+def test_one_of_many_tasks_is_rarely_named_where_none_has_changed(simulations):
+    (row,) = simulations.false_sentences(60, items=40)
+    # 60 reports: 3, give or take; without a correction over tasks some 20.
+    assert row["sentence"] <= 0.12
+    assert row["sentence, uncorrected"] >= 0.2
+    # 600 tasks: a standard error is .009.
+    assert row["arrow, 2.5 % each"] <= 0.07
+    assert row["arrow, 5 % each"] >= 0.06
+
+
 def test_differences_are_covered(simulations):
     rows = list(simulations.intervals.pair_coverage(300, sizes=[30], means=[0.98]))
     assert len(rows) == 4

@@ -43,7 +43,7 @@ class RequestError(Exception):
     """
 
     def __init__(self, error: AnswerError, status: int | None, lasting: bool) -> None:
-        """Make one."""
+        """Make the error, with its kind and message as the text."""
         super().__init__(f"{error['type']}: {error['message']}")
         self.error = error
         self.status = status
@@ -90,7 +90,7 @@ class Client:
         self._pool = Pool(self.url, key, timeout_s)
 
     async def __aenter__(self) -> Self:
-        """Nothing is opened before the first request."""
+        """Enter the context; connections are opened with the first requests."""
         return self
 
     async def __aexit__(
@@ -145,11 +145,11 @@ class Client:
 
 
 def _refusal(status: int, content: bytes) -> RequestError:
-    """What a status other than 200 means."""
+    """The error that a reply with another status than 200 stands for."""
     kinds: list[Any] = []
     try:
-        said = orjson.loads(content)
-        inner = said.get("error", said) if isinstance(said, dict) else said
+        reply = orjson.loads(content)
+        inner = reply.get("error", reply) if isinstance(reply, dict) else reply
         message = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
         # Some servers say it in the error's type or code only.
         kinds = [inner.get("type"), inner.get("code")] if isinstance(inner, dict) else []

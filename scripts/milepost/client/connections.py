@@ -33,7 +33,7 @@ class ServerDisconnectedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What a server said, and those of its headers that are of use: `KEPT`."""
+    """A server's reply: status, body, and the few headers that are used (those in `KEPT`)."""
 
     status: int
     headers: dict[str, str]
@@ -61,7 +61,7 @@ class Pool:
         self._key = key
         self._heads: dict[str, bytes] = {}
         self._tls: ssl.SSLContext | None = None
-        # What came on any of the connections is parsed before the next is read.
+        # One buffer for all connections: what came on one is parsed before the next one is read.
         self._buffer = memoryview(bytearray(READ_AT_ONCE))
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
@@ -101,7 +101,7 @@ class Pool:
         return response
 
     def _head(self, path: str) -> bytes:
-        """A request's first bytes, up to the value of its content's length."""
+        """The head of a request's bytes, up to the value of Content-Length, which differs from request to request."""
         parts = urlsplit(self.url + path)
         query = f"?{quote(parts.query, safe=IN_A_PATH + '?')}" if parts.query else ""
         target = quote(parts.path or "/", safe=IN_A_PATH) + query
@@ -118,7 +118,7 @@ class Pool:
         return "\r\n".join(lines).encode()
 
     def _kept(self, now: float) -> Connection | None:
-        """A connection that has answered before, the latest first."""
+        """An open connection that can be used again, the latest used first; None if there is none."""
         while self._idle:
             connection = self._idle.pop()
             if connection.reusable and now - connection.idle_since < IDLE_S:
@@ -127,7 +127,7 @@ class Pool:
         return None
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, deadline: float) -> Connection:
-        """A new connection.
+        """Open a new connection.
 
         Raises:
             TimeoutError: The deadline is over.
@@ -156,7 +156,7 @@ class Pool:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One connection; at most one request is under way on it.
+    """One connection to the server; at most one request is under way on it.
 
     Attributes:
         reusable: It can take another request.
@@ -193,7 +193,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._answer
 
     def _time_out(self) -> None:
-        """Give up what is under way, if its time is over. A timer for each request would cost as much as its parsing."""
+        """Give up the request under way, if its time is over. A timer for each request would cost as much as its parsing."""
         self._timer = None
         if self._answer is not None and self._loop.time() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._time_out)
@@ -201,7 +201,7 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(TimeoutError())
 
     def close(self) -> None:
-        """Close it at once; what is under way fails."""
+        """Close the connection at once; the request under way fails."""
         self.reusable = False
         if self._timer is not None:
             self._timer.cancel()
@@ -217,16 +217,16 @@ class Connection(asyncio.BufferedProtocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is open."""
+        """Called by asyncio when the connection is open."""
         self._transport = transport
         self._all.add(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where what comes is put."""
+        """Called by asyncio for the buffer that incoming bytes are put into."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """A part of an answer came."""
+        """Called by asyncio when a part of an answer has come into the buffer."""
         if self._answer is None:
             # Nothing was asked: a server that says why it closes the connection.
             self.close()
@@ -237,7 +237,7 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(ServerDisconnectedError(f"the answer is no HTTP: {error}"))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """It is closed. An answer without a length ends with it."""
+        """Called by asyncio when the connection is closed, which also ends an answer of no stated length."""
         self.reusable = False
         self._all.discard(self)
         framed = "content-length" in self._headers or "transfer-encoding" in self._headers
@@ -248,7 +248,7 @@ class Connection(asyncio.BufferedProtocol):
     # What the parser calls.
 
     def on_message_begin(self) -> None:
-        """An answer begins; there is none to a question that was not asked."""
+        """Called by the parser when an answer begins; the connection is closed if no request is under way."""
         if self._answer is None:
             self.close()
         self._headers = {}
@@ -256,21 +256,21 @@ class Connection(asyncio.BufferedProtocol):
         self._in_body = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header came."""
+        """Called by the parser for each header."""
         name = name.lower()
         if name in KEPT:
             self._headers[name.decode()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """The body follows."""
+        """Called by the parser when all headers are read and the body follows."""
         self._in_body = True
 
     def on_body(self, part: bytes) -> None:
-        """A part of the body came."""
+        """Called by the parser for each part of the body."""
         self._body.append(part)
 
     def on_message_complete(self) -> None:
-        """The answer is whole; one that only announces another (1xx) is passed over."""
+        """Called by the parser when an answer is whole; one that only announces another (1xx) is passed over."""
         status = self._parser.get_status_code()
         if status < 200:
             return

@@ -46,7 +46,7 @@ def check_keys() -> Iterator[Check]:
     found = []
     for name, spec in load_endpoints().items():
         try:
-            spec.read_key()
+            spec.check_here()
             found.append(name)
         except EndpointError as error:
             yield Check(f"endpoint {name}", "failed", str(error))

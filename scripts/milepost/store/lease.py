@@ -32,7 +32,7 @@ class Lease:
         self.owner = owner
 
     def beat(self, content: dict[str, Any]) -> None:
-        """Show that the holder lives.
+        """Renew the lease, which shows that its holder is alive.
 
         Raises:
             StoreError: Somebody else has taken the lease over.
@@ -50,11 +50,11 @@ class Lease:
             ) from None
 
     def held(self) -> bool:
-        """Whether the file still names this holder."""
+        """Whether the lease's file still names this holder."""
         return bool(read_lease(self.path).get("nonce") == self.owner["nonce"])
 
     def release(self) -> None:
-        """Give the lease back."""
+        """Give the lease back, so that another writer can take it at once."""
         if self.held():
             self.path.unlink(missing_ok=True)
 
@@ -102,7 +102,7 @@ def acquire(path: Path, say: Callable[[str], None], stale_s: float = STALE_S) ->
 
 
 def describe(holder: dict[str, Any]) -> str:
-    """Who holds a lease, for people."""
+    """A phrase for messages that names the holder of a lease: its host, process and job."""
     job = f", SLURM job {holder['job']}" if holder.get("job") else ""
     return f"process {holder.get('pid', '?')} on {holder.get('host', 'an unknown host')}{job}"
 
@@ -119,7 +119,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def started(pid: int) -> str | None:
-    """When a process of this host started, in clock ticks since boot; None if there is none, or only its remains."""
+    """When a process of this host started, in clock ticks since boot; None if it has ended (zombies count as ended)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -140,15 +140,15 @@ def job_has_ended(job: str | None) -> bool:
     if not job:
         return False
     try:
-        asked = subprocess.run(
+        listing = subprocess.run(
             ["squeue", "--noheader", "--jobs", job, "--format", "%T"],
             capture_output=True, text=True, timeout=20, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return False
-    if asked.returncode != 0:
-        return "Invalid job id" in asked.stderr
-    return asked.stdout.strip() in (
+    if listing.returncode != 0:
+        return "Invalid job id" in listing.stderr
+    return listing.stdout.strip() in (
         "",
         "COMPLETED",
         "FAILED",
@@ -214,7 +214,7 @@ def file_age(path: Path) -> float | None:
 
 
 def read_lease(path: Path) -> dict[str, Any]:
-    """Who holds a lease; nothing if nobody does."""
+    """The content of a lease's file, which says who holds it; an empty record if nobody does."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -1,7 +1,8 @@
 """Row types of comparisons.csv and the tables beside it: what was compared, and with what result.
 
 A null is an empty cell. Where a number is not defined, or would mislead, the line stands all the same, without it, and
-`note` says why. Deltas are b - a, or step - reference: above 0 is a gain.
+`note` says why. Deltas are b - a, or step - reference: above 0 is a gain where higher is better. Where a metric's lower
+values are better, `direction` says "lower", and all that is called better, worse, gained or lost goes by it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 class ComparisonRow:
     """One line of comparisons.csv: two checkpoints on one task, or, with `task` null, over `n_tasks` tasks.
 
-    `better` and `worse` count items. `p_adjusted` is corrected over the `n_tests` tests of the family: the pairs of one
+    `better` and `worse` count items; `change` is better or worse where the difference is significant. `p_adjusted` is corrected over the `n_tests` tests of the family: the pairs of one
     entry of the configuration on all tasks, or these pairs over tasks. `significant`: p_adjusted ≤ .05.
     """
 
@@ -23,6 +24,7 @@ class ComparisonRow:
     task: str | None
     title: str
     metric: str | None = None
+    direction: str | None = None
     n_tasks: int | None = None
     n_a: int | None = None
     n_b: int | None = None
@@ -38,6 +40,7 @@ class ComparisonRow:
     correction: str | None = None
     n_tests: int | None = None
     significant: bool = False
+    change: str | None = None
     test: str | None = None
     detectable: float | None = None
     better: int | None = None
@@ -76,6 +79,7 @@ class StepRow:
     metric: str | None
     ckpt: str
     step: float
+    direction: str | None = None
     reference: str | None = None
     value: float | None = None
     n_items: int | None = None
@@ -107,6 +111,7 @@ class TrendRow:
     metric: str | None
     n_steps: int
     n_scored: int
+    direction: str | None = None
     reference: str | None = None
     reference_step: float | None = None
     better_since: str | None = None
@@ -137,6 +142,7 @@ class RankRow:
     ckpt: str
     run: str | None
     step: float | None
+    direction: str | None = None
     value: float | None = None
     n_items: int | None = None
     letters: str | None = None

@@ -19,10 +19,10 @@ from milepost.statistics.sign_flips import LEAST_OVERLAP
 TOO_FEW = "scores of less than half of the items"
 
 if TYPE_CHECKING:
-    from milepost.campaign.types import Checkpoint
+    from milepost.campaign.shown import OnCurve
 
 
-def compare_steps(steps: Sequence[Checkpoint], task: TaskResults) -> tuple[list[StepRow], TrendRow]:
+def compare_steps(steps: Sequence[OnCurve], task: TaskResults) -> tuple[list[StepRow], TrendRow]:
     """Compare all steps of one run on one task with the first of them that has scores of enough items."""
     names = [ckpt.name for ckpt in steps]
     start = _reference(task, names)
@@ -35,6 +35,7 @@ def compare_steps(steps: Sequence[Checkpoint], task: TaskResults) -> tuple[list[
             metric=task.metric(),
             ckpt=ckpt.name,
             step=float(ckpt.step or 0),
+            direction=task.scale["better"] if task.summaries else None,
             reference=None if start is None else names[start],
             value=task.summaries[ckpt.name]["value"] if ckpt.name in task.summaries else None,
             n_items=task.summaries[ckpt.name]["n_items"] if ckpt.name in task.summaries else None,
@@ -50,13 +51,15 @@ def compare_steps(steps: Sequence[Checkpoint], task: TaskResults) -> tuple[list[
         metric=task.metric(),
         n_steps=len(steps),
         n_scored=sum(name in task.summaries for name in names),
+        direction=task.scale["better"] if task.summaries else None,
         partial=task.partial(*names),
     )
     for k, row in enumerate(rows[:start]):
         rows[k] = replace(row, note=row.note or (TOO_FEW if _n_scored(task, row.ckpt) else MISSING))
     if start is None:
         return rows, replace(trend, note=next(filter(None, notes), MISSING))
-    means = task.scores.several(names[start:])
+    # Times the sign, more is better: all tests are of gains then, whichever way the metric goes.
+    means = task.sign * task.scores.several(names[start:])
     # Scores that must not be compared are treated as missing.
     means[[note is not None for note in notes[start:]]] = np.nan
     clusters = task.scores.clusters
@@ -69,8 +72,8 @@ def compare_steps(steps: Sequence[Checkpoint], task: TaskResults) -> tuple[list[
         rows[start + k] = replace(
             row,
             n_common=up.n_common if tested else None,
-            delta=up.delta if tested and not too_few else None,
-            t=up.t,
+            delta=task.sign * up.delta if tested and not too_few and up.delta is not None else None,
+            t=None if up.t is None else task.sign * up.t,
             p_better=up.p_adjusted,
             p_worse=down.p_adjusted,
             better=is_small(up.p_adjusted, ALPHA / 2),
@@ -108,7 +111,7 @@ def compare_steps(steps: Sequence[Checkpoint], task: TaskResults) -> tuple[list[
     return rows, trend
 
 
-def rank(task: TaskResults, ckpts: Sequence[Checkpoint]) -> list[RankRow]:
+def rank(task: TaskResults, ckpts: Sequence[OnCurve]) -> list[RankRow]:
     """Rank the checkpoints of one task, best first, with letters: those that share a letter could not be told apart.
 
     Only scores on one footing are ranked: of the version, scorer and metric that most checkpoints have.
@@ -121,7 +124,7 @@ def rank(task: TaskResults, ckpts: Sequence[Checkpoint]) -> list[RankRow]:
     notes = {ckpt.name: task.why_not(ckpt.name, like) for ckpt in ckpts}
     tested = [ckpt.name for ckpt in ckpts if notes[ckpt.name] is None]
     letters = dict(
-        zip(tested, rank_letters(task.scores.several(tested), clusters=task.scores.clusters), strict=True)
+        zip(tested, rank_letters(task.sign * task.scores.several(tested), clusters=task.scores.clusters), strict=True)
         if tested
         else []
     )
@@ -132,10 +135,11 @@ def rank(task: TaskResults, ckpts: Sequence[Checkpoint]) -> list[RankRow]:
             task=task.name,
             title=task.title,
             metric=task.metric(),
-            rank=None if value is None else 1 + sum(other > value for other in known),
+            rank=None if value is None else 1 + sum(task.sign * other > task.sign * value for other in known),
             ckpt=ckpt.name,
             run=ckpt.run,
             step=ckpt.step,
+            direction=task.scale["better"] if task.summaries else None,
             value=value,
             n_items=task.summaries[ckpt.name]["n_items"] if ckpt.name in task.summaries else None,
             letters=letters.get(ckpt.name) or None,

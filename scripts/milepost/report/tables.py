@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 from milepost.comparisons.rows import ComparisonRow, RankRow, StepRow
 from milepost.errors import ConfigError, RecordError
 from milepost.records import Estimate, Summary
+from milepost.statistics.metrics import scale_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -51,6 +52,7 @@ class MetricRow:
     stderr: float | None
     ci_low: float | None
     ci_high: float | None
+    direction: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class ScoreRow:
 
     `truncated`, `empty`, `unreadable`, `failed` are shares of all answers; `partial` is like "20/100", or nothing;
     `n_expected` is how many samples were asked for, where that is known. `run_std` and `run_sem` are over the N samples of
-    every item as N runs. Those of a task that share one of the `letters` could not be told apart; `change` is better or
+    every item as N runs. `direction` says which values of the metric are better: higher or lower. Those of a task that share one of the `letters` could not be told apart; `change` is better or
     worse where the score differs significantly from that of the checkpoint `reference`.
     """
 
@@ -70,6 +72,7 @@ class ScoreRow:
     title: str
     scorer: str | None = None
     metric: str | None = None
+    direction: str | None = None
     value: float | None = None
     stderr: float | None = None
     ci_low: float | None = None
@@ -121,7 +124,14 @@ def metric_rows(summaries: Iterable[Summary], curves: Mapping[str, Curve]) -> li
     """One row for every metric of every summary, in the order of `score_rows`."""
     by_place = _by_place(summaries, curves)
     return [
-        MetricRow(ckpt=ckpt, **_place(curves[ckpt]), task=task, metric=metric, **_interval(estimate))
+        MetricRow(
+            ckpt=ckpt,
+            **_place(curves[ckpt]),
+            task=task,
+            metric=metric,
+            **_interval(estimate),
+            direction=scale_of(by_place[ckpt, task], metric)["better"],
+        )
         for ckpt, task in sorted(by_place, key=_order(by_place, curves))
         for metric, estimate in by_place[ckpt, task]["metrics"].items()
     ]
@@ -175,8 +185,7 @@ def with_marks(
     changes: dict[tuple[str, str | None], tuple[str, str | None]] = {}
     for compared in comparisons:
         if compared.family == "against":
-            change = None if not compared.significant else "better" if (compared.delta or 0) > 0 else "worse"
-            changes[compared.ckpt_b, compared.task] = compared.ckpt_a, change
+            changes[compared.ckpt_b, compared.task] = compared.ckpt_a, compared.change
     if not changes:
         for tested in steps:
             if tested.reference and tested.ckpt != tested.reference:
@@ -282,6 +291,15 @@ def notes(rows: Iterable[ScoreRow]) -> list[str]:
     return legend
 
 
+def with_direction(title: str, direction: str | None) -> str:
+    """A title that says so where lower is better.
+
+    >>> with_direction("Loss", "lower"), with_direction("Sums", "higher")
+    ('Loss (lower is better)', 'Sums')
+    """
+    return f"{title} (lower is better)" if direction == "lower" else title
+
+
 def step(value: float | None) -> str:
     """A training step, without decimals unless it has some.
 
@@ -344,6 +362,7 @@ def _numbers(summary: Summary) -> dict[str, Any]:
     partial = summary.get("partial")
     return {
         **{name: cast(dict[str, Any], summary)[name] for name in names},
+        "direction": scale_of(summary)["better"],
         **_interval(Estimate(value=summary["value"], stderr=summary["stderr"], ci95=summary["ci95"])),
         **summary["rates"],
         "n_expected": summary["provenance"].get("expected", {}).get("samples"),

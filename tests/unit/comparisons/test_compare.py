@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from scipy import stats as scipy_stats
 
 import compare as step
-from milepost.campaign.types import Campaign, Checkpoint, Serving, Task
+from milepost.campaign.shown import Point, Shown, ShownTask
+from milepost.campaign.types import Campaign, Checkpoint, Serving
 from milepost.comparisons.compare import compare_campaign
 from milepost.comparisons.item_scores import read_items, read_task
 from milepost.comparisons.pairs import MOST_RANKED, Pair, plan_pairs, ranked
@@ -21,7 +21,12 @@ from milepost.preflight.campaign import check_campaign, load_campaign
 from milepost.records import write_record, write_records
 from milepost.report.tables import read_table
 
-ALIKE = {"task_version": 1, "scorer": "match", "metric": "accuracy", "provenance": {"prompts": "p"}}
+ALIKE = {
+    "task_version": 1, "scorer": "match", "metric": "accuracy", "provenance": {"prompts": "p"},
+    "scales": {"accuracy": {"better": "higher", "range": [0, 1]}},
+}  # fmt: skip
+UNBOUNDED = {"accuracy": {"better": "higher", "range": None}}
+ERRORS = {"accuracy": {"better": "lower", "range": [0, 1]}}
 
 
 def checkpoint(name, run=None, at=None):
@@ -43,7 +48,7 @@ class Results:
     def __init__(self, folder, ckpts, tasks=("sums",), **comparisons):
         config = {"tasks": list(tasks)} | ({"comparisons": comparisons} if comparisons else {})
         self.folder = folder
-        self.campaign = Campaign(config, sheet(*ckpts), {name: Task(name, {"title": name.title()}) for name in tasks})
+        self.campaign = Shown(sheet(*ckpts), {name: ShownTask(name.title()) for name in tasks}, config)
 
     def put(self, ckpt, scores, task="sums", samples=1, clusters=None, **summary):
         """`scores` are of items, by id or in order; None is unreadable."""
@@ -164,7 +169,6 @@ def test_item_means_are_aligned_by_id(tmp_path):
     )
     assert found.samples == [3, 1, 1, 0]
     assert found.clusters is None
-    assert found.unit
 
 
 def test_clusters_are_those_of_any_checkpoint(tmp_path):
@@ -371,7 +375,7 @@ def test_tasks_that_cannot_be_averaged_are_left_out_and_named(tmp_path):
     results = Results(tmp_path, ["x", "y"], tasks=("sums", "few", "elo", "none"))
     for task, n in [("sums", 100), ("few", 50)]:
         results.put("x", draw(0.4, n, 1), task).put("y", draw(0.6, n, 2), task)
-    results.put("x", [-61.0, 3.0], "elo").put("y", [40.0, 5.0], "elo")
+    results.put("x", [-61.0, 3.0], "elo", scales=UNBOUNDED).put("y", [40.0, 5.0], "elo", scales=UNBOUNDED)
     *_, row = results.compare().comparisons
     assert (row.n_tasks, row.n_common, row.note) == (2, 150, "without Elo, None")
     assert -1 < row.delta < 1
@@ -389,6 +393,54 @@ def test_tasks_without_any_difference_have_no_interval(tmp_path):
         results.put("x", draw(0.4), task).put("y", draw(0.4), task)
     *_, row = results.compare().comparisons
     assert (row.delta, row.stderr, row.ci_low, row.p) == (0.0, 0.0, None, None)
+
+
+def test_errors_and_successes_have_no_mean_in_common(tmp_path):
+    results = Results(tmp_path, ["x", "y"], tasks=("sums", "few", "wrong"))
+    for task, n in [("sums", 100), ("few", 50)]:
+        results.put("x", draw(0.4, n, 1), task).put("y", draw(0.6, n, 2), task)
+    results.put("x", draw(0.8), "wrong", scales=ERRORS).put("y", draw(0.1), "wrong", scales=ERRORS)
+    *_, wrong, row = results.compare().comparisons
+    assert (row.n_tasks, row.note, row.direction) == (2, "without Wrong", "higher")
+    assert row.delta > 0
+    assert (wrong.direction, wrong.change, wrong.delta < 0) == ("lower", "better", True)
+
+
+# Which way is better.
+
+
+def test_a_loss_that_falls_is_a_gain_everywhere(tmp_path):
+    """The worst was ranked first, the best had an arrow down, and the report said "Regressed" of an improvement."""
+    names = [f"a-{number}" for number in range(5)]
+    up, down = Results(tmp_path / "up", names), Results(tmp_path / "down", names)
+    for number, (name, p) in enumerate(zip(names, [0.2, 0.2, 0.8, 0.9, 0.4], strict=True)):
+        scores = draw(p, 300, seed=number)
+        up.put(name, scores)
+        down.put(name, [1 - score for score in scores], scales=ERRORS)
+    higher, lower = up.compare(), down.compare()
+    assert (
+        [row.better for row in lower.steps] == [row.better for row in higher.steps] == [False, False, True, True, True]
+    )
+    assert [row.first_better for row in lower.steps] == [row.first_better for row in higher.steps]
+    assert [row.delta for row in lower.steps] == pytest.approx([-row.delta for row in higher.steps])
+    assert [row.p_better for row in lower.steps] == [row.p_better for row in higher.steps]
+    trends = [
+        (t.better_since, t.regressed_since, t.regressed_below, t.lost_since) for t in (*lower.trends, *higher.trends)
+    ]
+    assert trends[0] == trends[1]
+    assert trends[0][:2] == ("a-2", "a-4")
+    assert [(row.ckpt, row.letters) for row in lower.ranking] == [(row.ckpt, row.letters) for row in higher.ranking]
+    assert lower.ranking[0].ckpt == "a-3"
+    (first,), (second,) = lower.comparisons, higher.comparisons
+    assert (first.change, first.better, first.worse) == (second.change, second.better, second.worse)
+    assert (first.change, first.ci_low, first.ci_high) == ("better", -second.ci_high, -second.ci_low)
+    assert [row.change for row in lower.flips] == [row.change for row in higher.flips]
+
+
+def test_numbers_that_go_different_ways_are_not_compared(tmp_path):
+    results = Results(tmp_path, ["x", "y"]).put("x", draw(0.4)).put("y", draw(0.6), scales=ERRORS)
+    (row,) = results.compare().comparisons
+    assert (row.delta, row.note) == (None, "different directions: higher is better, and lower is")
 
 
 # Flips.
@@ -512,14 +564,10 @@ def test_equal_scores_share_a_rank(tmp_path):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "config/tasks").mkdir(parents=True)
-    config = {"tasks": ["sums"], "comparisons": {"same_step": ["a", "b"]}}
-    (tmp_path / "config/config.yaml").write_text(yaml.safe_dump(config))
-    spec = {"version": 1, "data": "d.jsonl", "scorer": {"name": "exact_match"}}
-    (tmp_path / "config/tasks/sums.yaml").write_text(yaml.safe_dump(spec))
     names = ["a-0", "a-1", "b-0", "b-1"]
-    rows = [f"{name}\tm\t{name[0]}\t{name[2]}" for name in names]
-    (tmp_path / "config/checkpoints.tsv").write_text("\n".join(["name\tmodel\trun\tstep", *rows]))
+    points = {name: Point(name, name[0], int(name[2])) for name in names}
+    shown = Shown(points, {"sums": ShownTask("Sums")}, {"comparisons": {"same_step": ["a", "b"]}})
+    write_record(tmp_path / "settings.json", shown.record())
     results = Results(tmp_path, names)
     for seed, name in enumerate(names):
         results.put(name, draw(0.3 + 0.15 * seed, seed=seed), samples=2)
@@ -527,7 +575,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_command(folder):
-    folders = ["--scores", "scores", "--summaries", "summaries", "--out"]
+    folders = ["--settings", "settings.json", "--scores", "scores", "--summaries", "summaries", "--out"]
     step.main([*folders, "one"])
     step.main([*folders, "two"])
     kinds = {"comparisons": ComparisonRow, "flips": FlipRow, "steps": StepRow, "trends": TrendRow, "ranking": RankRow}

@@ -4,7 +4,8 @@ from milepost.errors import RecordError
 from milepost.records import PromptSet
 from milepost.statistics.intervals import UNIT
 from milepost.statistics.means import mean_estimate
-from milepost.statistics.summary import clusters_of, is_truncated, summarize
+from milepost.statistics.metrics import Metric, clusters_of
+from milepost.statistics.summary import is_truncated, summarize
 
 
 def prompts(n=3, samples=1, **header):
@@ -26,7 +27,14 @@ def score(item, value, sample=0, **more):
 
 def run(prompt_set, answers, scores):
     return summarize(
-        "step-1", prompt_set, answers, scores, scorer="match", metric="accuracy", provenance={"git": "abc"}
+        "step-1",
+        prompt_set,
+        answers,
+        scores,
+        scorer="match",
+        metric="accuracy",
+        provenance={"git": "abc"},
+        metrics=[Metric("accuracy")],
     )
 
 

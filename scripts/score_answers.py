@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ckpt", required=True, help="name of the checkpoint")
     parser.add_argument("--task", required=True, help="name of the task")
-    parser.add_argument("--scoring", required=True, help="the task's `scorer`, `metric` and `better`, as JSON")
+    parser.add_argument("--scoring", required=True, help="the task's `scorer`, `metric`, `better` and `k`, as JSON")
     parser.add_argument("--model", required=True, help="results/models/{ckpt}.json")
     parser.add_argument("--prompts", required=True, help="results/prompts/{task}.jsonl")
     parser.add_argument("--answers", required=True, help="results/answers/{ckpt}/{task}.jsonl")
@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for one in scorer.metrics
         ],
         reduce=partial(scorer.reduce, prompts.prompts),
+        ks=scoring.get("k", ()),
     )
     write_records(args.scores, scores)
     write_record(args.summary, summary)

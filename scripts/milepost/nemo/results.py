@@ -184,7 +184,10 @@ def read_samples(folder: Path, run: int, metric: str) -> Iterator[tuple[Score, A
             # A log-probability task has no text.
             if text is not None:
                 answer["content"] = text
-            yield Score(id=ident, sample=run, score=score, metrics={metric: score, **others}), answer
+            found = Score(id=ident, sample=run, score=score, metrics={metric: score, **others})
+            if extracted := _extracted(record):
+                found["extracted"] = extracted
+            yield found, answer
 
 
 def _members(folder: Path, name: str, tasks: list[str]) -> set[str]:
@@ -222,6 +225,15 @@ def _said(record: dict[str, Any]) -> str | None:
     except (KeyError, IndexError, TypeError):
         return None
     return first if isinstance(first, str) else None
+
+
+def _extracted(record: dict[str, Any]) -> str | None:
+    """What a filter of lm-eval took for the answer; None where there is no text."""
+    try:
+        first = record["filtered_resps"][0]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return first.strip() if isinstance(first, str) else None
 
 
 def said_again(folder: Path) -> tuple[int, int]:

@@ -38,6 +38,7 @@ from milepost.records import (
 from milepost.statistics.intervals import Bounds
 from milepost.statistics.means import harness_estimate
 from milepost.statistics.metrics import Metric
+from milepost.statistics.samples_at_k import names_at
 from milepost.statistics.summary import over_runs, summarize
 
 log = logging.getLogger(__name__)
@@ -88,12 +89,22 @@ def summarize_harness(
     if _reproduces(scores, name, numbers):
         prompts = PromptSet(header, [Prompt(id=item) for item in dict.fromkeys(score["id"] for score in scores)])
         summary = summarize(
-            ckpt, prompts, answers, scores, scorer="nemo", metric=name, provenance=provenance, metrics=known.values()
+            ckpt,
+            prompts,
+            answers,
+            scores,
+            scorer="nemo",
+            metric=name,
+            provenance=provenance,
+            metrics=known.values(),
+            ks=spec.get("k", ()),
         )
         summary["value"] = summary["metrics"][name]["value"] = own[name]["value"]
         if not all("content" in answer for answer in answers):
             summary["rates"]["empty"] = None
-        ours = {key: one for key, one in summary["metrics"].items() if _reproduces(scores, key, numbers)}
+        at_k = names_at(spec.get("k", ()))
+        ours = {key: one for key, one in summary["metrics"].items() if key in at_k or _reproduces(scores, key, numbers)}
+        known |= {key: replace(known[name], name=key) for key in at_k if key in ours}
     else:
         scores, ours = [], {}
         summary = _own_numbers(ckpt, header, own[name], name, numbers, provenance)

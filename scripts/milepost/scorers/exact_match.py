@@ -64,7 +64,10 @@ class Scorer(BaseScorer):
             text = self._extracted(response.text)
             match = float(text is not None and not self._readings(text).isdisjoint(targets[response.prompt["id"]]))
             note = "`extract` matches nothing in the answer" if text is None else None
-            yield response.scored(match, {"exact_match": match}, note)
+            scored = response.scored(match, {"exact_match": match}, note)
+            if text is not None:
+                scored["extracted"] = canonical(text).casefold() if self._ignore_case else canonical(text)
+            yield scored
 
     def _extracted(self, text: str) -> str | None:
         if self._extract is None:

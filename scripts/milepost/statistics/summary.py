@@ -7,6 +7,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from milepost.errors import RecordError
@@ -14,6 +15,7 @@ from milepost.reasoning import strip_reasoning
 from milepost.records import Answer, Estimate, PromptSet, Rates, Runs, Score, Summary, Variance
 from milepost.statistics.means import FEW_CLUSTERS, advise, mean_estimate, split_variance
 from milepost.statistics.metrics import Metric, clusters_of
+from milepost.statistics.samples_at_k import estimates_at
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ def summarize(
     provenance: Mapping[str, Any],
     metrics: Iterable[Metric] = (),
     reduce: Reduce | None = None,
+    ks: Sequence[int] = (),
 ) -> Summary:
     """Reduce the scores of one checkpoint on one task to the numbers that tables and figures show.
 
@@ -54,6 +57,7 @@ def summarize(
         provenance: What the numbers rest on; copied into the summary.
         metrics: What is known of the numbers: direction and range.
         reduce: Makes the numbers of the scores; None takes the mean over items of every metric in them.
+        ks: For each k, what k samples of an item are worth joins the numbers (`samples_at_k`).
 
     Raises:
         RecordError: Scores, answers and prompts do not belong together.
@@ -68,6 +72,11 @@ def summarize(
     reduce = reduce or (lambda some: _means(some, metric, clusters, described))
     numbers = reduce(scores)
     estimates = {name: numbers[name] for name in [metric, *sorted(numbers.keys() - {metric})]}
+    if ks:
+        one = described.get(metric, Metric(metric, range=None))
+        at_k = estimates_at(scores, one, ks, clusters)
+        estimates |= at_k
+        described |= {name: replace(one, name=name) for name in at_k}
     n_errors = sum("error" in answer for answer in answers)
     n_samples = sum(map(len, headline.values()))
     # How much of a ratio's or a fitted number's error is decoding's, the means of items do not tell.

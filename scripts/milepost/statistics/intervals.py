@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 
-from milepost.statistics.student import t_quantile
+from milepost.statistics.student import t_above, t_quantile
 
 # Two failures and two successes: with them the t interval covers near 0 and 1 as well.
 PSEUDO_ITEMS = (0.0, 0.0, 1.0, 1.0)
@@ -32,6 +33,36 @@ PILED = 4
 PSEUDO_CHANGE = 0.8
 # Errors below this are what is left of equal scores that were added up.
 ZERO = 1e-12
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What an interval is made of: centre ± t(df) · stderr, cut to bounds."""
+
+    centre: float
+    stderr: float
+    df: int
+    bounds: Bounds = (-math.inf, math.inf)
+
+    def interval(self, probability: float = 0.975) -> Bounds:
+        """The interval; either end is passed with 1 - `probability`."""
+        half = t_quantile(self.df, probability) * self.stderr
+        return max(self.bounds[0], self.centre - half), min(self.bounds[1], self.centre + half)
+
+    def p_above(self, value: float) -> float:
+        """P of the one-sided test that the true number is above a value: at most α where the (1 - α) interval is."""
+        return t_above((self.centre - value) / self.stderr, self.df)
+
+    def p_below(self, value: float) -> float:
+        """The same of below."""
+        return t_above((value - self.centre) / self.stderr, self.df)
+
+    def scaled(self, factor: float, shift: float = 0.0) -> Spread:
+        """On another scale."""
+        low, high = self.bounds
+        return Spread(
+            shift + factor * self.centre, factor * self.stderr, self.df, (shift + factor * low, shift + factor * high)
+        )
 
 
 def group_units(items: Iterable[tuple[float, float, Hashable]]) -> list[Unit]:
@@ -70,18 +101,28 @@ def score_interval(items: Sequence[tuple[float, float, Hashable]], bounds: Bound
     [0.0, 1.0]
     >>> score_interval([(7, 1, 0), (7, 1, 1), (7, 1, 2)], None)
     """
+    spread = score_spread(items, bounds)
+    return None if spread is None else spread.interval()
+
+
+def score_spread(items: Sequence[tuple[float, float, Hashable]], bounds: Bounds | None) -> Spread | None:
+    """What the interval of a mean or ratio is made of; for the arguments see `score_interval`."""
     if bounds is None:
-        units = group_units(items)
-        stderr = robust_stderr(units)
-        return None if stderr <= ZERO * max(1.0, abs(ratio(units))) else padded_interval(units)
+        return _plain(group_units(items))
     low, span = bounds[0], bounds[1] - bounds[0]
-    scaled = [((top - low * weight) / span, weight, label) for top, weight, label in items]
-    found = _unit_interval(scaled)
-    return low + span * found[0], low + span * found[1]
+    return _unit_spread([((top - low * weight) / span, weight, label) for top, weight, label in items]).scaled(
+        span, low
+    )
 
 
-def _unit_interval(items: Sequence[tuple[float, float, Hashable]]) -> Bounds:
-    """The interval of scores in [0, 1]: the narrower of a binomial one and of that with four pseudo-items."""
+def _plain(units: Sequence[Unit]) -> Spread | None:
+    """That of the plain t interval; None where nothing varies."""
+    spread = padded(units)
+    return None if spread.stderr <= ZERO * max(1.0, abs(spread.centre)) else spread
+
+
+def _unit_spread(items: Sequence[tuple[float, float, Hashable]]) -> Spread:
+    """That of scores in [0, 1]: the narrower of a binomial one and of that with four pseudo-items."""
     units = group_units(items)
     mean, stderr = ratio(units), robust_stderr(units)
     # In units of a pseudo-item, which is an item where items are independent of each other.
@@ -91,9 +132,13 @@ def _unit_interval(items: Sequence[tuple[float, float, Hashable]]) -> Bounds:
         piled = _piled_up(items)
         n_eff = n if piled >= 1 or not mean * (1 - mean) else min(n_eff, 1 / ZERO) ** (1 - piled) * n**piled
     centre = (n_eff * mean + 2) / (n_eff + 4)
-    half = t_quantile(len(units) - 1) * math.sqrt(centre * (1 - centre) / (n_eff + 4))
-    binomial = max(0.0, centre - half), min(1.0, centre + half)
-    return min(binomial, padded_interval(units, len(items), PSEUDO_ITEMS, UNIT), key=lambda ends: ends[1] - ends[0])
+    binomial = Spread(centre, math.sqrt(centre * (1 - centre) / (n_eff + 4)), len(units) - 1, UNIT)
+    return min(binomial, padded(units, len(items), PSEUDO_ITEMS, UNIT), key=_width)
+
+
+def _width(spread: Spread) -> float:
+    low, high = spread.interval()
+    return high - low
 
 
 def _piled_up(items: Sequence[tuple[float, float, Hashable]]) -> float:
@@ -116,13 +161,13 @@ def nearness(score: float) -> float:
     return abs(1 - 2 * score) ** NEAR
 
 
-def padded_interval(
+def padded(
     units: Sequence[Unit],
     n_items: int | None = None,
     pseudo: Sequence[float] = (),
     bounds: Bounds = (-math.inf, math.inf),
-) -> Bounds:
-    """The t interval of a mean or ratio after pseudo-items have joined, cut to what is possible.
+) -> Spread:
+    """A mean or ratio after pseudo-items have joined, with what remains of the degrees of freedom without them.
 
     Args:
         units: Two or more.
@@ -130,14 +175,12 @@ def padded_interval(
         pseudo: Scores of the pseudo-items. Each weighs as the geometric mean of an item's and a unit's mean weight.
         bounds: The least and the largest possible value.
 
-    >>> [round(bound, 3) for bound in padded_interval([(1, 1), (0, 1), (1, 1)])]
+    >>> [round(bound, 3) for bound in padded([(1, 1), (0, 1), (1, 1)]).interval()]
     [-0.768, 2.101]
     """
     heavy = math.fsum(weight for _, weight in units) / math.sqrt(len(units) * (n_items or len(units)))
-    padded = [*units, *((score * heavy, heavy) for score in pseudo)]
-    centre = ratio(padded)
-    half = t_quantile(len(units) - 1) * robust_stderr(padded)
-    return max(bounds[0], centre - half), min(bounds[1], centre + half)
+    joined = [*units, *((score * heavy, heavy) for score in pseudo)]
+    return Spread(ratio(joined), robust_stderr(joined), len(units) - 1, bounds)
 
 
 def difference_interval(
@@ -167,14 +210,27 @@ def difference_interval(
     >>> [round(bound, 3) for bound in difference_interval(zeros, zeros, single=True, bounds=UNIT)]
     [-0.028, 0.028]
     """
+    spread = difference_spread(a, b, clusters=clusters, single=single, bounds=bounds)
+    return None if spread is None else spread.interval()
+
+
+def difference_spread(
+    a: Sequence[float],
+    b: Sequence[float],
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    single: bool = False,
+    bounds: Bounds | None = None,
+) -> Spread | None:
+    """What the interval of a mean difference is made of; for the arguments see `difference_interval`."""
     n = len(a)
     differences = [second - first for first, second in zip(a, b, strict=True)]
     units = group_units(zip(differences, [1.0] * n, range(n) if clusters is None else clusters, strict=True))
     if bounds is None:
-        return None if robust_stderr(units) <= ZERO * max(1.0, abs(ratio(units))) else padded_interval(units)
+        return _plain(units)
     low, span = bounds[0], bounds[1] - bounds[0]
     size = span * _pseudo_change([(x - low) / span for x in a], [(x - low) / span for x in b], single)
-    return padded_interval(units, n, (size, -size), (-span, span))
+    return padded(units, n, (size, -size), (-span, span))
 
 
 def _pseudo_change(a: Sequence[float], b: Sequence[float], single: bool) -> float:

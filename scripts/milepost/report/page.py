@@ -67,7 +67,8 @@ def render_report(content: Content) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": tables.number, "share": tables.share, "step": tables.step, "delta": signed, "directed": tables.with_direction,
+        "number": tables.number, "share": tables.share, "step": tables.step, "tokens": tables.tokens, "delta": signed,
+        "directed": tables.with_direction,
         "p_value": probability,
     }  # fmt: skip
     environment.globals |= {

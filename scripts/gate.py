@@ -14,7 +14,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from milepost.campaign.identity import CACHE, DigestCache
 from milepost.campaign.schemas import read_yaml
 from milepost.campaign.shown import Point, Shown, ShownTask
-from milepost.comparisons.gates import EXIT_CODES, Verdict, gate_verdict, read_gate, try_gate
+from milepost.comparisons.gates import EXIT_CODES, ConditionVerdict, gate_verdict, read_gate, try_gate
 from milepost.errors import MilepostError
 from milepost.preflight.campaign import load_campaign
 from milepost.preflight.decides import current_digests
@@ -45,20 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     margins = {name: task.spec["delta"] for name, task in campaign.tasks.items() if "delta" in task.spec}
     gate = read_gate(args.gate, shown, margins)
     verdicts = try_gate(gate, shown, args.results / "scores", args.results / "summaries")
-    write_table(args.out or args.results / "gates" / f"{args.gate.stem}.csv", Verdict, verdicts)
+    write_table(args.out or args.results / "gates" / f"{args.gate.stem}.csv", ConditionVerdict, verdicts)
     whole = gate_verdict(verdicts)
     against = f" against {gate.reference}" if gate.reference else ""
     print("\n".join([*table(verdicts), "", f"{gate.candidate}{against}: {whole}."]))
     return EXIT_CODES[whole]
 
 
-def table(verdicts: Sequence[Verdict]) -> list[str]:
+def table(verdicts: Sequence[ConditionVerdict]) -> list[str]:
     """The verdicts, as a terminal shows them."""
     header = ("task", "condition", "found", "95 % interval", "p", "items", "verdict")
     return columns([header, *map(_line, verdicts)])
 
 
-def _line(verdict: Verdict) -> tuple[str, ...]:
+def _line(verdict: ConditionVerdict) -> tuple[str, ...]:
     shown = number if "above" in verdict.condition or "below" in verdict.condition else signed
     ends = "-" if verdict.ci_low is None else f"[{shown(verdict.ci_low)}, {shown(verdict.ci_high)}]"
     more = f"about {verdict.n_needed} items would decide it" if verdict.n_needed else None

@@ -72,7 +72,7 @@ class Gate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class ConditionVerdict:
     """What came of one condition; one line of a gate's table.
 
     `value` is what the condition is about: a difference (above 0 is better, whichever way the metric goes) or a score, with
@@ -152,7 +152,7 @@ def _condition(
     return Condition(task=task, kind=kind, by=by, than=given.get("than"))
 
 
-def try_gate(gate: Gate, campaign: Shown, scores: Path, summaries: Path) -> list[Verdict]:
+def try_gate(gate: Gate, campaign: Shown, scores: Path, summaries: Path) -> list[ConditionVerdict]:
     """Test all conditions of a gate together.
 
     Args:
@@ -178,18 +178,18 @@ def try_gate(gate: Gate, campaign: Shown, scores: Path, summaries: Path) -> list
     ]
 
 
-def gate_verdict(verdicts: Sequence[Verdict]) -> str:
+def gate_verdict(verdicts: Sequence[ConditionVerdict]) -> str:
     """The gate's own: failed if one condition has, passed if all have."""
     found = {verdict.verdict for verdict in verdicts}
     return FAILED if FAILED in found else PASSED if found == {PASSED} else UNDECIDED
 
 
-def _verdict(condition: Condition, task: TaskResults, tested: _Tested, p: float, contrary: float) -> Verdict:
+def _verdict(condition: Condition, task: TaskResults, tested: _Tested, p: float, contrary: float) -> ConditionVerdict:
     verdict = UNDECIDED
     if tested.p is not None:
         verdict = PASSED if p <= ALPHA else FAILED if contrary <= ALPHA else UNDECIDED
     low, high = tested.spread.interval() if tested.spread else (None, None)
-    return Verdict(
+    return ConditionVerdict(
         task=task.name,
         title=task.title,
         condition=condition.words,

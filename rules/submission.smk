@@ -8,16 +8,6 @@ from milepost.endpoints.shared_jobs import SBATCH, sbatch_options
 from milepost.endpoints.specs import load_endpoints
 from milepost.preflight.submission import explain_refusals
 
-LOOKS = {
-    "preflight",
-    "plan",
-    "preview_prompts",
-    "list_evals",
-    "prefetch",
-    "check_endpoint",
-    "forget_refusals",
-    "stop_servers",
-}
 # What SLURM is asked for.
 SUBMITTED = {
     "slurm_account",
@@ -43,8 +33,7 @@ class TableOnly:
         self.begun = False
 
     def filter(self, record):
-        looks = workflow.dag_settings is not None and set(workflow.dag_settings.targets) <= LOOKS
-        if looks and workflow.dag_settings.targets and not workflow.dryrun:
+        if only_looks(LOOKS) and not workflow.dryrun:
             # The step's own words say what is wrong; Snakemake would add three times that the step failed.
             self.begun |= str(getattr(record, "event", "")) == "job_started"
             return record.levelname in ("ERROR", "CRITICAL") and not self.begun

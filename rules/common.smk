@@ -101,8 +101,8 @@ LOOKS = {
 
 
 def only_looks(looks):
-    """Whether nothing but these targets is asked for."""
-    targets = set(workflow.dag_settings.targets) if workflow.dag_settings is not None else set()
+    """Whether nothing but these targets is asked for. While rules are read, only the command line knows."""
+    targets = set(workflow.dag_settings.targets) if workflow.dag_settings is not None else set(sys.argv) & looks
     return bool(targets) and targets <= looks
 
 

@@ -179,7 +179,7 @@ def test_every_form_of_an_answer_is_filled_in_and_labelled(labelled):
         assert said.options[said.correct].casefold() in said.text.casefold()
 
 
-def test_a_judge_by_its_address_is_an_endpoint_of_the_folder(monkeypatch, tmp_path):
+def test_a_judge_given_by_its_address_becomes_an_endpoint(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", [*sys.path, str(FOLDER)])
     validity = importlib.import_module("validity")
     monkeypatch.chdir(tmp_path)

@@ -85,13 +85,13 @@ def read_summaries(folder: Path, campaign: Campaign) -> list[Summary]:
         RecordError: There is none: the folder is another one.
     """
     paths = [folder / ckpt / f"{task}.json" for ckpt in campaign.checkpoints for task in campaign.tasks]
-    found = [read_summary(path) for path in paths if path.is_file()]
-    if not found:
+    summaries = [read_summary(path) for path in paths if path.is_file()]
+    if not summaries:
         raise RecordError(
             f"{folder} holds no summary of this campaign's checkpoints and tasks. Score answers first (`snakemake`), or "
             "correct the folder."
         )
-    return found
+    return summaries
 
 
 def _write(path: str | Path, content: str) -> None:

@@ -71,14 +71,14 @@ def submit(spec: SharedSpec, attempt: str) -> dict[str, Any]:
         "--no-requeue", "--nodes=1", "--ntasks=1", f"--chdir={Path.cwd()}", *given, "--wrap", f"exec {shlex.join(command)}",
     ]  # fmt: skip
     try:
-        asked = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False, env=env)
+        done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False, env=env)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EndpointError(f"Endpoint {spec.name!r}: its server's job could not be submitted: {error}.") from None
-    job = asked.stdout.strip().partition(";")[0]
-    if asked.returncode != 0 or not re.fullmatch("[0-9]+", job):
-        said = " ".join(asked.stderr.replace("sbatch: error:", "").split())
+    job = done.stdout.strip().partition(";")[0]
+    if done.returncode != 0 or not re.fullmatch("[0-9]+", job):
+        reply = " ".join(done.stderr.replace("sbatch: error:", "").split())
         raise EndpointError(
-            f"Endpoint {spec.name!r}: SLURM did not take its server's job: {said or 'it said nothing'}. Correct the resources of"
+            f"Endpoint {spec.name!r}: SLURM did not take its server's job: {reply or 'it said nothing'}. Correct the resources of"
             " serve_shared in the profile, and run again."
         )
     log.info("submitted job %s for the server of endpoint %r; it says what it does in %s", job, spec.name, output)
@@ -95,7 +95,7 @@ def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
     Returns:
         Names of endpoints whose servers were told.
     """
-    told: list[SharedEndpointFolder] = []
+    stopping: list[SharedEndpointFolder] = []
     for folder in sorted(path for path in FOLDER.glob("*") if path.is_dir()):
         place = SharedEndpointFolder(folder, "", "")
         if not also_kept and read_json(place.record).get("kept"):
@@ -104,9 +104,9 @@ def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
         age = file_age(place.lease)
         if (age is not None and age < STALE_S) or (submitted.get("job") and not job_has_ended(str(submitted["job"]))):
             place.stop.touch(mode=0o600)
-            told.append(place)
+            stopping.append(place)
     deadline = time.monotonic() + within_s
-    for place in told:
+    for place in stopping:
         job = read_json(place.submitted).get("job")
         # One that waits in the queue holds no lease, and will not look for the file.
         if job and not read_lease(place.lease):
@@ -118,7 +118,7 @@ def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
         # The next server has a key of its own.
         for path in (place.submitted, place.folder / "key"):
             path.unlink(missing_ok=True)
-    return [place.folder.name for place in told]
+    return [place.folder.name for place in stopping]
 
 
 def sbatch_options(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,8 +136,8 @@ def sbatch_options(asked: Mapping[str, Any]) -> dict[str, Any]:
         "cpus_per_task": "cpus-per-task",
         "gres": "gres",
     }
-    given = {name: str(asked[name]) for name in words if asked.get(name) not in (None, "", "<TBD>", 0)}
+    options = {name: str(asked[name]) for name in words if asked.get(name) not in (None, "", "<TBD>", 0)}
     return {
-        "options": [f"--{words[name]}={value}" for name, value in given.items()],
+        "options": [f"--{words[name]}={value}" for name, value in options.items()],
         "gpu_model": str(asked.get("gpu_model") or ""),
     }

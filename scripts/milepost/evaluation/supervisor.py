@@ -30,9 +30,10 @@ from milepost.endpoints.open import open_endpoint
 from milepost.errors import MilepostError, ModelError, ServerError
 from milepost.evaluation import asking
 from milepost.evaluation.asking import Asking
-from milepost.evaluation.work import Request, missing_runs, remember_complete, requests_of
+from milepost.evaluation.work import Request, remember_complete, requests_of
 from milepost.nemo import run as nemo
 from milepost.nemo.installation import installation_of
+from milepost.nemo.runs import missing_runs
 from milepost.records import Answer, PromptSet, Usage
 from milepost.runtime.containers import Containers
 from milepost.runtime.processes import Watchdog
@@ -113,7 +114,7 @@ class Supervisor:
                 (prompts, number, folder)
                 for prompts in job.prompts.values()
                 if prompts.header["kind"] == "nemo"
-                for number, folder in missing_runs(job.ckpt.name, job.digest, prompts.header)
+                for number, folder in missing_runs(STORE / job.ckpt.name, job.digest, prompts.header)
             ]
             if work or runs:
                 self.total = len(work)
@@ -344,7 +345,7 @@ class Supervisor:
                 missing = unanswered[name]
             else:
                 expected = prompts.header["samples"]
-                missing = len(missing_runs(self.job.ckpt.name, self.job.digest, prompts.header))
+                missing = len(missing_runs(STORE / self.job.ckpt.name, self.job.digest, prompts.header))
             tasks[name] = {"done": expected - missing, "missing": missing}
             if missing and name in self.errors:
                 tasks[name]["error"] = self.errors[name]

@@ -155,12 +155,12 @@ def advised(summaries: Iterable[Summary]) -> dict[str, Summary]:
     return found
 
 
-def costs(evaluated: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def costs(sums: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The table of costs: headings, a line for each checkpoint, and the sum over all.
 
     A column that is nothing but zeros is left out: there is no GPU time without GPUs.
     """
-    ledgers = {note["ckpt"]: _with_idle_share(note.get("ledger", {})) for note in evaluated}
+    ledgers = {ckpt: _with_idle_share(ledger) for ckpt, ledger in sums.items()}
     shown = [(key, heading) for key, heading in COSTS if any(ledger.get(key) for ledger in ledgers.values())]
     keys = {key for key, _ in COSTS} - {"idle_share"}
     total = _with_idle_share({key: sum(ledger.get(key, 0) for ledger in ledgers.values()) for key in keys})

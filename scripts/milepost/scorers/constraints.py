@@ -16,7 +16,9 @@ from typing import Any
 
 from milepost.errors import RecordError, did_you_mean
 from milepost.records import Answer, Prompt, Score
+from milepost.scorers import BaseScorer
 from milepost.scorers.responses import read_responses
+from milepost.statistics.metrics import Metric
 from milepost.text import words
 
 Check = Callable[[str], bool]
@@ -28,15 +30,19 @@ _KEYS: dict[str, dict[str, type]] = {
 }
 
 
-class Scorer:
+class Scorer(BaseScorer):
     """Checks an answer against all constraints of its item.
 
     Metrics: `constraints` (the headline) is 1 if every constraint holds, `instruction` is the share that holds.
     """
 
     name = "constraints"
-    metric = "constraints"
-    metrics: tuple[str, ...] = ("constraints", "instruction")
+    metrics = (Metric("constraints"), Metric("instruction"))
+
+    def check(self, items: Sequence[Prompt]) -> None:
+        """See that every item has constraints, and that each of them can be checked."""
+        for item in items:
+            _checks_of(item)
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Iterator[Score]:
         """Yield 1 for an answer that obeys every constraint, 0 for any other.
@@ -48,7 +54,7 @@ class Scorer:
         for response in read_responses(prompts, answers):
             text = response.text
             if text is None:
-                yield response.unscored(self.metrics)
+                yield response.unscored(self.metric_names)
                 continue
             held = [check(text) for check in checks[response.prompt["id"]]]
             score = float(all(held))

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 
 from milepost.errors import ConfigError
 from milepost.records import Answer, Prompt, Score
+from milepost.scorers import BaseScorer
 from milepost.scorers.responses import read_responses, targets_of
+from milepost.statistics.metrics import Metric
 from milepost.text import canonical, readings
 
 
-class Scorer:
+class Scorer(BaseScorer):
     """Compares texts as wholes.
 
     Args:
@@ -26,8 +28,7 @@ class Scorer:
     """
 
     name = "exact_match"
-    metric = "exact_match"
-    metrics: tuple[str, ...] = ("exact_match",)
+    metrics = (Metric("exact_match"),)
 
     def __init__(
         self,
@@ -48,12 +49,17 @@ class Scorer:
                 "in single quotes."
             ) from None
 
+    def check(self, items: Sequence[Prompt]) -> None:
+        """See that every item has a target."""
+        for item in items:
+            targets_of(item)
+
     def score(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Iterator[Score]:
         """Yield 1 for an answer that is a target, 0 for any other."""
         targets = {prompt["id"]: frozenset().union(*map(self._readings, targets_of(prompt))) for prompt in prompts}
         for response in read_responses(prompts, answers):
             if response.text is None:
-                yield response.unscored(self.metrics)
+                yield response.unscored(self.metric_names)
                 continue
             text = self._extracted(response.text)
             match = float(text is not None and not self._readings(text).isdisjoint(targets[response.prompt["id"]]))

@@ -4,19 +4,21 @@ import pytest
 import yaml
 
 from milepost.campaign.config import load_config, load_task
+from milepost.campaign.frozen import FROZEN
 from milepost.campaign.models import find_model, has_chat_template
 from milepost.campaign.schemas import check, load_schema
 from milepost.campaign.sheet import parse_options
 from milepost.campaign.types import Checkpoint, Serving
 from milepost.errors import (
     ConfigError,
+    EnvironmentMissingError,
     MilepostError,
     ModelError,
     UnknownKeyError,
     UnknownScorerError,
     UnknownTaskError,
 )
-from milepost.preflight.campaign import check_campaign, load_campaign
+from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign
 
 ROOT = Path(__file__).parents[3]
 TASK = {"version": 1, "data": "data/t.jsonl", "scorer": {"name": "exact_match"}}
@@ -28,7 +30,7 @@ SHEET = "name\tmodel\nc\tmodel\n"
 @pytest.fixture(autouse=True)
 def campaign(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MILEPOST_CONFIG", raising=False)
+    monkeypatch.delenv(FROZEN, raising=False)
 
 
 def make_model(folder, template=True):
@@ -38,7 +40,10 @@ def make_model(folder, template=True):
     (folder / "tokenizer_config.json").write_text('{"chat_template": "x"}' if template else "{}")
 
 
-def write(config=CONFIG, task=TASK, sheet=SHEET, items='{"id": "a", "messages": [{"role": "user", "content": "?"}]}\n'):
+CHAT = '{"id": "a", "messages": [{"role": "user", "content": "?"}], "target": "yes"}\n'
+
+
+def write(config=CONFIG, task=TASK, sheet=SHEET, items=CHAT):
     for path, content in {
         "config/config.yaml": config if isinstance(config, str) else yaml.safe_dump(config),
         "config/tasks/t.yaml": task if isinstance(task, str) else yaml.safe_dump(task),
@@ -325,10 +330,19 @@ def test_the_demos_campaign(tmp_path):
     assert all(ckpt.serving.gpus == 0 for ckpt in campaign.checkpoints.values())
 
 
-def test_the_configuration_that_snakemake_merged_is_what_counts(monkeypatch):
+def test_a_run_reads_its_own_copy_of_the_configuration(monkeypatch):
     write()
-    monkeypatch.setenv("MILEPOST_CONFIG", '{"tasks": ["t"], "limit": 3}')
-    assert load_campaign().config["limit"] == 3
+    # As Snakemake merged it with the command line.
+    campaign = load_campaign({**load_config(), "limit": 3})
+    copy = freeze_campaign(campaign)
+    write(task={**TASK, "title": "edited while the run goes on"})
+    Path("config/checkpoints.tsv").write_text("name\tmodel\nother\tm\n")
+    edited = load_campaign()
+    monkeypatch.setenv(FROZEN, str(copy))
+    assert load_campaign() == campaign != edited
+    monkeypatch.delenv(FROZEN)
+    assert freeze_campaign(edited) != copy
+    assert freeze_campaign(campaign) != copy, "its files are read anew"
 
 
 def test_parts_of_a_task_so_that_a_change_reruns_only_what_depends_on_it():
@@ -394,7 +408,7 @@ class TestBeforeAnythingRuns:
         campaign = write()
         with pytest.raises(ModelError, match=r"'c': the tokenizer in model has no chat template, and task 't' chats"):
             check_campaign(campaign)
-        check_campaign(write(items='{"id": "a", "prompt": "Once"}\n'))
+        check_campaign(write(items='{"id": "a", "prompt": "Once", "target": "yes"}\n'))
         check_campaign(write(task={**NEMO, "endpoint_type": "completions"}))
         with pytest.raises(ModelError, match="chats"):
             check_campaign(write(task=NEMO))
@@ -414,12 +428,33 @@ class TestBeforeAnythingRuns:
             ("{", "line 1 is not JSON"),
             ('{"id": "a", "prompt": "?"}\n{"id": "a", "prompt": "?"}\n', "line 2: the id 'a' stands in line 1 already"),
             ("", "is empty"),
+            ('{"id": "a", "prompt": "?"}\n', r"config/tasks/t.yaml: Item 'a' has no `target`"),
         ],
     )
     def test_malformed_items(self, items, words):
         make_model("model")
         with pytest.raises(MilepostError, match=words):
             check_campaign(write(items=items))
+
+    @pytest.mark.parametrize("key", ["metric", "beside"])
+    def test_a_number_that_the_scorer_does_not_make(self, key):
+        make_model("model")
+        named = "exact_mtch" if key == "metric" else ["exact_mtch"]
+        with pytest.raises(ConfigError, match=r"t.yaml asks for metric 'exact_mtch'.*Did you mean 'exact_match'"):
+            check_campaign(write(task={**TASK, key: named}))
+
+    def test_an_environment_of_a_scorer_has_to_be_there(self, monkeypatch):
+        make_model("model")
+
+        def missing(name):
+            raise EnvironmentMissingError(f"The environment {name!r} is not installed.")
+
+        monkeypatch.setattr("milepost.preflight.campaign.environment_python", missing)
+        items = '{"id": "a", "prompt": "?", "target": "yes", "choices": ["yes", "no"]}\n'
+        campaign = write(task={**TASK, "scorer": {"name": "avert"}}, items=items)
+        check_campaign(campaign, installed=False)
+        with pytest.raises(EnvironmentMissingError, match="'semantic'"):
+            check_campaign(campaign)
 
     def test_a_missing_model(self):
         with pytest.raises(

@@ -364,7 +364,9 @@ def test_what_is_missing_is_named(campaign, tmp_path):
         score(answers("right0"), evaluators=["teachr"])
     spec = {"name": "equator", "evaluators": ["teacher"], "answer_key": "key.jsonl"}
     with pytest.raises(ConfigError, match="inside a campaign only"):
-        list(load_scorer(spec).score(PROMPTS, answers("right0")))
+        load_scorer(spec).check(PROMPTS)
+    with pytest.raises(ConfigError, match="inside a campaign only"):
+        list(scorer(place=None).score(PROMPTS, answers("right0")))
 
 
 def test_no_endpoint_is_opened_where_nobody_has_anything_to_mark(campaign):

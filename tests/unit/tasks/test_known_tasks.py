@@ -123,4 +123,4 @@ def test_example_of_a_task(example, tmp_path, monkeypatch):
     prompts = build_prompts(task)
     assert len(prompts.prompts) == len(rows)
     scorer = load_scorer({key: value for key, value in task.spec["scorer"].items() if key != "embed"})
-    assert {task.spec["metric"], *task.spec["beside"]} <= set(scorer.metrics)
+    assert {task.spec["metric"], *task.spec["beside"]} <= set(scorer.metric_names)

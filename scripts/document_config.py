@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def document() -> str:
-    """The whole file."""
+    """The text of config/README.md."""
     names = [*SCHEMAS_FIRST, *sorted(f"scorers/{path.stem}" for path in (SCHEMAS / "scorers").glob("*.yaml"))]
     return "\n".join([INTRODUCTION, *(section(load_schema(name)) for name in names)])
 

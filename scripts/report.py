@@ -67,7 +67,7 @@ def read_if_any(path: Path, kind: type[Any]) -> list[Any]:
 
 
 def headers(folder: Path, tasks: Iterable[str]) -> list[dict[str, Any]]:
-    """The first lines of the prompts files that there are."""
+    """Read the headers of the prompts files that exist."""
     heads = []
     for task in tasks:
         try:

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def read_summaries(folder: Path, campaign: Shown) -> list[Summary]:
-    """The summaries that there are; a gap is shown by the tables.
+    """Read the summaries that exist; the tables show a gap for a missing one.
 
     Raises:
         RecordError: There is none: the folder is another one.

@@ -1,4 +1,4 @@
-"""What is done to the text of an answer before it is scored."""
+"""Removes reasoning traces from answers, before they are scored."""
 
 from __future__ import annotations
 

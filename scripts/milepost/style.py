@@ -1,4 +1,4 @@
-"""How every figure looks: what seaborn's theme is given on top."""
+"""The look of all figures: settings on top of seaborn's theme."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Load a campaign from its config folder, and check what can be seen to be wrong before anything runs."""
+"""Loads a campaign from its config folder, and finds mistakes in it before anything runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def freeze_campaign(campaign: Campaign) -> Path:
 
 
 def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
-    """What can be seen to be wrong before anything runs: comparisons, models, chat templates, items, scoring.
+    """Check all that can be checked before anything runs: comparisons, models, chat templates, items, scoring.
 
     Args:
         campaign: The campaign.
@@ -73,12 +73,12 @@ def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
 
 
 def scorer_of(task: Task) -> BaseScorer:
-    """The scorer of a task of our own, before there are answers."""
+    """Build the scorer of a native task, before there are answers."""
     return load_scorer(task.spec["scorer"], CheckpointTask(None, task.name))
 
 
 def check_task(task: Task, items: Sequence[Prompt]) -> None:
-    """See that a task of our own can be scored, before anything is asked.
+    """Check that a native task can be scored, before a model is asked anything.
 
     Raises:
         ConfigError: A metric, endpoint or option that cannot be.

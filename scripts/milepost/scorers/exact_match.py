@@ -1,4 +1,4 @@
-"""Exact match: the answer, or what an expression extracts from it, is one of the targets."""
+"""The scorer exact_match: is the answer, or what an expression extracts from it, one of the targets?"""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Scorer(BaseScorer):
             ) from None
 
     def check(self, items: Sequence[Prompt]) -> None:
-        """See that every item has a target."""
+        """Check that every item has a target."""
         for item in items:
             targets_of(item)
 

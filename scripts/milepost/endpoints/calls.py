@@ -30,10 +30,6 @@ Read = Callable[[Any], Any]
 class Calls:
     """JSON calls to one endpoint. Use it as an asynchronous context manager.
 
-    Attributes:
-        sent: Calls that were answered by the endpoint.
-        reused: Calls that were answered from the file, or by a call of the same content that was under way.
-
     >>> async def score(endpoint, path):  # doctest: +SKIP
     ...     async with Calls(endpoint, path) as calls:
     ...         return await calls.post("/rerank", {"model": endpoint.model, "query": "a", "documents": ["b"]})
@@ -63,7 +59,6 @@ class Calls:
         """
         self.endpoint = endpoint
         self.path = path
-        self.sent = self.reused = 0
         self._identity = dict(identity) if identity is not None else {"url": endpoint.url, "model": endpoint.name}
         self._client = Client(
             endpoint.url, endpoint.key, concurrency=concurrency, timeout_s=timeout_s, retries=retries, pause_s=pause_s
@@ -121,15 +116,12 @@ class Calls:
         """
         key = self.key(path, body)
         if key in self._kept:
-            self.reused += 1
             return self._load(key)
         task = self._under_way.get(key)
         if task is None:
             task = asyncio.ensure_future(self._ask(key, path, body, read))
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._done(key, done))
-        else:
-            self.reused += 1
         # One who waits may be cancelled while another waits for the same reply.
         return await asyncio.shield(task)
 
@@ -155,7 +147,6 @@ class Calls:
             await self._client.post(path, body, check)
         except RequestError as error:
             raise self._call_error(path, error) from None
-        self.sent += 1
         self._keep(key, made[0])
         return made[0]
 

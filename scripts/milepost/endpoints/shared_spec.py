@@ -18,7 +18,6 @@ from milepost.errors import ConfigError
 # vLLM options that all models of a kind need, and those that a family needs on top.
 KINDS: dict[str, dict[str, Any]] = {"chat": {}, "embedding": {"runner": "pooling"}, "reranker": {"runner": "pooling"}}
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "qwen3_embedding": ("embedding", {}),
     "qwen3_reranker": (
         "reranker",
         {

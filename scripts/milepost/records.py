@@ -59,7 +59,7 @@ class Prompt(TypedDict):
 
 
 class AnswerError(TypedDict):
-    """Why there is no answer: `type` is context, refused, server, timeout or connection."""
+    """Why there is no answer: `type` is context, filtered, refused, server, timeout or connection."""
 
     type: str
     message: str

@@ -332,7 +332,7 @@ def compared(server):
     ]
 
 
-@pytest.mark.parametrize("ends", [[400], ["drop"] * 600], ids=["refuses", "gone"])
+@pytest.mark.parametrize("ends", [[402] * 600, ["drop"] * 600], ids=["unpaid", "gone"])
 @pytest.mark.parametrize(("api", "method"), [("vllm", "rerank"), ("openai", "rerank"), ("vllm", "embedding")])
 def test_scoring_again_repeats_nothing(server, monkeypatch, tmp_path, patient, api, method, ends):
     use(monkeypatch, server.url, AVERT_METHOD=method, AVERT_ENDPOINT_TYPE=api)
@@ -409,7 +409,7 @@ def test_an_answer_that_is_too_long_is_unscored_and_counted(server, monkeypatch,
     assert (long["score"], short["score"]) == (None, 1.0)
     assert "context" in long["note"]
     server.max_chars = 5
-    with pytest.raises(CallError, match="compared with is too long"):
+    with pytest.raises(CallError, match="compared with is refused"):
         list(
             Scorer(endpoint=None, reading="whole", semscore=False, chance=False, method="embedding").score(
                 [CITY], answers_to("Lyon", "Lyon")

@@ -159,7 +159,7 @@ def _named(too_long: Mapping[str, str], original: Mapping[str, str]) -> dict[str
     for text, reason in too_long.items():
         if text not in original:
             raise CallError(
-                f"A text that answers are compared with is too long: {text[:80]!r}... {reason}", "context", True
+                f"A text that answers are compared with is refused: {text[:80]!r}... {reason}", "context", True
             )
     return {original[text]: reason for text, reason in too_long.items()}
 

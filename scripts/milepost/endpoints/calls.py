@@ -1,4 +1,4 @@
-"""Calls to the models that score: embedders, rerankers, evaluators, judges. Each is kept, and never paid for twice.
+"""Calls to models that score (embedders, rerankers, evaluators, judges): each reply is kept, and never paid for twice.
 
 A reply is kept under a hash of what was asked and of whom: scoring again, after a crash or with another scorer's options,
 sends only what was never answered. The file is append-only JSON Lines, as the store of answers; one process writes it.
@@ -85,7 +85,7 @@ class Calls:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give up what is under way, and close. What was answered is kept."""
+        """Give up calls that are under way, and close the connections; what was answered is kept."""
         tasks = list(self._under_way.values())
         for task in tasks:
             task.cancel()
@@ -99,7 +99,7 @@ class Calls:
                 self._file = None
 
     async def post(self, path: str, body: Mapping[str, Any], read: Read | None = None, *, judged: bool = True) -> Any:
-        """Call, or give the reply that is kept of the same call.
+        """Make a call, or return the kept reply to the same call.
 
         Args:
             path: What follows the endpoint's URL.
@@ -127,7 +127,7 @@ class Calls:
         return await asyncio.shield(task)
 
     def key(self, path: str, body: Mapping[str, Any]) -> str:
-        """The hash of a call: who answers, and what is asked."""
+        """The hash under which a call is kept: of the endpoint's identity and of what is asked."""
         asked = {name: value for name, value in body.items() if name != "model"}
         content = orjson.dumps([self._identity, path, asked], option=orjson.OPT_SORT_KEYS)
         return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""Jobs of shared servers: submitted to SLURM or started in the background, and told to end."""
+"""Starts the jobs of shared servers, on SLURM or in the background, and ends them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
         within_s: Seconds to wait; a job that has not ended by then is cancelled.
 
     Returns:
-        Names of endpoints whose servers were told.
+        Names of the endpoints whose servers were told to end.
     """
     stopping: list[SharedEndpointFolder] = []
     for folder in sorted(path for path in FOLDER.glob("*") if path.is_dir()):
@@ -123,7 +123,7 @@ def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
 
 
 def sbatch_options(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the profile gives to serve_shared, as options of sbatch, and the type of its GPUs.
+    """The resources that the profile gives to serve_shared, as options of sbatch, and the type of its GPUs.
 
     >>> sbatch_options({"slurm_partition": "main", "runtime": 60, "gpu_model": "A40", "constraint": None})
     {'options': ['--partition=main', '--time=60'], 'gpu_model': 'A40'}

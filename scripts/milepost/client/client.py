@@ -17,7 +17,7 @@ import orjson
 
 from milepost.client.connections import ConnectError, HttpResponse, Pool, ServerDisconnectedError
 from milepost.client.outside import Outside, on_this_host
-from milepost.client.pace import Pace
+from milepost.client.pace import RequestPace
 from milepost.client.refusals import HARMLESS, Fault, error_inside, form_of, harmless, read_refusal
 from milepost.client.replies import MARK, Reply, read_choice
 from milepost.client.shape import Shape
@@ -126,7 +126,7 @@ class Client:
         )
         self._shape = shape
         self.patience_s = patience_s
-        self._pace: Pace | None = None
+        self._pace: RequestPace | None = None
         # Of requests of one form: when a harmless question was last asked, and what came of it.
         self._verdicts: dict[bytes, tuple[float, Reply | RequestError]] = {}
         self._judging: dict[bytes, asyncio.Lock] = {}
@@ -134,7 +134,7 @@ class Client:
     async def __aenter__(self) -> Self:
         """Enter the context; connections are opened with the first requests."""
         if self.patience_s is not None:
-            self._pace = Pace(self.concurrency)
+            self._pace = RequestPace(self.concurrency)
         return self
 
     async def __aexit__(
@@ -207,7 +207,7 @@ class Client:
             await asyncio.sleep(min(wait_s, LONGEST_PAUSE_S))
 
     def _keep_pace(
-        self, pace: Pace, sent_at: float, reply: Reply | RequestError, headers: Mapping[str, str]
+        self, pace: RequestPace, sent_at: float, reply: Reply | RequestError, headers: Mapping[str, str]
     ) -> Reply | RequestError | None:
         """Learn from a reply how fast to ask; None if it was refused for haste, and is to be asked for again."""
         if isinstance(reply, Reply) or reply.status not in HASTE or reply.fault is not Fault.PASSING:

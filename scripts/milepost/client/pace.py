@@ -25,7 +25,7 @@ RESET = ("x-ratelimit-reset-requests", "x-ratelimit-reset", "anthropic-ratelimit
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-class Pace:
+class RequestPace:
     """Places for requests to one endpoint, as an asynchronous context manager for each."""
 
     def __init__(self, most: int) -> None:

@@ -118,7 +118,7 @@ class Winner(TypedDict):
 class Score(TypedDict):
     """The verdict on one answer. `score` null means that it could not be scored; `note` then says why.
 
-    `weights` holds what a metric weighs in this answer, where it is a ratio of sums; 1 where nothing is said.
+    `extracted` is what the scorer took for the answer, in a form in which equal answers are equal; `weights` what a metric weighs in this answer, where it is a ratio of sums; 1 where nothing is said.
     """
 
     id: str
@@ -126,6 +126,7 @@ class Score(TypedDict):
     score: float | None
     metrics: dict[str, float | None]
     weights: NotRequired[dict[str, float]]
+    extracted: NotRequired[str]
     cluster: NotRequired[str]
     note: NotRequired[str]
     verdicts: NotRequired[dict[str, EvaluatorVerdict]]
@@ -258,6 +259,8 @@ def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
     """
     if not Path(path).exists():
         raise RecordError(f"{path} does not exist.")
+    if Path(path).is_dir():
+        raise RecordError(f"{path} is a folder. Name the file in it that holds the records.")
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():

@@ -75,6 +75,8 @@ class Usage(TypedDict):
 class Answer(TypedDict):
     """One sample of one item: `content`, or `error` after all retries. `sample` counts from 0.
 
+    What stands in place of content (`refusal`, `tool_calls`) and who answered (`model`, `fingerprint`, `provider`) is kept
+    where the server says it.
     `reasoning_cut` says that reasoning was taken out of the content, and whether it did not end.
     """
 
@@ -87,6 +89,11 @@ class Answer(TypedDict):
     usage: NotRequired[Usage]
     seed: NotRequired[int]
     latency_s: NotRequired[float]
+    refusal: NotRequired[str]
+    tool_calls: NotRequired[list[Any]]
+    model: NotRequired[str]
+    fingerprint: NotRequired[str]
+    provider: NotRequired[str]
     error: NotRequired[AnswerError]
 
 

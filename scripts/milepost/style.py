@@ -130,7 +130,8 @@ def stack_over(axes: Axes, title: str, subtitle: str, stamp: str, inches: float)
     lift = 5.0
     if stamp:
         box = {"facecolor": "white", "edgecolor": RED, "boxstyle": "round,pad=0.25", "linewidth": 0.8}
-        text, look = wrap(stamp, inches - PAD, SMALL, "bold"), {"bbox": box, "color": RED, "fontweight": "bold"}
+        text = wrap(stamp, inches - PAD, SMALL, "bold")
+        look: dict[str, Any] = {"bbox": box, "color": RED, "fontweight": "bold"}
         axes.annotate(text, (0, 1), (3, lift + 2), fontsize=SMALL, **look, **over)
         lift += _height(text, SMALL) + 7
     if subtitle:
@@ -160,12 +161,13 @@ def lay_out(
 
     figure = axes[0].get_figure(root=True)
     assert figure is not None
-    renderer, dpi = FigureCanvasAgg(figure).get_renderer(), figure.dpi
+    renderer, dpi = FigureCanvasAgg(figure).get_renderer(), figure.dpi  # type: ignore[no-untyped-call]
     around = []
     for one, (width, height) in zip(axes, plots, strict=True):
         # Where it stands matters not yet: what is around a plot depends on the plot's size alone.
         one.set_position((0.25, 0.25, width / figure.get_figwidth(), height / figure.get_figheight()))
         plot, whole = one.get_window_extent(renderer), one.get_tightbbox(renderer)
+        assert whole is not None
         ends = (plot.x0 - whole.x0, plot.y0 - whole.y0, whole.x1 - plot.x1, whole.y1 - plot.y1)
         around.append([max(0.0, end / dpi) + PAD for end in ends])
     rows = range(-(-len(axes) // columns))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import zlib
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -18,7 +19,8 @@ from milepost import __version__
 
 # Servers close connections that are idle (uvicorn after 5 s), and one that is being closed loses the next request.
 IDLE_S = 3.0
-KEPT = frozenset({b"content-length", b"transfer-encoding", b"retry-after"})
+KEPT = frozenset({b"content-length", b"transfer-encoding", b"content-encoding", b"retry-after", b"retry-after-ms"})
+INFLATED = ("gzip", "x-gzip", "deflate")
 IN_A_PATH = "/%:@!$&'()*+,;=~"
 READ_AT_ONCE = 65536
 
@@ -38,6 +40,16 @@ class HttpResponse:
     status: int
     headers: dict[str, str]
     body: bytes
+
+
+def address(url: str, path: str) -> str:
+    """A path under a base address, which may have a query of its own.
+
+    >>> address("https://host/openai?api-version=1", "/models")
+    'https://host/openai/models?api-version=1'
+    """
+    base, query, rest = url.partition("?")
+    return base + path + query + rest
 
 
 class Pool:
@@ -73,8 +85,17 @@ class Pool:
         for connection in list(self._open):
             connection.close()
 
-    async def post(self, path: str, body: bytes) -> HttpResponse:
+    async def aclose(self) -> None:
+        """Close all connections; requests under way end unanswered."""
+        self.close()
+
+    async def post(self, path: str, body: bytes, timeout_s: float | None = None) -> HttpResponse:
         """Send JSON; redirections are not followed, so that the key goes nowhere else.
+
+        Args:
+            path: What follows the base address.
+            body: The JSON.
+            timeout_s: Seconds that this request may take, in place of the pool's.
 
         Raises:
             TimeoutError: It took too long.
@@ -85,10 +106,21 @@ class Pool:
         if head is None:
             head = self._heads[path] = self._head(path)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.timeout_s
-        connection = self._kept(loop.time()) or await self._connect(loop, deadline)
+        deadline = loop.time() + (timeout_s or self.timeout_s)
+        request = b"%b%d\r\n\r\n%b" % (head, len(body), body)
+        connection = self._kept(loop.time())
+        kept = connection is not None
+        if connection is None:
+            connection = await self._connect(loop, deadline)
         try:
-            response = await connection.ask(b"%b%d\r\n\r\n%b" % (head, len(body), body), deadline)
+            response = await connection.ask(request, deadline)
+        except ServerDisconnectedError:
+            connection.close()
+            if not kept or connection.heard:
+                raise
+            # A server may close a connection that it kept in the very moment at which it is used: that is no failed try.
+            connection = await self._connect(loop, deadline)
+            response = await self._first(connection, request, deadline)
         except BaseException:
             # Also when this request is given up from outside: its answer must not be taken for the next one's.
             connection.close()
@@ -100,9 +132,17 @@ class Pool:
             connection.close()
         return response
 
+    async def _first(self, connection: Connection, request: bytes, deadline: float) -> HttpResponse:
+        """The answer to the first request on a connection, which is closed if there is none."""
+        try:
+            return await connection.ask(request, deadline)
+        except BaseException:
+            connection.close()
+            raise
+
     def _head(self, path: str) -> bytes:
         """The head of a request's bytes, up to the value of Content-Length, which differs from request to request."""
-        parts = urlsplit(self.url + path)
+        parts = urlsplit(address(self.url, path))
         query = f"?{quote(parts.query, safe=IN_A_PATH + '?')}" if parts.query else ""
         target = quote(parts.path or "/", safe=IN_A_PATH) + query
         lines = (
@@ -130,9 +170,9 @@ class Pool:
         """Open a new connection.
 
         Raises:
-            TimeoutError: The deadline is over.
-            ConnectError: It cannot be made.
+            ConnectError: It cannot be made, or not in time. No question is to be blamed for that.
         """
+        where = urlsplit(self.url).netloc.rpartition("@")[2]
         try:
             parts = urlsplit(self.url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -145,10 +185,10 @@ class Pool:
                 _, connection = await loop.create_connection(
                     lambda: Connection(loop, self._open, self._buffer), parts.hostname, port, ssl=self._tls
                 )
-        except TimeoutError:
-            raise
         except (OSError, ValueError) as error:
-            raise ConnectError(f"no connection to {urlsplit(self.url).netloc.rpartition('@')[2]}: {error}") from None
+            # Also a time-out, the kernel's (ETIMEDOUT) or this request's own: a host that has vanished answers no question.
+            why = str(error) or "it was not there in time"
+            raise ConnectError(f"no connection to {where}: {why}") from None
         if self._closed:
             connection.close()
             raise ConnectError("closed while it was being opened")
@@ -160,12 +200,13 @@ class Connection(asyncio.BufferedProtocol):
 
     Attributes:
         reusable: It can take another request.
+        heard: Something of the answer to the last request has come.
         idle_since: When it last answered, by the loop's clock.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connections: set[Connection], buffer: memoryview) -> None:
         """Not connected yet; it enters `connections` when it is, and leaves them when it is closed."""
-        self.reusable = False
+        self.reusable = self.heard = False
         self.idle_since = 0.0
         self._loop = loop
         self._all = connections
@@ -181,8 +222,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def ask(self, request: bytes, deadline: float) -> asyncio.Future[HttpResponse]:
         """Send a request; its answer comes later, or a TimeoutError at the deadline, by the loop's clock."""
-        self.reusable = False
-        self._answer = self._loop.create_future()
+        self.reusable = self.heard = False
+        answer = self._answer = self._loop.create_future()
         self._deadline = deadline
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._time_out)
@@ -190,7 +231,8 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(ServerDisconnectedError("the server closed the connection"))
         else:
             self._transport.write(request)
-        return self._answer
+        # Not the attribute: of a connection that is closing, it is gone already.
+        return answer
 
     def _time_out(self) -> None:
         """Give up the request under way, if its time is over. A timer for each request would cost as much as its parsing."""
@@ -231,6 +273,7 @@ class Connection(asyncio.BufferedProtocol):
             # Nothing was asked: a server that says why it closes the connection.
             self.close()
             return
+        self.heard = True
         try:
             self._parser.feed_data(self._buffer[:nbytes])
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -276,5 +319,30 @@ class Connection(asyncio.BufferedProtocol):
             return
         answer, self._answer = self._answer, None
         self.reusable = self._parser.should_keep_alive() and not self._transport.is_closing()
-        if answer is not None and not answer.done():
-            answer.set_result(HttpResponse(status, self._headers, b"".join(self._body)))
+        if answer is None or answer.done():
+            return
+        try:
+            body = _inflated(b"".join(self._body), self._headers.get("content-encoding", ""))
+        except ValueError as error:
+            answer.set_exception(ServerDisconnectedError(str(error)))
+            return
+        answer.set_result(HttpResponse(status, self._headers, body))
+
+
+def _inflated(body: bytes, encoding: str) -> bytes:
+    """A body as it was before a proxy compressed it, which it may do though nobody asked for it.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    if not encoding or not body or encoding == "identity":
+        return body
+    encoding = encoding.strip().lower()
+    if encoding not in INFLATED:
+        raise ValueError(f"the answer is compressed in a way that was not asked for: {encoding}")
+    # Of a deflated body, some servers leave out the head.
+    bits = -zlib.MAX_WBITS if encoding == "deflate" and body[:1] != b"\x78" else zlib.MAX_WBITS | 32
+    try:
+        return zlib.decompress(body, bits)
+    except zlib.error as error:
+        raise ValueError(f"the answer is no {encoding}: {error}") from None

@@ -24,6 +24,8 @@ import aiohttp
 import orjson
 from aiohttp import web
 
+from milepost.client.connections import address
+from milepost.client.outside import proxy_of
 from milepost.endpoints import Endpoint
 from milepost.store.answers import mend, read_records_if_any
 
@@ -65,6 +67,8 @@ class Relay:
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=30),
             auto_decompress=False,
+            # An API is often reached by nothing else.
+            proxy=proxy_of(self.endpoint.url),
         )
         application = web.Application(client_max_size=LARGEST)
         application.router.add_route("*", "/{path:.*}", self.handle)
@@ -95,7 +99,9 @@ class Relay:
             return web.json_response(self._kept.pop(asked["key"]))
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP}
         headers["Authorization"] = f"Bearer {self.endpoint.key}"
-        url = self.endpoint.url.removesuffix("/v1") + request.path_qs
+        # The harness was told of /v1 here, whatever the endpoint's own address ends with.
+        path, base = request.path_qs, self.endpoint.url
+        url = address(base, path.removeprefix("/v1")) if path.startswith("/v1/") else base.removesuffix("/v1") + path
         begun = time.monotonic()
         try:
             async with self._session.request(request.method, url, data=body, headers=headers) as reply:

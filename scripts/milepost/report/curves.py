@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from milepost.style import DASHES, GREY, LABEL, MARKERS, SMALL, colours, stack_over, wrap
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
 
 # What a legend tells of, in its order.
 RUN, SMOOTHED, MARK, BESIDE, OUTSIDE, CHANCE, BAND = range(7)
@@ -167,7 +166,7 @@ def draw_curves(axes: Axes, panel: Panel) -> Legend:
     rows = panel.rows.dropna(subset="step").sort_values("step", kind="stable")
     smooth = rows["smoothed"].notna().any()
     # The points stay as they are under a smooth line; what joins them steps back.
-    line = {"linewidth": 0.8, "alpha": 0.55} if smooth else {"linewidth": 2.2}
+    line: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.55} if smooth else {"linewidth": 2.2}
     for label, curve in rows.groupby("label", sort=False):
         own, low = look[RUN, str(label)], curve["band_low"]
         axes.fill_between(curve["step"], low, curve["band_high"], color=own["color"], alpha=0.16, linewidth=0)
@@ -176,12 +175,13 @@ def draw_curves(axes: Axes, panel: Panel) -> Legend:
         bar = {"color": own["color"], "linewidth": 1.8, "alpha": 0.55}
         axes.vlines(alone["step"], alone["band_low"], alone["band_high"], **bar)
         for _, stretch in _stretches(curve):
-            legend[RUN, label] = *axes.plot(stretch["step"], stretch["value"], zorder=3, **own, **line), str(label)
+            (drawn,) = axes.plot(stretch["step"], stretch["value"], zorder=3, **own, **line)
+            legend[RUN, label] = drawn, str(label)
     if smooth:
         text = f"moving mean of {2 * panel.smoothing + 1} checkpoints"
-        thick = {"linewidth": 2.2, "zorder": 3.2}
-        for (label, _), curve in rows.dropna(subset="smoothed").groupby(["label", stretches(rows)], sort=False):
-            axes.plot(curve["step"], curve["smoothed"], color=look[RUN, str(label)]["color"], **thick)
+        thick: dict[str, Any] = {"linewidth": 2.2, "zorder": 3.2}
+        for (run, _), curve in rows.dropna(subset="smoothed").groupby(["label", stretches(rows)], sort=False):
+            axes.plot(curve["step"], curve["smoothed"], color=look[RUN, str(run)]["color"], **thick)
         legend[SMOOTHED, text] = _line(color=GREY, **thick), text
     legend |= _mark_rows(axes, rows, look, "step", "value") | _draw_beside(axes, panel, look)
     outside = panel.rows[panel.rows["step"].isna()].dropna(subset="value")
@@ -200,7 +200,7 @@ def draw_curves(axes: Axes, panel: Panel) -> Legend:
     if rows["step"].nunique() == 1:
         only = rows["step"].iloc[0]
         axes.set(xlim=(only - 1, only + 1), xticks=[only])
-    _set_values(axes.yaxis, panel)
+    _set_values(axes, "y", panel)
     return legend
 
 
@@ -214,18 +214,19 @@ def draw_dots(axes: Axes, panel: Panel) -> Legend:
         own = look[RUN, str(label)]
         axes.hlines(dots["place"], dots["band_low"], dots["band_high"], color=own["color"], linewidth=1.8, alpha=0.55)
         if dots["value"].notna().any():
-            drawn = axes.plot(dots["value"], dots["place"], linestyle="", zorder=3, **own)
-            legend[RUN, label] = *drawn, str(label)
+            (drawn,) = axes.plot(dots["value"], dots["place"], linestyle="", zorder=3, **own)
+            legend[RUN, label] = drawn, str(label)
     legend |= _mark_rows(axes, rows, look, "value", "place")
     for name, table in panel.beside.groupby("metric", sort=False):
         marker = MARKERS[1 + panel.metrics.index(str(name)) % (len(MARKERS) - 1)]
         hollow: dict[str, Any] = {"marker": marker, "fillstyle": "none", "linestyle": "", "color": GREY, "zorder": 4}
-        legend[BESIDE, name] = *axes.plot(table["value"], table["ckpt"].map(place), **hollow), _words(name)
+        (drawn,) = axes.plot(table["value"], table["ckpt"].map(place), **hollow)
+        legend[BESIDE, name] = drawn, _words(name)
     legend |= _mark_chance(axes.axvline, panel)
     axes.set_yticks(list(place.values()), panel.names)
     axes.set_ylim(len(place) - 0.5, -0.5)
     _label(axes, panel, panel.value_label, "checkpoint")
-    _set_values(axes.xaxis, panel)
+    _set_values(axes, "x", panel)
     return legend
 
 
@@ -234,16 +235,16 @@ def _label(axes: Axes, panel: Panel, x: str, y: str) -> None:
     axes.set(xlabel=wrap(x, width, LABEL), ylabel=wrap(y, height, LABEL))
 
 
-def _set_values(axis: Axis, panel: Panel) -> None:
+def _set_values(axes: Axes, name: Literal["x", "y"], panel: Panel) -> None:
     """An axis of scores: all of [0, 1] where they lie in it, and no factor at its end that changes what numbers say."""
     from matplotlib.ticker import MaxNLocator
 
     if panel.unit:
-        axis.axes.set(**{f"{axis.axis_name}lim": (-0.02, 1.02)})
+        axes.set(**{f"{name}lim": (-0.02, 1.02)})
         return
-    largest = panel.rows[["value", "band_low", "band_high"]].abs().max(axis=None)
-    if largest < 1e7:
-        axis.axes.ticklabel_format(axis=axis.axis_name, style="plain", useOffset=False)
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    if float(panel.rows[["value", "band_low", "band_high"]].abs().to_numpy(float, na_value=0).max()) < 1e7:
+        axes.ticklabel_format(axis=name, style="plain", useOffset=False)
     else:
         axis.set_major_formatter("{x:.4g}")
     axis.set_major_locator(MaxNLocator(nbins=5))

@@ -58,7 +58,8 @@ class MetricRow:
 class ScoreRow:
     """One line of scores.csv: the headline score of one checkpoint on one task, and what stands beside it.
 
-    `truncated`, `empty`, `unreadable`, `failed` are shares of all answers; `partial` is like "20/100", or nothing;
+    `truncated`, `empty`, `unreadable`, `failed` are shares of all answers; so is `reasoning_cut`, those of which the reasoning
+    does not end; `partial` is like "20/100", or nothing;
     `n_expected` is how many samples were asked for, where that is known. `run_std` and `run_sem` are over the N samples of
     every item as N runs. Those of a task that share one of the `letters` could not be told apart; `change` is better or
     worse where the score differs significantly from that of the checkpoint `reference`.
@@ -93,6 +94,8 @@ class ScoreRow:
     letters: str | None = None
     reference: str | None = None
     change: str | None = None
+    reasoning_cut: float | None = None
+    reasoning_tokens: float | None = None
 
 
 Row = TypeVar("Row", bound="DataclassInstance")
@@ -364,6 +367,8 @@ def _numbers(summary: Summary) -> dict[str, Any]:
         **_interval(Estimate(value=summary["value"], stderr=summary["stderr"], ci95=summary["ci95"])),
         **summary["rates"],
         "n_expected": summary["provenance"].get("expected", {}).get("samples"),
+        "reasoning_cut": summary.get("reasoning", {}).get("cut"),
+        "reasoning_tokens": summary.get("reasoning", {}).get("mean_tokens"),
         "chance": summary.get("chance"),
         "partial": f"{partial['limit']}/{partial['of']}" if partial else None,
         "harness": summary.get("harness", False),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,9 @@ class TaskStore:
         self.settled: set[str] = set()
         self._failures: dict[str, set[str]] = {}
         for line in read_lines(path):
-            if is_settled(line, self._failures):
+            if is_forgotten(line, self._failures):
+                self.settled.discard(line["key"])
+            elif is_settled(line, self._failures):
                 self.settled.add(line["key"])
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         self._synced = True
@@ -182,13 +184,49 @@ def is_settled(line: dict[str, Any], failures: dict[str, set[str]]) -> bool:
     return len(attempts) >= FINAL_AFTER
 
 
+def is_forgotten(line: dict[str, Any], failures: dict[str, set[str]]) -> bool:
+    """Whether a line says that what was stored under its key is to be asked again; its failures then count no more."""
+    if line.get("forgotten"):
+        failures.pop(line["key"], None)
+        return True
+    return False
+
+
+def forget(path: Path, kinds: Collection[str], attempt: str) -> int:
+    """Have what is stored as an error for good asked again. Only while holding the checkpoint's lease.
+
+    Args:
+        path: The store of a checkpoint and a task.
+        kinds: Of errors: `refused`, `timeout` and the like.
+        attempt: Names this act in the store.
+
+    Returns:
+        How many answers are missing now that were there before.
+    """
+    mend(path)
+    settled = read_settled(path)
+    wrong = [key for key, answer in settled.items() if "error" in answer and answer["error"]["type"] in kinds]
+    if wrong:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            for key in wrong:
+                line = {"key": key, "forgotten": True, "attempt": attempt}
+                append(file, orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE), path)
+            sync(file, path)
+        finally:
+            os.close(file)
+    return len(wrong)
+
+
 def read_settled(path: Path) -> dict[str, Answer]:
     """The final answer of every key that has one: the latest success, or else the error."""
     failures: dict[str, set[str]] = {}
     settled: dict[str, Answer] = {}
     for line in read_lines(path):
         key = line["key"]
-        if is_settled(line, failures) and ("error" not in line or key not in settled or "error" in settled[key]):
+        if is_forgotten(line, failures):
+            settled.pop(key, None)
+        elif is_settled(line, failures) and ("error" not in line or key not in settled or "error" in settled[key]):
             answer: Any = {name: line[name] for name in ANSWER_KEYS if name in line}
             settled[key] = answer
     return settled

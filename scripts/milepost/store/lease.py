@@ -7,6 +7,7 @@ cluster share the folder, not their processes.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from milepost.errors import StoreError
 
 STALE_S = 60.0
 BEAT_S = 10.0
+# What does not pass by itself: no room, no right to write.
+FINAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class Lease:
@@ -30,33 +34,48 @@ class Lease:
         """Made by `acquire`."""
         self.path = path
         self.owner = owner
+        self._beaten = time.monotonic()
 
     def beat(self, content: dict[str, Any]) -> None:
-        """Renew the lease, which shows that its holder is alive.
+        """Show that the holder lives.
+
+        What may be over in a moment (no descriptors left, a stale file handle) is no reason to end, as long as the last
+        beat is young enough for nobody to take the lease over.
 
         Raises:
-            StoreError: Somebody else has taken the lease over.
+            StoreError: Somebody else has taken the lease over, or it cannot be written.
         """
-        if not self.held():
-            raise StoreError(
-                f"{self.path} was taken over by another evaluation of this checkpoint: this one was silent for more than"
-                f" {STALE_S:.0f} s. It stops here; what it stored is kept."
-            )
         try:
+            if not self.held():
+                raise StoreError(
+                    f"{self.path} was taken over by another evaluation of this checkpoint: this one was silent for more than"
+                    f" {STALE_S:.0f} s. It stops here; what it stored is kept."
+                )
             _write(self.path, {**self.owner, "content": content})
+            self._beaten = time.monotonic()
         except OSError as error:
+            if error.errno not in FINAL and time.monotonic() - self._beaten < STALE_S - 2 * BEAT_S:
+                return
             raise StoreError(
                 f"{self.path} cannot be written: {error.strerror}. Without it, another may write here."
             ) from None
 
     def held(self) -> bool:
-        """Whether the lease's file still names this holder."""
-        return bool(read_lease(self.path).get("nonce") == self.owner["nonce"])
+        """Whether the file still names this holder.
+
+        Raises:
+            OSError: It cannot be read, which says nothing.
+        """
+        try:
+            return bool(json.loads(self.path.read_bytes())["nonce"] == self.owner["nonce"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False
 
     def release(self) -> None:
         """Give the lease back, so that another writer can take it at once."""
-        if self.held():
-            self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if self.held():
+                self.path.unlink(missing_ok=True)
 
 
 def acquire(path: Path, say: Callable[[str], None], stale_s: float = STALE_S) -> tuple[Lease, dict[str, Any] | None]:
@@ -121,7 +140,7 @@ def _this_process() -> dict[str, Any]:
 def started(pid: int) -> str | None:
     """When a process of this host started, in clock ticks since boot; None if it has ended (zombies count as ended)."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
     except OSError:
         return None
     return None if fields[0] == "Z" else fields[19]

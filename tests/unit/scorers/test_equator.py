@@ -58,6 +58,7 @@ class Teacher:
     def __init__(self, mark=None, refuses=(), status=None):
         self.mark = mark or (lambda data: 100 if data["answer_key"] in data["student_answer"] else 0)
         self.refuses, self.status = refuses, status
+        self.refuses_text = "\0"
         self.bodies = []
         teacher = self
 
@@ -72,13 +73,15 @@ class Teacher:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 teacher.bodies.append(body)
                 form = body.get("response_format", {}).get("type", "free")
-                if teacher.status or form in teacher.refuses:
+                if teacher.status or form in teacher.refuses or teacher.refuses_text in body["messages"][1]["content"]:
                     self.reply(teacher.status or 400, {"error": {"message": f"no {form} here"}})
                     return
                 if "long" in body["messages"][1]["content"]:
                     self.reply(400, {"error": {"message": "maximum context length is 10 tokens"}})
                     return
-                data = json.loads(body["messages"][1]["content"].split("\n")[1])
+                asked = body["messages"][1]["content"]
+                # A harmless question has no data in it.
+                data = json.loads(asked.split("\n")[1]) if "\n" in asked else {"answer_key": "", "student_answer": ""}
                 said = teacher.mark(data)
                 text = said if isinstance(said, str) else json.dumps({"evaluation": "so", "score": said})
                 choice = {"message": {"content": text}, "finish_reason": "stop"}
@@ -157,8 +160,9 @@ def test_scores_by_the_key_and_counts_what_cannot_be_scored(campaign):
     assert found[3]["note"] == "teacher: no score in the reply"
     assert found[4]["note"] == "the answer key has no answer of id '4': not evaluated"
     assert found[5]["note"].startswith("failed: context")
-    # Neither what has no key, nor what failed or is empty, is asked about.
-    assert len(teacher.bodies) == 3
+    # Neither what has no key, nor what failed or is empty, is asked about; what cannot be read, three times more.
+    assert found[3]["verdicts"]["teacher"]["asked"] == 4
+    assert len(teacher.bodies) == 3 + 3
     assert {(body["temperature"], body["seed"], body["model"]) for body in teacher.bodies} == {(0, 0, "teacher")}
     assert all(
         body["response_format"]["json_schema"]["schema"]["properties"]["score"]["enum"] == [0, 100]
@@ -263,8 +267,8 @@ def test_answers_that_are_too_long_for_the_evaluator_are_counted(campaign):
 def test_one_refused_answer_is_counted(campaign):
     teacher = campaign()
     score(answers("right0", "right1"))
-    teacher.status = 400
-    found = score(answers("right0", "right1", "long"))
+    teacher.refuses_text = "odd"
+    found = score(answers("right0", "right1", "odd"))
     assert [one["score"] for one in found] == [1.0, 1.0, None]
     assert "not answered" in found[2]["note"]
 
@@ -297,11 +301,13 @@ def test_several_evaluators(campaign):
     assert found[1]["metrics"] == {"equator": None, "equator_kind": 1.0, "equator_strict": None}
     assert found[1]["note"] == "strict: the score is neither 0 nor 100: 85"
     assert found[2]["metrics"] == {"equator": 0.0, "equator_kind": 0.0, "equator_strict": 0.0}
-    assert len(strict.bodies) == 2
+    assert len(strict.bodies) == 2 + 3
 
 
-def test_compat_takes_85_for_a_score(campaign):
-    campaign(mark=lambda data: 85)
+def test_compat_takes_85_for_a_score_and_asks_once(campaign):
+    teacher = campaign(mark=lambda data: 85 if "right" in data["student_answer"] else "hm")
+    assert score(answers("no"), compat="extract_strings")[0]["score"] is None
+    assert len(teacher.bodies) == 1
     assert score(answers("right0"), compat="extract_strings")[0]["score"] == pytest.approx(0.85)
 
 

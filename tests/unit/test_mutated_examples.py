@@ -17,7 +17,12 @@ from milepost.tasks import build_prompts
 
 ROOT = Path(__file__).parents[2]
 
-ITEM = {"id": "a", "prompt": "?", "target": "blue", "meta": {"wrong": ["green"], "constraints": [{"name": "upper_case"}]}}
+ITEM = {
+    "id": "a",
+    "prompt": "?",
+    "target": "blue",
+    "meta": {"wrong": ["green"], "constraints": [{"kind": "upper_case"}]},
+}
 ROWS = {
     "items": ITEM,
     "babi": {"task": 1, "passage": "Mary went to the garden.", "question": "Where is Mary?", "answer": "garden", "id": "b"},
@@ -87,11 +92,12 @@ def places(data, at=()):
             yield from places(data[key], (*at, key))
 
 
+HALF = "half-of-a-character"  # a lone surrogate, as an escape in the file
 GONE, TWICE, MISSPELT = object(), object(), object()
 VALUES = [
     GONE, TWICE, MISSPELT, None, True, -1, 0.5, float("nan"), float("inf"), 2**70, "", " ", "many", [], {}, [None], {"a": {}},
     "bell\x07",
-    "re\rturn", "\ud800", "x" * 3000, "{step}", "~nobody-here/x", "$NOT_SET_HERE/x", "../../..", "[(", "数学",
+    "re\rturn", HALF, "x" * 3000, "{step}", "~nobody-here/x", "$NOT_SET_HERE/x", "../../..", "[(", "数学",
 ]  # fmt: skip
 
 
@@ -162,14 +168,13 @@ class Place:
     def write(self, **contents):
         for name, content in contents.items():
             if name in ("items", "key") and not isinstance(content, bytes):
-                text = json.dumps(content) + "\n"
+                text = json.dumps(content).replace(HALF, "\\ud800") + "\n"
             elif not isinstance(content, bytes | str):
-                text = yaml.dump(content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper))
+                dumped = yaml.dump(content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper))
+                text = dumped.replace(HALF, '"\\ud800"')
             else:
                 text = content
-            self.path[name].write_bytes(
-                text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-            )
+            self.path[name].write_bytes(text if isinstance(text, bytes) else text.encode())
 
     def result(self):
         """Nothing where the campaign is taken, with what a job would be given; else the message."""
@@ -206,7 +211,11 @@ def place(tmp_path, monkeypatch):
 def prepare(place, kind, data):
     """Write an example with what it needs beside it; the example as it is written."""
     if kind != "task":
-        place.write(**{kind: data})
+        compared = data.get("comparisons", {}) if kind == "config" else {}
+        named = {*filter(None, [compared.get("against")]), *(name for pair in compared.get("pairs", []) for name in pair)}
+        rows = [f"{name}\tmodel\t\t\t0\t\t" for name in sorted(named - {"c-1", "c-2"})]
+        rows += [f"{run}-9\tmodel\t{run}\t9\t0\t\t" for run in compared.get("same_step", [])]
+        place.write(**{kind: data}, sheet=SHEET + "".join(f"{row}\n" for row in rows))
         return data
     scorer = data.get("scorer", {})
     if "evaluators" in scorer or "endpoint" in scorer:

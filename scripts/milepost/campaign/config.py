@@ -34,9 +34,10 @@ def load_task(name: str) -> Task:
     path = config_folder() / "tasks" / f"{name}.yaml"
     if not re.fullmatch(NAME, name) or len(name) > LONGEST or not path.is_file():
         known = sorted(file.stem for file in Path("config/tasks").glob("*.yaml"))
+        add = f", or add {path}" if re.fullmatch(NAME, name) and len(name) <= LONGEST else ""
         raise UnknownTaskError(
             f"config/config.yaml asks for task {name!r}. Tasks in config/tasks: {', '.join(known) or 'none'}."
-            f"{did_you_mean(name, known)} Correct the name, or add {path}."
+            f"{did_you_mean(name, known)} Correct the name{add}."
         )
     spec = read_yaml(path)
     if spec.get("harness") == "nemo":

@@ -212,7 +212,10 @@ def prepare(place, kind, data):
     """Write an example with what it needs beside it; the example as it is written."""
     if kind != "task":
         compared = data.get("comparisons", {}) if kind == "config" else {}
-        named = {*filter(None, [compared.get("against")]), *(name for pair in compared.get("pairs", []) for name in pair)}
+        named = {
+            *filter(None, [compared.get("against")]),
+            *(name for pair in compared.get("pairs", []) for name in pair),
+        }
         rows = [f"{name}\tmodel\t\t\t0\t\t" for name in sorted(named - {"c-1", "c-2"})]
         rows += [f"{run}-9\tmodel\t{run}\t9\t0\t\t" for run in compared.get("same_step", [])]
         place.write(**{kind: data}, sheet=SHEET + "".join(f"{row}\n" for row in rows))

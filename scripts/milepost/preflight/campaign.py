@@ -30,7 +30,7 @@ def load_campaign(config: Mapping[str, Any] | None = None) -> Campaign:
     """
     config = dict(config if config is not None else load_config())
     check(config, "config", "config/config.yaml")
-    config = expand(config, "config", "config/config.yaml")
+    config = dict(expand(config, "config", "config/config.yaml"))
     check_names(config["tasks"], "config/config.yaml, tasks")
     tasks = {name: load_task(name) for name in config["tasks"]}
     sheet = Path(config.get("checkpoints", "config/checkpoints.tsv"))

@@ -25,6 +25,7 @@ ITEM = {
 }
 ROWS = {
     "items": ITEM,
+    "arc": {"id": "x", "question": "?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "A"},
     "babi": {"task": 1, "passage": "Mary went to the garden.", "question": "Where is Mary?", "answer": "garden", "id": "b"},
     "bbh": {"input": "Back?\nOptions:\n- Yes\n- No", "target": "No"},
     "gpqa": {

@@ -38,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     end_with_snakemake()
     shown = read_shown(args.settings)
     shown.remove_stale(args.summaries)
-    found = compare_campaign(shown, args.scores, args.summaries)
-    write_table(args.out / "comparisons.csv", ComparisonRow, found.comparisons)
-    write_table(args.out / "flips.csv", FlipRow, found.flips)
-    write_table(args.out / "steps.csv", StepRow, found.steps)
-    write_table(args.out / "trends.csv", TrendRow, found.trends)
-    write_table(args.out / "ranking.csv", RankRow, found.ranking)
+    compared = compare_campaign(shown, args.scores, args.summaries)
+    write_table(args.out / "comparisons.csv", ComparisonRow, compared.comparisons)
+    write_table(args.out / "flips.csv", FlipRow, compared.flips)
+    write_table(args.out / "steps.csv", StepRow, compared.steps)
+    write_table(args.out / "trends.csv", TrendRow, compared.trends)
+    write_table(args.out / "ranking.csv", RankRow, compared.ranking)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Load a campaign from its config folder, and check what can be seen to be wrong before anything runs."""
+"""Loads a campaign from its config folder, and finds mistakes in it before anything runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from milepost.campaign.config import load_config, load_task
 from milepost.campaign.frozen import freeze
 from milepost.campaign.models import find_model, has_chat_template
-from milepost.campaign.schemas import check
+from milepost.campaign.schemas import check, check_names, expand
 from milepost.campaign.sheet import read_checkpoints, read_rows
 from milepost.campaign.types import Campaign, Task
 from milepost.comparisons.pairs import plan_pairs
@@ -30,6 +30,8 @@ def load_campaign(config: Mapping[str, Any] | None = None) -> Campaign:
     """
     config = dict(config if config is not None else load_config())
     check(config, "config", "config/config.yaml")
+    config = dict(expand(config, "config", "config/config.yaml"))
+    check_names(config["tasks"], "config/config.yaml, tasks")
     tasks = {name: load_task(name) for name in config["tasks"]}
     sheet = Path(config.get("checkpoints", "config/checkpoints.tsv"))
     checkpoints = read_checkpoints(sheet, config.get("model_profiles", {}), checkpoint_at)
@@ -44,7 +46,7 @@ def freeze_campaign(campaign: Campaign) -> Path:
 
 
 def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
-    """What can be seen to be wrong before anything runs: comparisons, models, chat templates, items, scoring.
+    """Check all that can be checked before anything runs: comparisons, models, chat templates, items, scoring.
 
     Args:
         campaign: The campaign.
@@ -76,7 +78,7 @@ def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
 
 
 def scorer_of(task: Task) -> BaseScorer:
-    """The scorer of a task of our own, before there are answers.
+    """Build the scorer of a native task, before there are answers.
 
     Raises:
         ConfigError: Options that it cannot use; the message names the task's file.
@@ -88,7 +90,7 @@ def scorer_of(task: Task) -> BaseScorer:
 
 
 def check_task(task: Task, items: Sequence[Prompt]) -> None:
-    """See that a task of our own can be scored, before anything is asked.
+    """Check that a native task can be scored, before a model is asked anything.
 
     Raises:
         ConfigError: A metric, endpoint or option that cannot be.

@@ -17,14 +17,17 @@ import orjson
 
 from milepost.client.connections import ConnectError, HttpResponse, Pool, ServerDisconnectedError
 from milepost.client.outside import Outside, on_this_host
+from milepost.client.pace import RequestPace
 from milepost.client.refusals import HARMLESS, Fault, error_inside, form_of, harmless, read_refusal
 from milepost.client.replies import MARK, Reply, read_choice
+from milepost.client.shape import Shape
 from milepost.records import Answer, AnswerError
 
 __all__ = ["Client", "Reply", "RequestError", "read_reply"]
 
 log = logging.getLogger("milepost")
 LONGEST_PAUSE_S = 60.0
+HASTE = (429, 503, 529)  # what says that a server is asked too fast
 OTHER_FILES = 64  # stores, logs, pipes
 HARMLESS_S = 60.0  # in which a server that lives answers a harmless question
 
@@ -52,7 +55,7 @@ class RequestError(Exception):
 
 
 def room_for(concurrency: int) -> int:
-    """As many requests at once as this process may have files open: three of a tunnel's for each, and others.
+    """Limit the requests at once to what this process may have files open: a tunnel takes three for each request.
 
     The limit is lifted as far as the system lets a process lift it.
     """
@@ -71,7 +74,7 @@ def room_for(concurrency: int) -> int:
 
 
 class Transport(Protocol):
-    """What sends a request and waits for its answer: `Pool` on this host, `Outside` elsewhere."""
+    """The interface for sending a request and awaiting its answer: `Pool` on this host, `Outside` elsewhere."""
 
     timeout_s: float
 
@@ -96,6 +99,8 @@ class Client:
         timeout_s: float = 600.0,
         retries: int = 5,
         pause_s: float = 0.5,
+        shape: Shape | None = None,
+        patience_s: float | None = None,
     ) -> None:
         """Describe the endpoint; nothing is sent yet.
 
@@ -106,6 +111,9 @@ class Client:
             timeout_s: Seconds that one try may take.
             retries: Further tries after a connection error, a timeout, 408, 409, 429 or 5xx.
             pause_s: First pause between tries; doubled by each, and jittered.
+            shape: How the endpoint takes requests.
+            patience_s: Seconds without any answer for which an endpoint that refuses for haste (429) is asked again,
+                whatever `retries` says; how fast it is asked is then found out. None counts such a refusal as any other.
         """
         self.url = url.rstrip("/")
         self.retries = retries
@@ -113,13 +121,20 @@ class Client:
         self.concurrency = room_for(concurrency)
         self._places = asyncio.Semaphore(self.concurrency)
         # Proxies of the user's environment are for the outside, not for a server on loopback: they know none.
-        self._transport: Transport = (Pool if on_this_host(self.url) else Outside)(self.url, key, timeout_s)
+        self._transport: Transport = (Pool if on_this_host(self.url) else Outside)(
+            self.url, key, timeout_s, shape.sent_with(key) if shape else None
+        )
+        self._shape = shape
+        self.patience_s = patience_s
+        self._pace: RequestPace | None = None
         # Of requests of one form: when a harmless question was last asked, and what came of it.
         self._verdicts: dict[bytes, tuple[float, Reply | RequestError]] = {}
         self._judging: dict[bytes, asyncio.Lock] = {}
 
     async def __aenter__(self) -> Self:
         """Enter the context; connections are opened with the first requests."""
+        if self.patience_s is not None:
+            self._pace = RequestPace(self.concurrency)
         return self
 
     async def __aexit__(
@@ -148,6 +163,7 @@ class Client:
         Raises:
             RequestError: It was refused, or all tries failed.
         """
+        body = self._shape.body(body) if self._shape else body
         failure = await self._post(path, body, check, self.retries)
         if isinstance(failure, Reply):
             return failure
@@ -160,22 +176,28 @@ class Client:
     async def _post(
         self, path: str, body: Mapping[str, Any], check: Callable[[Any], object] | None, retries: int, **limit: float
     ) -> Reply | RequestError:
-        """The reply to a request, or how its last try failed."""
+        """Try a request until it is answered; returns the reply, or the failure of the last try."""
         data = orjson.dumps(body)
         tries = 0
         while True:
             try:
                 # Waiting for a place is no part of a try: its time limit begins with the request.
-                async with self._places:
-                    reply, wait_s = await self._try(path, data, check, **limit)
+                async with self._places if self._pace is None else self._pace as sent_at:
+                    reply, headers = await self._try(path, data, check, **limit)
+                wait_s = told_pause_s(headers)
             except TimeoutError:
-                wait_s = None
+                wait_s = headers = None
                 message = f"no answer within {limit.get('timeout_s', self._transport.timeout_s):.0f} s"
                 reply = RequestError(AnswerError(type="timeout", message=message), None, Fault.PASSING)
             except (ConnectError, ServerDisconnectedError, OSError) as error:
-                wait_s = None
+                wait_s = headers = None
                 message = f"{type(error).__name__}: {error}"
                 reply = RequestError(AnswerError(type="connection", message=message), None, Fault.PASSING)
+            if self._pace is not None and sent_at is not None and headers is not None:
+                ended = self._keep_pace(self._pace, sent_at, reply, headers)
+                if ended is None:
+                    continue
+                reply = ended
             if isinstance(reply, Reply) or reply.fault is not Fault.PASSING or tries == retries:
                 return reply
             pause_s = self.pause_s * 2**tries * random.uniform(0.5, 1.5)  # noqa: S311 (jitter)
@@ -184,13 +206,29 @@ class Client:
             tries += 1
             await asyncio.sleep(min(wait_s, LONGEST_PAUSE_S))
 
+    def _keep_pace(
+        self, pace: RequestPace, sent_at: float, reply: Reply | RequestError, headers: Mapping[str, str]
+    ) -> Reply | RequestError | None:
+        """Learn from a reply how fast to ask; None if it was refused for haste, and is to be asked for again."""
+        if isinstance(reply, Reply) or reply.status not in HASTE or reply.fault is not Fault.PASSING:
+            pace.answered(sent_at, headers)
+            return reply
+        pace.refused(sent_at, told_pause_s(headers))
+        if reply.status != 429:
+            return reply
+        silence_s = asyncio.get_running_loop().time() - pace.answered_at
+        if silence_s < (self.patience_s or 0.0):
+            return None
+        message = f"{reply.error['message']} (nothing was answered for {silence_s:.0f} s)"
+        return RequestError(AnswerError(type="endpoint", message=message), 429, Fault.ENDPOINT)
+
     async def _try(
         self, path: str, data: bytes, check: Callable[[Any], object] | None, **limit: float
-    ) -> tuple[Reply | RequestError, float | None]:
-        """One try: the reply or what went wrong with it, and for how long the server wants to be left alone."""
+    ) -> tuple[Reply | RequestError, Mapping[str, str] | None]:
+        """Try a request once; returns the reply or the failure, and the headers that came with it."""
         begun = time.perf_counter()
         response = await self._transport.post(path, data, **limit)
-        wait_s = told_pause_s(response.headers)
+        headers = response.headers
         status, content = response.status, response.body.removeprefix(MARK)
         if status == 200:
             try:
@@ -199,16 +237,16 @@ class Client:
                 if inside is None:
                     if check is not None:
                         check(reply.body)
-                    return reply, None
+                    return reply, headers
                 status = inside
             except orjson.JSONDecodeError as error:
                 message = f"the answer is not JSON: {error}{'; it holds NaN' if b'NaN' in content else ''}"
-                return RequestError(AnswerError(type="server", message=message), 200, Fault.PASSING), wait_s
+                return RequestError(AnswerError(type="server", message=message), 200, Fault.PASSING), headers
             except ValueError as error:
-                return RequestError(AnswerError(type="server", message=str(error)), 200, Fault.PASSING), wait_s
-        refusal = read_refusal(status, content, comes_again=wait_s is not None)
+                return RequestError(AnswerError(type="server", message=str(error)), 200, Fault.PASSING), headers
+        refusal = read_refusal(status, content, comes_again=told_pause_s(headers) is not None)
         stored = AnswerError(type=refusal.kind, message=refusal.message)
-        return RequestError(stored, status, refusal.fault), wait_s
+        return RequestError(stored, status, refusal.fault), headers
 
     async def _judge(self, path: str, body: Mapping[str, Any], failure: RequestError) -> RequestError:
         """Find out whose fault a failure is: ask a harmless question of the same form.
@@ -246,12 +284,13 @@ class Client:
             return verdict
 
 
-def told_pause_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server wants to be left alone, by its headers; None where it does not say.
+def told_pause_s(headers: Mapping[str, str] | None) -> float | None:
+    """The seconds that a server's headers ask to wait before the next try; None if they do not say.
 
     >>> told_pause_s({"retry-after": "2"}), told_pause_s({"retry-after-ms": "1500", "retry-after": "2"})
     (2.0, 1.5)
     """
+    headers = headers or {}
     pause = retry_after_s(headers.get("retry-after-ms"))
     return pause / 1000 if pause is not None else retry_after_s(headers.get("retry-after"))
 
@@ -301,4 +340,8 @@ def read_reply(reply: Reply, ident: str, sample: int, seed: int) -> Answer:
         answer["usage"] = read.usage
     if read.reasoning:
         answer["reasoning"] = read.reasoning
+    if read.refusal:
+        answer["refusal"] = read.refusal
+    if read.tool_calls:
+        answer["tool_calls"] = read.tool_calls
     return answer

@@ -1,4 +1,4 @@
-"""An endpoint that is open: where it answers, under which name, with which key, and how its end is noticed."""
+"""An open endpoint: its address, the model's name there, its key, and how its death is noticed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from milepost.client.shape import Shape
 from milepost.errors import MilepostError
 
 
 async def never() -> MilepostError:
-    """Never returns: whoever is not watched may go and come back, and each request tries again."""
+    """Wait for ever: the default for endpoints that are not watched, since they may go away and come back."""
     import asyncio  # here: steps that ask nobody import this module by the thousand
 
     await asyncio.Event().wait()
@@ -26,6 +27,8 @@ class Endpoint:
         key: Bearer token; it never enters a log, a record or an argument.
         model: Name to ask for; a server of our own has a nonce in it, so that no other can answer by mistake.
         name: The checkpoint's own name, which the server answers to as well (for harnesses that record it).
+        shape: How it takes requests.
+        accepts: Names of models that may answer, beside the one that answers first.
         version: The engine's, where only the running server can say it.
         watched: Whether `died` tells of the server's death.
         died: Returns what the server died of, once it has.
@@ -35,10 +38,12 @@ class Endpoint:
     key: str
     model: str
     name: str
+    shape: Shape = field(default_factory=Shape, compare=False)
+    accepts: tuple[str, ...] = field(default=(), compare=False)
     version: str | None = field(default=None, compare=False)
     watched: bool = field(default=False, compare=False)
     died: Callable[[], Coroutine[Any, Any, MilepostError]] = field(default=never, compare=False)
 
     def __repr__(self) -> str:
-        """Without the key."""
+        """The endpoint's fields without the key, so that no log shows it."""
         return f"Endpoint(url={self.url!r}, model={self.model!r}, name={self.name!r})"

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from milepost.campaign.types import EndpointSpec, Serving
+from milepost.client.shape import Shape
 from milepost.endpoints import ENDPOINTS, Endpoint
 from milepost.endpoints.keys import read_key
 from milepost.endpoints.specs import path_in
 from milepost.errors import ConfigError, EndpointError
 
-ATTEMPT_S = 4.0  # for what a tunnel leads to: opening it took its time
+ATTEMPT_S = 4.0  # patience with a server behind a tunnel: opening the tunnel has taken some time already
+SHAPED = ("parameters", "extra_body", "headers", "key_header")
 SERVED = ("concurrency", "request_timeout_s", "retries")
 
 
 @dataclass(frozen=True)
 class External(EndpointSpec):
-    """A server of others.
+    """An endpoint on a server that somebody else runs.
 
     Attributes:
         url: Base address with `/v1`; None for one that a tunnel leads to.
@@ -29,6 +32,8 @@ class External(EndpointSpec):
         ssh_config: Configuration of the tunnel's ssh.
         key_env: Environment variable with the key.
         key_file: File with the key.
+        shape: How it takes requests.
+        accepts: Names of models that may answer, beside the one that answers first.
     """
 
     provider = "external"
@@ -40,25 +45,27 @@ class External(EndpointSpec):
     ssh_config: Path | None = None
     key_env: str | None = None
     key_file: Path | None = None
+    shape: Shape = field(default_factory=Shape)
+    accepts: tuple[str, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Where it is, and the name and version that it goes by."""
+        """The endpoint's address, and the model's name and revision there."""
         # The port behind a tunnel is another one after each start of the same server.
         address = {"url": self.url} if self.url else {"host": self.host}
-        return {**address, "model": self.model, "revision": self.revision}
+        return {**address, "model": self.model, "revision": self.revision, **self.shape.identity}
 
     @property
     def key_from(self) -> str | None:
-        """The variable or the file that holds its key."""
+        """The name of the variable, or the file, that holds the key."""
         return self.key_env or (str(self.key_file) if self.key_file else None)
 
     def check_here(self) -> None:
-        """See that the key can be had."""
+        """Check that the key can be read."""
         self.read_key()
 
     def read_key(self) -> str:
-        """The key.
+        """Read the key.
 
         Raises:
             EndpointError: The variable is not set; the file is missing, empty, or others may read it.
@@ -67,12 +74,12 @@ class External(EndpointSpec):
 
     @asynccontextmanager
     async def open(self, *, verified: bool = True) -> AsyncIterator[Endpoint]:
-        """The server, once it has shown within 30 s that it is the one that was named."""
+        """Open the endpoint; within 30 s its server has to show that it serves the named model."""
         from milepost.endpoints.open import verify
 
         key = self.read_key()
         if self.url is not None:
-            endpoint = Endpoint(url=self.url, key=key, model=self.model, name=self.model)
+            endpoint = self._endpoint(self.url, key)
             if verified:
                 await verify(endpoint, self)
             yield endpoint
@@ -103,12 +110,14 @@ class External(EndpointSpec):
 
         tunnel = Tunnel(place, name=self.name, file=str(ENDPOINTS), ssh_config=self.ssh_config)
         async with tunnel as near:
-            url = f"http://127.0.0.1:{near}/v1"
-            yield Endpoint(url=url, key=key, model=self.model, name=self.model), tunnel
+            yield self._endpoint(f"http://127.0.0.1:{near}/v1", key), tunnel
+
+    def _endpoint(self, url: str, key: str) -> Endpoint:
+        return Endpoint(url, key, model=self.model, name=self.model, shape=self.shape, accepts=self.accepts)
 
 
 def parse(name: str, entry: Mapping[str, Any], where: str) -> External:
-    """The endpoint of an entry that its schema allows.
+    """Make the endpoint of an entry of config/endpoints.yaml that fits its schema.
 
     Raises:
         ConfigError: Keys that exclude or need each other.
@@ -127,10 +136,12 @@ def parse(name: str, entry: Mapping[str, Any], where: str) -> External:
         kind=entry.get("kind", "chat"),
         revision=entry.get("revision"),
         serving=Serving(gpus=0, **{key: entry[key] for key in SERVED if key in entry}),
-        url=entry["url"].rstrip("/") if "url" in entry else None,
+        url=re.sub(r"/(?=$|[?])", "", entry["url"]) if "url" in entry else None,
         host=entry.get("host"),
         port_file=path_in(entry, "port_file"),
         ssh_config=path_in(entry, "ssh_config"),
         key_env=entry.get("key_env"),
         key_file=path_in(entry, "key_file"),
+        shape=Shape(**{key: entry[key] for key in SHAPED if key in entry}),
+        accepts=tuple(entry.get("accepts", ())),
     )

@@ -94,7 +94,7 @@ GOOD = check_machine.Machine("Linux", "x86_64", frozenset({"avx", "avx2"}), 16.0
         ({"has_libnuma": False}, "apt-get install libnuma1"),
     ],
 )
-def test_obstacles_of_a_machine(change, said):
+def test_obstacles_of_a_machine_are_named(change, said):
     obstacles = check_machine.find_obstacles(replace(GOOD, **change))
     assert len(obstacles) == (0 if said is None else 1)
     assert said is None or said in check_machine.explain(obstacles)
@@ -123,3 +123,20 @@ def test_setup_names_what_there_is(names, said):
     assert done.returncode == 1
     assert said in done.stderr
     assert "workflow dev vllm nemo nemo-simple-evals train semantic equator" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "shell", [{"CDPATH": "."}, {"PIP_USER": "1"}, {"PYTHONPATH": "/nowhere", "PIP_TARGET": "/nowhere"}]
+)
+def test_the_shell_that_calls_does_not_change_set_up(shell):
+    """What is there is left alone, whatever the shell says."""
+    said = subprocess.run(
+        ["envs/setup.sh", "nothing"],
+        cwd=ENVS.parent,
+        env={**os.environ, **shell},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 1
+    assert said.stderr.startswith("envs/setup.sh: there is no environment 'nothing'.")

@@ -33,6 +33,8 @@ _UNSEEN = re.compile(
 _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni", strict=True))
 _LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₒₓₕₖₗₘₙₚₛₜ", "0123456789+-=()aeoxhklmnpst", strict=True))
 _POWER = re.compile(f"[{''.join(_RAISED)}]+")
+# A number of mass stands before a letter, and is read in line: ¹⁴C is 14C.
+_ISOTOPE = re.compile(r"(?<![\w)\]^])[⁰¹²³⁴-⁹]+(?=[A-Z])")
 _INDEX = re.compile(f"(?<=([^\\W\\d_]|[)\\]]))?[{''.join(_LOWERED)}]+(?=(\\d)?)")
 # The charge of an ion, which is also written without a sign of power: Ca²⁺ is Ca2+.
 _CHARGE = re.compile(r"(?<=[A-Za-z\d)\]])\^\{?(\d*[+-])\}?(?![\w(^{])")
@@ -62,9 +64,14 @@ _MEANT_WITH_NUMBER = re.compile(r"(?<=\d) (?=[%‰°])")
 _PRICE = re.compile(r"(?<![\w.,])(-?)(\d(?:[\d.,]*\d)?) ?([$¢-¥₠-₿])(?!\d)")
 _PRICED = re.compile(r"(-?)([$¢-¥₠-₿]) ?(-?)(?=\.?\d)")
 _POINT = re.compile(r"(?<![\w.])\.(?=\d)")
-_OPERATOR = re.compile(r" ?([=<>^\u00d7÷≈≤≥≠±]) ?| ([+*/]) ")
+_OPERATOR = re.compile(r" ?(!=|[=<>^\u00d7÷≈≤≥≠±]) ?| ([+*/]) ")
+_PERCENT = re.compile(r"(?<=\d) ?per ?cent(?!\w)", re.IGNORECASE)
+_LATEX = re.compile(r"\s*\$+([^$]+)\$+\W*")
+_RAISED_GROUP = re.compile(r"\^\{([^{}^]*)\}")
 _BULLET = re.compile(r"^[ \t]*(?:[*+•◦▪‣]|#{1,6}|>|-(?! *\.?\d)) +", re.MULTILINE)
-_ABBREVIATED = re.compile(r"(?<![\w.])(?:[A-Z]\.){2,}[A-Z]?(?![\w])|(?<![\w.])(?:[ap]\.m|i\.e|e\.g)\.?(?!\w)")
+_ABBREVIATED = re.compile(r"(?<![\w.])(?:[A-Z][a-z]?\.){2,}[A-Z]?(?![\w])|(?<![\w.])(?:[ap]\.m|i\.e|e\.g)\.?(?!\w)")
+# Abbreviations in lower case, which may as well be a name with a point, and the end of a sentence.
+_INITIALS = re.compile(r"(?<![\w.])(?:[a-z]\.){2,}(?!\w)")
 _PARTS = re.compile(
     r"[,;:«»“”—―・]+|\"(?!$)"
     # A dash between words. Between digits, behind an operator and in 1e-5 it is a sign.
@@ -86,6 +93,7 @@ def canonical(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
         text = _FRACTION.sub(_as_fraction, text)
+        text = _ISOTOPE.sub(lambda run: "".join(map(_RAISED.__getitem__, run[0])), text)
         text = _POWER.sub(lambda run: "^" + "".join(map(_RAISED.__getitem__, run[0])), text)
         text = _INDEX.sub(_as_index, text)
         text = unicodedata.normalize("NFC", _FOREIGN.sub(_as_plain, text))
@@ -125,7 +133,7 @@ def readings(
     """
     forms = {_form(text, ignore_case, ignore_punctuation, strip_whitespace)}
     if ignore_punctuation:
-        forms.add(_form(text, ignore_case, ignore_punctuation, strip_whitespace, lists=True))
+        forms.add(_form(text, ignore_case, ignore_punctuation, strip_whitespace, other=True))
     return frozenset(forms)
 
 
@@ -144,14 +152,14 @@ def words(text: str, *, ignore_case: bool = True) -> list[str]:
     >>> words("Tea-time: 5 % of C++, or -5?")
     ['tea', 'time', '5%', 'of', 'c++', 'or', '-5']
     """
-    found = _words(text, lists=False)
+    found = _words(text, other=False)
     return [_folded(word) for word in found] if ignore_case else found
 
 
 @lru_cache(maxsize=65536)
-def _form(text: str, ignore_case: bool, ignore_punctuation: bool, strip: bool, lists: bool = False) -> str:
+def _form(text: str, ignore_case: bool, ignore_punctuation: bool, strip: bool, other: bool = False) -> str:
     if ignore_punctuation:
-        found = _words(text, lists=lists)
+        found = _words(text, other=other)
         # "5km" and "5 km" are the same.
         plain = re.sub(r"(?<=\d)(?=[^\W\d_])", " ", " ".join(found)) if found else canonical(text).strip()
         if not strip:
@@ -206,33 +214,37 @@ def _as_index(found: re.Match[str]) -> str:
     return f"_{index} " if found[2] else f"_{index}"
 
 
-def _words(text: str, *, lists: bool) -> list[str]:
+def _words(text: str, *, other: bool) -> list[str]:
     """The words of a text, each with what belongs to it; numbers as they are, without separators of thousands.
 
     Args:
         text: Any text.
-        lists: Whether a comma between digits parts two numbers, where it may also be a decimal one.
+        other: The other of two readings: a comma between digits parts two numbers, where it may also be a decimal one,
+            and u.s. is us.
     """
     text = _GROUPED_BY_SPACE.sub(lambda number: re.sub(r"\s", "", number[0]), text)
     text = _BULLET.sub("", canonical(text))
+    formula = _LATEX.fullmatch(text)
+    text = _RAISED_GROUP.sub(r"^\1", formula[1] if formula else text)
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(r"^- (?=\.?\d)", "-", text)
     text = re.sub(r"^\+(?=\.?\d)", "", text)
     text = _BETWEEN_DIGITS.sub(lambda mark: mark[1] or mark[2], text)
-    text = _GROUPED.sub(lambda number: _ungrouped(number, lists), text)
+    text = _GROUPED.sub(lambda number: _ungrouped(number, other), text)
     half_open = _is_half_open(text)
-    if not lists and not half_open:
+    if not other and not half_open:
         text = _DECIMAL_COMMA.sub(r"\1.\2", text)
-    text = _MEANT_WITH_NUMBER.sub("", text)
+    text = _MEANT_WITH_NUMBER.sub("", _PERCENT.sub("%", text))
     text = _PRICED.sub(lambda price: f"{price[2]}{price[1] or price[3]}", _PRICE.sub(r"\3\1\2", text))
     text = _POINT.sub("0.", text)
     text = _ABBREVIATED.sub(lambda letters: letters[0].replace(".", ""), text)
+    if other:
+        text = _INITIALS.sub(lambda letters: letters[0].replace(".", ""), text)
     text = _OPERATOR.sub(lambda mark: mark[1] or mark[2], text)
     opened = {
         mark for mark in "'\"*_" if re.search(rf"(?:^|[\s(\[{{'\"*_]){re.escape(mark)}[^\s{re.escape(mark)}]", text)
     }
-    if not re.search(r"[^\s_]_(?:\W|$)", text):
-        opened.discard("_")
+    opened -= {mark for mark in "*_" if not re.search(rf"[^\s{re.escape(mark)}]{re.escape(mark)}+(?:[^\w*]|$)", text)}
     found = [word for chunk in text.split() for word in _bared(chunk, opened)]
     # [0, 1) holds other numbers than (0, 1].
     return [text[0] + found[0], *found[1:], text[-1]] if half_open and found else found
@@ -244,9 +256,9 @@ def _is_half_open(text: str) -> bool:
     return ends in ("(]", "[)", "][", "]]", "[[") and bool(re.fullmatch(r"[^()\[\],;]*[,;][^()\[\],;]*", text[1:-1]))
 
 
-def _ungrouped(number: re.Match[str], lists: bool) -> str:
+def _ungrouped(number: re.Match[str], other: bool) -> str:
     parts = number.groupdict()
-    if parts["spaced"] and lists:
+    if parts["spaced"] and other:
         return number[0]
     whole = next(parts[name] for name in ("plain", "indian", "dots", "dots2", "spaced") if parts[name])
     rest = parts["rest"] or parts["rest2"] or parts["rest3"] or parts["comma"] or ""
@@ -297,6 +309,8 @@ def _is_dropped_before(chunk: str, at: int, opened: set[str]) -> bool:
         return False
     if char == "-":  # a sign, or an option of a program
         return not (after.isalnum() or (after in "$€£(-." and chunk[at + 2 : at + 3].isalnum()))
+    if char == "*":  # *args
+        return "*" in opened or chunk[-1] == "*"
     if char == "_":
         return "_" in opened and "_" not in (after, chunk[at - 1 : at])
     return True

@@ -3,6 +3,12 @@
 import sys
 from pathlib import Path
 
+from hypothesis import settings
+
 sys.path.append(str(Path(__file__).parents[1] / "workflow"))
 # The stand-in for a server that its test has is used by the rooms above.
 sys.path.append(str(Path(__file__).parent / "client"))
+
+# A busy machine is slow, and no test wrong for that: those of speed measure the time that they compute.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from milepost.campaign.models import find_model
+from milepost.campaign.options import SECRET
 from milepost.campaign.types import Checkpoint, Serving
 from milepost.errors import ModelError
 from milepost.records import write_record
@@ -39,8 +39,6 @@ INERT_VARIABLES = frozenset(
     "VLLM_CPU_KVCACHE_SPACE VLLM_CPU_OMP_THREADS_BIND OMP_NUM_THREADS CUDA_VISIBLE_DEVICES HF_HOME HF_HUB_OFFLINE"
     " VLLM_CACHE_ROOT VLLM_LOGGING_LEVEL TRITON_CACHE_DIR TORCHINDUCTOR_CACHE_DIR TMPDIR".split()
 )
-# What a secret's name says: it changes no answer, and must stand in no record.
-SECRET = re.compile("(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS)$", re.IGNORECASE)
 # Options that name a file or a folder: what is in it counts.
 FILE_OPTIONS = ("chat-template", "tokenizer", "hf-config-path", "generation-config")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign.identity import identify
+from milepost.campaign.options import check_options
 from milepost.campaign.schemas import check, read_yaml
 from milepost.campaign.sheet import parse_step
 from milepost.campaign.types import NAME, Checkpoint, Serving
@@ -213,7 +214,7 @@ def _parse_shared(name: str, entry: Mapping[str, Any], where: str) -> EndpointSp
     kind = entry.get("kind", preset_kind or "chat")
     if preset_kind not in (None, kind):
         raise ConfigError(f"{where}: the preset {entry['preset']!r} is for kind {preset_kind!r}, not {kind!r}.")
-    given = {option.replace("_", "-"): value for option, value in entry.get("vllm_args", {}).items()}
+    given = check_options(entry.get("vllm_args", {}), entry.get("env", {}), where)
     options = ("gpus", "env", "concurrency", "start_timeout_s", "request_timeout_s", "retries")
     serving = Serving(
         vllm_args={**KINDS[kind], **preset, **given}, **{key: entry[key] for key in options if key in entry}

@@ -132,7 +132,7 @@ class Supervisor:
                 self.ledger = Ledger(self.attempt, job.gpus, self.versions())
                 await self.attend(work, runs, stores)
             note = self.note(work, stores)
-        complete = [name for name in native if note["tasks"][name]["missing"] == 0]
+        complete = [job.prompts[name] for name in native if note["tasks"][name]["missing"] == 0]
         remember_complete(job.ckpt.name, complete, job.digest)
         return note
 

@@ -151,10 +151,11 @@ def _processes(field: int, number: int) -> list[int]:
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             try:
-                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
+                # Bytes: the name before them is anybody's, and may be cut within a letter.
+                fields = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()
             except OSError:
                 continue
-            if int(fields[field]) == number and fields[0] != "Z":
+            if int(fields[field]) == number and fields[0] != b"Z":
                 found.append(int(entry.name))
     return found
 

@@ -121,10 +121,11 @@ def _this_process() -> dict[str, Any]:
 def started(pid: int) -> str | None:
     """When a process of this host started, in clock ticks since boot; None if there is none, or only its remains."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        # Bytes: the name before them is anybody's, and may be cut within a letter.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return None
-    return None if fields[0] == "Z" else fields[19]
+    return None if fields[0] == b"Z" else fields[19].decode()
 
 
 def has_ended(holder: dict[str, Any]) -> bool:

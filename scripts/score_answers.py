@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Sequence
 
 from milepost.campaign.config import load_task
+from milepost.campaign.sampling import effective
 from milepost.errors import ConfigError, did_you_mean, run_step
 from milepost.records import Score, read_answers, read_prompts, write_record, write_records
 from milepost.runtime.processes import end_with_snakemake
 from milepost.scorers import SamplingScorer, TracedScorer, load_scorer
 from milepost.statistics.summary import summarize
-from milepost.store.provenance import provenance_of
+from milepost.store.provenance import provenance_of, server_sampling
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if metric != scorer.metric:
         scores = with_headline(scores, metric, args.task)
     provenance = provenance_of(args.ckpt, args.model, args.prompts)
+    provenance["sampling"] = effective(prompts.header["sampling"], server_sampling(args.ckpt))
     if isinstance(scorer, TracedScorer):
         provenance |= scorer.provenance()
     summary = summarize(args.ckpt, prompts, answers, scores, scorer=scorer.name, metric=metric, provenance=provenance)

@@ -195,6 +195,7 @@ class LedgerLine(TypedDict):
     tokens_in: int
     tokens_out: int
     versions: dict[str, str]
+    sampling: NotRequired[dict[str, dict[str, Any]]]
     end: str
 
 
@@ -245,10 +246,10 @@ def write_records(path: str | Path, records: Iterable[Any]) -> None:
 
 
 def record_line(record: Any) -> bytes:
-    """A record as its line in a file.
+    r"""A record as its line in a file.
 
     >>> record_line({"id": "a"})
-    b'{"id":"a"}\\n'
+    b'{"id":"a"}\n'
     """
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from milepost.campaign.sampling import task_sampling
 from milepost.campaign.schemas import SCHEMAS, check, read_yaml
 from milepost.campaign.types import NAME, Task
 from milepost.errors import UnknownScorerError, UnknownTaskError, did_you_mean
@@ -42,6 +43,8 @@ def load_task(name: str) -> Task:
     if spec.get("harness") == "nemo":
         check(spec, "task_nemo", str(path))
     else:
+        if "sampling" in spec:
+            spec["sampling"] = task_sampling(spec["sampling"])
         check(spec, "task_native", str(path))
         check_scorer(spec["scorer"], str(path))
     return Task(name, spec)

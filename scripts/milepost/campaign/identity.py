@@ -16,6 +16,7 @@ from typing import Any
 
 from milepost.campaign.models import find_model
 from milepost.campaign.options import SECRET
+from milepost.campaign.sampling import bears_on_answers, server_options
 from milepost.campaign.types import Checkpoint, Serving
 from milepost.errors import ModelError
 from milepost.records import write_record
@@ -65,6 +66,8 @@ def identify(ckpt: Checkpoint, cache: DigestCache | None = None) -> dict[str, An
     if folder is not None and folder == Path(ckpt.model):
         model = {"files": describe_folder(folder, cache)}
     identity: dict[str, Any] = {"model": model, "serving": describe_serving(ckpt.serving, cache)}
+    if bears_on_answers(ckpt, folder):
+        identity["serving"]["vllm_args"] |= server_options(ckpt.serving)
     if not shared:
         cache.save()
     return _digested(identity, ckpt)

@@ -36,9 +36,14 @@ def find_model(ckpt: Checkpoint) -> Path | None:
             f"Checkpoint {ckpt.name!r}: {ckpt.model} is no folder here. As the name of a hub model it needs its commit"
             " (40 hexadecimal digits) in the column 'revision', or its numbers would belong to no certain model."
         )
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    snapshot = home / "hub" / f"models--{ckpt.model.replace('/', '--')}" / "snapshots" / ckpt.revision
+    snapshot = hub_home(ckpt) / "hub" / f"models--{ckpt.model.replace('/', '--')}" / "snapshots" / ckpt.revision
     return snapshot if snapshot.is_dir() else None
+
+
+def hub_home(ckpt: Checkpoint) -> Path:
+    """Folder of the Hugging Face hub's cache, as the checkpoint's server sees it."""
+    named = ckpt.serving.env.get("HF_HOME") or os.environ.get("HF_HOME")
+    return Path(named).absolute() if named else Path.home() / ".cache" / "huggingface"
 
 
 def has_chat_template(folder: Path, serving: Serving) -> bool:

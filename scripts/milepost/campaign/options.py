@@ -12,7 +12,9 @@ from milepost.errors import ConfigError
 # What a secret's name says: it changes no answer, and must stand in no record.
 SECRET = re.compile("(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS)$", re.IGNORECASE)
 # Within an option's JSON: names that end in token may be words of a tokenizer there.
-INNER_SECRET = re.compile("((^|_|-)(hf|auth|access|api|secret|private|session)_?(token|key)|password|secret|credentials)$", re.I)
+INNER_SECRET = re.compile(
+    "((^|_|-)(hf|auth|access|api|secret|private|session)_?(token|key)|password|secret|credentials)$", re.I
+)
 # What decides who can reach the server and as whom it answers, and what would hold such options in another file.
 OURS = (
     "model", "served-model-name", "host", "port", "uds", "middleware", "root-path", "ssl-keyfile", "ssl-certfile",
@@ -53,7 +55,9 @@ def check_options(given: Mapping[str, Any], env: Mapping[str, str], where: str) 
         if "lora" in base or _is_or_begins(base, ADAPTERS):
             raise _adapter(f"vLLM's option {plain!r}", where)
         if plain in options and options[plain] != value:
-            raise ConfigError(f"{where} gives vLLM's option {plain!r} twice, as {options[plain]!r} and as {value!r}. Keep one.")
+            raise ConfigError(
+                f"{where} gives vLLM's option {plain!r} twice, as {options[plain]!r} and as {value!r}. Keep one."
+            )
         options[plain] = value
     for name in env:
         if "LORA" in name.upper():

@@ -15,7 +15,8 @@ from typing import Any
 import aiohttp
 
 from milepost.campaign.identity import FILE_OPTIONS
-from milepost.campaign.models import find_model
+from milepost.campaign.models import find_model, hub_home
+from milepost.campaign.sampling import server_options
 from milepost.campaign.types import Checkpoint
 from milepost.endpoints import Endpoint
 from milepost.errors import ServerError
@@ -98,7 +99,7 @@ class VllmServer:
             "--middleware", "milepost.endpoints.guard.Guard",
             "--uvicorn-log-level", "warning",
             *(["--revision", ckpt.revision] if folder is None and ckpt.revision else []),
-            *command_line(ckpt.serving.vllm_args),
+            *command_line({**server_options(ckpt.serving), **ckpt.serving.vllm_args}),
         ]  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
@@ -293,12 +294,6 @@ def first_error(text: str) -> str:
     """
     found = ERROR.search(text)
     return found["error"] if found else ""
-
-
-def hub_home(ckpt: Checkpoint) -> Path:
-    """Folder of the Hugging Face hub's cache, as the checkpoint's server sees it."""
-    named = ckpt.serving.env.get("HF_HOME") or os.environ.get("HF_HOME")
-    return Path(named).absolute() if named else Path.home() / ".cache" / "huggingface"
 
 
 def engine_version(python: Path) -> str:

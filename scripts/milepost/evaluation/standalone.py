@@ -16,6 +16,7 @@ from typing import Any
 
 from milepost import __version__
 from milepost.campaign.config import check_scorer
+from milepost.campaign.sampling import effective, task_sampling
 from milepost.campaign.schemas import check
 from milepost.campaign.types import Task
 from milepost.client.client import ELSEWHERE, Client, RequestError, read_reply
@@ -69,7 +70,7 @@ def make_task(name: str, spec: Mapping[str, Any], limit: float | None = None) ->
         ConfigError: A wrong value or an unknown scorer.
         RecordError: Malformed items, with file and line.
     """
-    sampling = {key: value for key, value in spec.get("sampling", {}).items() if value is not None}
+    sampling = {key: value for key, value in task_sampling(spec.get("sampling", {})).items() if value is not None}
     given = {key: value for key, value in spec.items() if value is not None}
     task = Task(name, {"version": 1, **given, "sampling": sampling})
     where = f"Task {name!r}"
@@ -109,6 +110,8 @@ def evaluate_task(task: Task, target: Target, out: Path) -> Summary:
         target.model, prompts, answers, scores,
         scorer=scorer.name, metric=scorer.metric, provenance=_provenance(target, out / "prompts.jsonl"),
     )  # fmt: skip
+    # What else the endpoint does, only whoever runs it knows.
+    summary["provenance"]["sampling"] = effective(prompts.header["sampling"], {})
     if isinstance(scorer, TracedScorer):
         summary["provenance"] |= scorer.provenance()
     summary["provenance"]["items_by_metric"] = count_items(scores, scorer.metric)

@@ -22,6 +22,7 @@ from typing import Any, cast
 from milepost import __version__
 from milepost.campaign.identity import identify
 from milepost.campaign.models import find_model
+from milepost.campaign.sampling import MODEL, SOURCE, bases
 from milepost.campaign.types import Checkpoint
 from milepost.client.client import ELSEWHERE, Client, RequestError, read_reply
 from milepost.endpoints import Endpoint
@@ -106,6 +107,9 @@ class Supervisor:
         self.attempt = uuid.uuid4().hex[:12]
         self.errors: dict[str, str] = {}
         self.total = self.done = 0
+        self.sampling: dict[
+            str, dict[str, Any]
+        ] = {}  # what holds where a task says nothing; unknown of others' endpoints
         self.ledger: Ledger
 
     async def run(self) -> dict[str, Any]:
@@ -275,6 +279,7 @@ class Supervisor:
             begun = time.monotonic()
             await server.start()
             self.ledger.ready()
+            self.note_sampling(work, runs)
             if isinstance(server, VllmServer) and self.job.containers.vllm is not None:
                 self.ledger.versions["engine"] = await server.version()
             log.info("the server answers after %.0f s", time.monotonic() - begun)
@@ -297,6 +302,24 @@ class Supervisor:
             log.info("%d of %d answers; %s", self.done, self.total, server.ended)
         finally:
             await server.stop()
+
+    def note_sampling(self, work: list[Request], runs: list[tuple[PromptSet, int, Path]]) -> None:
+        """See how the server samples where a task says nothing; a hub model's files are here by now."""
+        ckpt = self.job.ckpt
+        if ckpt.endpoint is not None:
+            return
+        folder = find_model(ckpt)
+        if folder is None and (
+            any(SOURCE in request.header["sampling"] for request in work)
+            or any(prompts.header["harness"].get("sampling") for prompts, _, _ in runs)
+        ):
+            raise ServerError(
+                f"A task takes the model's own sampling, and the files of {ckpt.model} are not in this host's cache of the hub,"
+                " where it would be read. Nothing was asked. Set HF_HOME in the shell that starts Snakemake to the folder that"
+                " the server uses, or name the values in the task's `sampling`."
+            )
+        self.sampling = bases(ckpt.serving, folder)
+        self.ledger.sampling(self.sampling)
 
     def server(self, folder: Path | None, watchdog: Watchdog) -> VllmServer | External:
         """Who answers: a server of this job's own, or an endpoint that is there already.
@@ -339,7 +362,8 @@ class Supervisor:
     async def answer(self, client: Client, endpoint: Endpoint, request: Request) -> tuple[Answer, bool]:
         """The answer to one request, and whether it is one for good."""
         try:
-            reply = await client.post(request.path, {"model": endpoint.model, **request.body})
+            body = request.body_with(self.sampling.get(MODEL, {}))
+            reply = await client.post(request.path, {"model": endpoint.model, **body})
             return read_reply(reply, request.id, request.sample, request.seed), True
         except RequestError as failure:
             if failure.status in ELSEWHERE:
@@ -372,7 +396,9 @@ class Supervisor:
                 begun = time.monotonic()
                 try:
                     with self.ledger.busy():
-                        setting = replace(self.job.nemo.get(name, nemo.Setting()), tokenizer=tokenizer)
+                        setting = replace(
+                            self.job.nemo.get(name, nemo.Setting()), tokenizer=tokenizer, sampling=self.sampling
+                        )
                         await nemo.run(
                             prompts.header, number, folder, endpoint, setting, output, watchdog, self.count_reply
                         )

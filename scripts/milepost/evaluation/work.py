@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from milepost.campaign.identity import request_key
+from milepost.campaign.sampling import MODEL, SOURCE
 from milepost.errors import RecordError
 from milepost.records import Prompt, PromptSet, TaskHeader, read_prompts, read_record, record_line, write_record
 from milepost.store.answers import STORE, read_settled
@@ -48,7 +49,12 @@ class Request:
     @property
     def body(self) -> dict[str, Any]:
         """What is sent, but for the name that the server goes by."""
-        return body_of(self.header, self.prompt, self.seed)
+        return self.body_with({})
+
+    def body_with(self, models_own: Mapping[str, Any]) -> dict[str, Any]:
+        """What is sent, with the model's own settings where the task takes them and says nothing itself."""
+        body = body_of(self.header, self.prompt, self.seed)
+        return {**models_own, **body} if body.pop(SOURCE, None) == MODEL else body
 
 
 def requests_of(prompts: PromptSet, digest: str) -> Iterator[Request]:
@@ -68,7 +74,7 @@ def requests_of(prompts: PromptSet, digest: str) -> Iterator[Request]:
 
 
 def body_of(header: TaskHeader, prompt: Prompt, seed: int) -> dict[str, Any]:
-    """The request's body: the question, how to sample, and this sample's own seed in place of the task's."""
+    """The request's body, as its key takes it: the question, how to sample, and this sample's own seed in place of the task's."""
     return {**question_of(prompt)[1], **header["sampling"], "seed": seed}
 
 
@@ -122,7 +128,9 @@ def is_complete(ckpt: str, tasks: Iterable[str]) -> bool:
 
 def remember_complete(ckpt: str, asked: Iterable[PromptSet], digest: str) -> None:
     """Note that nothing is missing of these tasks as they were asked; their files may say something else by now."""
-    found = {prompts.header["task"]: _state(ckpt, prompts.header["task"], digest, written_as(prompts)) for prompts in asked}
+    found = {
+        prompts.header["task"]: _state(ckpt, prompts.header["task"], digest, written_as(prompts)) for prompts in asked
+    }
     write_record(STORE / ckpt / COMPLETE, {**_read_complete(ckpt), **found})
 
 

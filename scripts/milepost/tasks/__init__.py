@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from milepost.campaign.identity import CACHE, DigestCache
+from milepost.campaign.sampling import SOURCE
 from milepost.campaign.types import Task
 from milepost.records import Message, Partial, Prompt, PromptSet, TaskHeader
 from milepost.tasks.jsonl import read_items
@@ -63,7 +64,11 @@ def build_prompts(task: Task, limit: int | None = None) -> PromptSet:
             "eval_type": asked["eval_type"],
             "endpoint_type": asked.get("endpoint_type", "chat"),
             "params": params,
-            **{key: asked[key] for key in ("tokenizer", "adapter", "environment", "container") if asked.get(key)},
+            **{
+                key: asked[key]
+                for key in ("tokenizer", "adapter", "environment", "container", "sampling")
+                if asked.get(key)
+            },
         }
         files = files_digest(task.spec, cache)
         cache.save()
@@ -71,6 +76,8 @@ def build_prompts(task: Task, limit: int | None = None) -> PromptSet:
             header["harness"]["files"] = files
         return PromptSet(header, [])
     header["sampling"] = {**DEFAULT_SAMPLING, **task.spec.get("sampling", {})}
+    if SOURCE in header["sampling"] and "temperature" not in task.spec["sampling"]:
+        del header["sampling"]["temperature"]
     items = load_items(task)
     if limits and min(limits) < len(items):
         header["partial"] = Partial(limit=min(limits), of=len(items))

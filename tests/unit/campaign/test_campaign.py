@@ -78,7 +78,7 @@ def fails(error, *words, **files):
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )  # fmt: skip
 def test_what_must_not_stand_among_vllm_options(where, options, words):
-    try:
+    with pytest.raises(ConfigError) as caught:
         if where == "row":
             line = " ".join(f"--{name}" if value is True else f"--{name} '{value}'" for name, value in options.items())
             write(sheet=f"name\tmodel\tvllm_args\nc\tmodel\t{line}\n")
@@ -89,11 +89,8 @@ def test_what_must_not_stand_among_vllm_options(where, options, words):
             Path("config").mkdir()
             Path("config/endpoints.yaml").write_text(yaml.safe_dump(entry))
             write()
-    except ConfigError as error:
-        assert all(word in str(error) for word in words)
-        assert "abc123" not in str(error)
-    else:
-        pytest.fail("nothing was said")
+    assert all(word in str(caught.value) for word in words)
+    assert "abc123" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +104,17 @@ def test_what_must_not_stand_among_vllm_options(where, options, words):
 def test_what_only_looks_like_a_secret_is_an_option(options):
     found = write(config={**CONFIG, "model_profiles": {"default": {"vllm_args": options}}})
     assert found.checkpoints["c"].serving.vllm_args == options
+
+
+def test_a_task_may_take_the_models_own_sampling():
+    assert write(task={**TASK, "sampling": "model"}).tasks["t"].spec["sampling"] == {"from": "model"}
+    assert (
+        write(task={**TASK, "sampling": {"from": "model", "max_tokens": 9}}).tasks["t"].spec["sampling"]["max_tokens"]
+        == 9
+    )
+    assert write(task={**NEMO, "sampling": "model"}).tasks["t"].questions()["sampling"] == "model"
+    fails(ConfigError, "sampling", task={**TASK, "sampling": "models"})
+    fails(ConfigError, "sampling", task={**NEMO, "sampling": {"temperature": 0}})
 
 
 def test_one_option_in_two_spellings_is_one():

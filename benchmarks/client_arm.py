@@ -26,7 +26,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 from milepost.campaign.types import Checkpoint, Serving  # noqa: E402
 from milepost.client import client  # noqa: E402 (found by the line above)
 from milepost.endpoints import Endpoint  # noqa: E402
-from milepost.evaluation.supervisor import Job, Supervisor  # noqa: E402
+from milepost.evaluation.supervisor import EvaluationJob, Supervisor  # noqa: E402
 from milepost.evaluation.work import Request  # noqa: E402
 from milepost.records import Answer, PromptSet, read_prompts  # noqa: E402
 from milepost.store.answers import TaskStore  # noqa: E402
@@ -90,7 +90,7 @@ def main() -> None:
     Path(f"results/prompts/{task}.jsonl").symlink_to(args.prompts.resolve())
     serving = Serving(gpus=0, concurrency=args.concurrency, request_timeout_s=60.0)
     ckpt = Checkpoint("c", "model", None, None, None, 1, serving)
-    job = Job(ckpt=ckpt, digest="0" * 64, prompts={task: prompts}, gpus=0, nemo_parallel=1, logs=Path("logs"))
+    job = EvaluationJob(ckpt=ckpt, digest="0" * 64, prompts={task: prompts}, gpus=0, nemo_parallel=1, logs=Path("logs"))
     lease, _ = acquire(job.store / ".lease", print)
     supervisor = (Timed if args.timed else Asking)(job, lease, url=args.url)
     begun = time.perf_counter(), time.process_time()

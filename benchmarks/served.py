@@ -30,7 +30,7 @@ from milepost.campaign.types import Checkpoint, Serving
 from milepost.endpoints.vllm import VllmServer
 from milepost.errors import MilepostError
 from milepost.evaluation import supervisor as evaluate
-from milepost.evaluation.supervisor import Job, Supervisor
+from milepost.evaluation.supervisor import EvaluationJob, Supervisor
 from milepost.records import PromptSet, write_records
 from milepost.runtime.environments import environment_python
 from milepost.runtime.processes import Watchdog
@@ -143,11 +143,13 @@ def prompt_set(task: str, items: int, samples: int | None = None, **sampling: An
     return PromptSet(header, prompts)
 
 
-def job_of(prompts: list[PromptSet]) -> Job:
+def job_of(prompts: list[PromptSet]) -> EvaluationJob:
     """What evaluate_checkpoint is asked to do."""
     ckpt = checkpoint()
     sets = {each.header["task"]: each for each in prompts}
-    return Job(ckpt=ckpt, digest=identify(ckpt)["digest"], prompts=sets, gpus=0, nemo_parallel=1, logs=Path("logs"))
+    return EvaluationJob(
+        ckpt=ckpt, digest=identify(ckpt)["digest"], prompts=sets, gpus=0, nemo_parallel=1, logs=Path("logs")
+    )
 
 
 def measure_job(items: int) -> None:
@@ -237,7 +239,7 @@ async def measure_rate(items: int) -> None:
 async def ask_ours(server: VllmServer, prompts: PromptSet, number: int) -> float:
     """Tokens a second of the part of the job that asks, into a store of its own."""
     ckpt = checkpoint()
-    job = Job(
+    job = EvaluationJob(
         ckpt=ckpt, digest=f"{number:064d}", prompts={"where": prompts}, gpus=0, nemo_parallel=1, logs=Path("logs")
     )
     lease, _ = acquire(job.store / ".lease", print)

@@ -42,7 +42,7 @@ from milepost.embedding.embedders import MINILM_IDENTITY, CosineSimilarity, Embe
 from milepost.embedding.vectors import Keep, VectorStore  # noqa: E402
 from milepost.endpoints.specs import ENDPOINTS, find_endpoint  # noqa: E402 (the package is found from here)
 from milepost.errors import ConfigError, run_step  # noqa: E402
-from milepost.scorers import Place  # noqa: E402
+from milepost.scorers import CheckpointTask  # noqa: E402
 from milepost.scorers.avert.scorer import Scorer  # noqa: E402
 from milepost.scorers.avert.similarity import CHUNK  # noqa: E402
 from milepost.scorers.equator.keys import Key  # noqa: E402
@@ -52,7 +52,7 @@ from milepost.scorers.exact_match import Scorer as ExactMatch  # noqa: E402
 VIEWS = ("whole", "uncued", "prose")
 ROUNDS = 2000
 # Under which replies are kept.
-PLACE = Place("validity", "answers")
+PLACE = CheckpointTask("validity", "answers")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 # The container images that the config and its tasks name.
 
-from milepost.nemo.place import task_images
+from milepost.nemo.installation import task_images
 
 
 localrules:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from milepost.embedding.embedders import MiniLM
-from milepost.errors import run_step
-from milepost.preflight.checks import join
+from milepost.errors import listed, run_step
 from milepost.records import read_prompts, write_record
 from milepost.runtime.processes import end_with_snakemake
 from milepost.scorers.equator.keys import build_collection, read_answer_key
@@ -35,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             len(retrieval.without_key),
             len(prompts),
             args.key,
-            join(retrieval.without_key),
+            listed(retrieval.without_key),
         )
     log.info("The nearest question is an item's own for %d of %d items.", retrieval.n_found, retrieval.n)
     write_record(args.retrieval, retrieval.record())

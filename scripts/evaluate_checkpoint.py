@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from milepost.errors import MilepostError, run_step
-from milepost.evaluation.supervisor import Job, evaluate
+from milepost.evaluation.supervisor import EvaluationJob, evaluate
 from milepost.nemo.run import Setting
 from milepost.preflight.campaign import load_campaign
 from milepost.records import read_prompts, read_record, write_record
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     campaign = load_campaign()
     sets = [read_prompts(path) for path in args.prompts]
     containers = read_containers(campaign.config)
-    job = Job(
+    job = EvaluationJob(
         ckpt=campaign.checkpoints[args.ckpt],
         digest=read_record(args.model)["digest"],
         prompts={prompts.header["task"]: prompts for prompts in sets},

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from milepost.errors import MilepostError, run_step
 from milepost.nemo.catalogue import Catalogue, read_catalogue
-from milepost.nemo.listing import not_found, places, render
+from milepost.nemo.listing import installations, not_found, render
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,18 +20,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--container", help="only this Apptainer image: a file, or named as in the config")
     parser.add_argument("--all", action="store_true", help="list all tasks of the harnesses' own that fit: thousands")
     args = parser.parse_args(argv)
-    wanted = places(args.environment, args.container)
+    wanted = installations(args.environment, args.container)
     printed: list[str] = []
     harnesses: set[str] = set()
-    for place in wanted:
+    for installation in wanted:
         catalogue: Catalogue | str
         try:
-            catalogue = read_catalogue(place)
+            catalogue = read_catalogue(installation)
             harnesses |= catalogue.benchmarks.keys()
         except MilepostError as error:
             # One that is missing or broken leaves the others to be listed.
             catalogue = str(error)
-        printed += render(place, catalogue, find=args.find, harness=args.harness, complete=args.all)
+        printed += render(installation, catalogue, find=args.find, harness=args.harness, complete=args.all)
     if printed:
         printed.append("A name goes into a task's file as its eval_type: docs/nemo.md shows how.")
     print("\n".join(printed or not_found(wanted, harnesses, args.find, args.harness)))

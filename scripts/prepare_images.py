@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from milepost.errors import run_step
 from milepost.nemo.check import check_nemo_tasks
-from milepost.nemo.place import task_images
+from milepost.nemo.installation import task_images
 from milepost.preflight.campaign import load_campaign
 from milepost.records import write_record
 from milepost.runtime.images import NOTE, prepare_images

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Sequence
 
 from milepost.campaign.config import load_config
-from milepost.endpoints.shared_place import Place, place_of, write_private
+from milepost.endpoints.shared_place import SharedEndpointFolder, place_of, write_private
 from milepost.endpoints.shared_server import DiedError, Service, serve
 from milepost.endpoints.specs import find_endpoint
 from milepost.errors import ConfigError, MilepostError, StoreError, run_step
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.info("the server of endpoint %r has ended: %s", args.endpoint, why)
 
 
-def run(name: str, place: Place, attempt: str, *, kept: bool) -> str:
+def run(name: str, place: SharedEndpointFolder, attempt: str, *, kept: bool) -> str:
     """Serve; why it ended."""
     spec = find_endpoint(name, "serve_shared")
     if spec.provider != "shared":

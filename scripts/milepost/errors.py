@@ -92,6 +92,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """Names in one line; of a long list the first ones, and how many more there are.
+
+    >>> listed("abcdefg")
+    'a, b, c, d, e and 2 more'
+    >>> listed([])
+    'none'
+    """
+    names = list(names)
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most]) or 'none'}{rest}"
+
+
 def run_step(main: Callable[[], None]) -> None:
     """Run a step's main function; an error made for users ends it with its message and exit code 1."""
     try:

@@ -15,7 +15,7 @@ from milepost.campaign.types import Task
 from milepost.endpoints import Endpoint
 from milepost.nemo.catalogue import read_catalogue
 from milepost.nemo.check import check_nemo_task
-from milepost.nemo.place import Place
+from milepost.nemo.installation import NemoInstallation
 from milepost.nemo.run import Setting, command_of, run_config, variables, versions
 from milepost.tasks import build_prompts
 
@@ -46,10 +46,10 @@ def test_our_catalogue_is_what_its_own_command_lists():
     env = {**os.environ, "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0"}
     listed = subprocess.run([nemo_evaluator, "ls"], env=env, capture_output=True, text=True, check=True).stdout
     names = {line.removeprefix("  * ") for line in listed.splitlines() if line.startswith("  * ")}
-    catalogue = read_catalogue(Place(ENVIRONMENT))
+    catalogue = read_catalogue(NemoInstallation(ENVIRONMENT))
     assert {one.name for one in catalogue if one.harness == "simple_evals"} == names
     assert {"mmlu_pro", "gpqa_diamond", "humaneval"} <= names
-    assert catalogue.versions == versions(Place(ENVIRONMENT)), "it says of itself what its packages say"
+    assert catalogue.versions == versions(NemoInstallation(ENVIRONMENT)), "it says of itself what its packages say"
     assert set(catalogue.versions) == {"nemo-evaluator", "nvidia-simple-evals"}
     assert {one.endpoint_types for one in catalogue if one.harness == "simple_evals"} == {("chat",)}
 

@@ -32,7 +32,7 @@ class ServerDisconnectedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class HttpResponse:
     """What a server said, and those of its headers that are of use: `KEPT`."""
 
     status: int
@@ -73,7 +73,7 @@ class Pool:
         for connection in list(self._open):
             connection.close()
 
-    async def post(self, path: str, body: bytes) -> Response:
+    async def post(self, path: str, body: bytes) -> HttpResponse:
         """Send JSON; redirections are not followed, so that the key goes nowhere else.
 
         Raises:
@@ -174,12 +174,12 @@ class Connection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._transport: Any = None
         self._parser: Any = HttpResponseParser(self)
-        self._answer: asyncio.Future[Response] | None = None
+        self._answer: asyncio.Future[HttpResponse] | None = None
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._in_body = False
 
-    def ask(self, request: bytes, deadline: float) -> asyncio.Future[Response]:
+    def ask(self, request: bytes, deadline: float) -> asyncio.Future[HttpResponse]:
         """Send a request; its answer comes later, or a TimeoutError at the deadline, by the loop's clock."""
         self.reusable = False
         self._answer = self._loop.create_future()
@@ -277,4 +277,4 @@ class Connection(asyncio.BufferedProtocol):
         answer, self._answer = self._answer, None
         self.reusable = self._parser.should_keep_alive() and not self._transport.is_closing()
         if answer is not None and not answer.done():
-            answer.set_result(Response(status, self._headers, b"".join(self._body)))
+            answer.set_result(HttpResponse(status, self._headers, b"".join(self._body)))

@@ -21,7 +21,7 @@ from typing import Any
 
 from milepost.endpoints import Endpoint
 from milepost.endpoints.shared_jobs import submit
-from milepost.endpoints.shared_place import Place, identity_digest, place_of, read_json, write_private
+from milepost.endpoints.shared_place import SharedEndpointFolder, identity_digest, place_of, read_json, write_private
 from milepost.endpoints.specs import ENDPOINTS, EndpointSpec
 from milepost.endpoints.tunnel import LOOPBACK, Tunnel, Way
 from milepost.errors import EndpointError, StoreError
@@ -43,7 +43,7 @@ async def open_shared(spec: EndpointSpec) -> AsyncIterator[Endpoint]:
     Raises:
         EndpointError: Its server cannot be started or reached.
     """
-    client = Client(spec, place_of(spec.name))
+    client = SharedServerClient(spec, place_of(spec.name))
     patience_s = spec.serving.start_timeout_s + STALE_S
     tunnel = Tunnel(
         client.find, name=spec.name, file=str(ENDPOINTS), ssh_config=spec.ssh_config, wait_s=patience_s,
@@ -61,10 +61,10 @@ async def open_shared(spec: EndpointSpec) -> AsyncIterator[Endpoint]:
             await asyncio.gather(watcher, return_exceptions=True)
 
 
-class Client:
+class SharedServerClient:
     """One job's view of a shared server."""
 
-    def __init__(self, spec: EndpointSpec, place: Place) -> None:
+    def __init__(self, spec: EndpointSpec, place: SharedEndpointFolder) -> None:
         """Nothing is looked at yet."""
         self.spec, self.place = spec, place
         self._digest = identity_digest(spec)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from milepost.endpoints.shared_place import FOLDER, Place, read_json
+from milepost.endpoints.shared_place import FOLDER, SharedEndpointFolder, read_json
 from milepost.endpoints.specs import EndpointSpec
 from milepost.errors import EndpointError
 from milepost.paths import WORKFLOW
@@ -42,7 +42,7 @@ def submit(spec: EndpointSpec, attempt: str) -> dict[str, Any]:
         "--attempt",
         attempt,
     ]
-    output = Place(FOLDER / spec.name, "", "").job_log
+    output = SharedEndpointFolder(FOLDER / spec.name, "", "").job_log
     output.parent.mkdir(parents=True, exist_ok=True)
     # This job's own allocation is not the server's, and the server outlives the Snakemake behind this job.
     env = {
@@ -95,9 +95,9 @@ def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
     Returns:
         Names of endpoints whose servers were told.
     """
-    told: list[Place] = []
+    told: list[SharedEndpointFolder] = []
     for folder in sorted(path for path in FOLDER.glob("*") if path.is_dir()):
-        place = Place(folder, "", "")
+        place = SharedEndpointFolder(folder, "", "")
         if not also_kept and read_json(place.record).get("kept"):
             continue
         submitted = read_json(place.submitted)

@@ -22,7 +22,7 @@ FOLDER = Path("results/endpoints")
 
 
 @dataclass(frozen=True)
-class Place:
+class SharedEndpointFolder:
     """What a shared endpoint's jobs have in common: a folder, a key, a name that no other server has.
 
     The key and the name stay as they are while servers come and go, so that whoever asks need not notice.
@@ -34,7 +34,7 @@ class Place:
 
     def __repr__(self) -> str:
         """Without the key."""
-        return f"Place({self.folder})"
+        return f"SharedEndpointFolder({self.folder})"
 
     @property
     def record(self) -> Path:
@@ -72,7 +72,7 @@ class Place:
         return Path("logs/endpoints") / f"{self.folder.name}.log"
 
 
-def place_of(name: str) -> Place:
+def place_of(name: str) -> SharedEndpointFolder:
     """The place of a shared endpoint in the current campaign; made, with a key, if there is none."""
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def place_of(name: str) -> Place:
             draft.unlink()
     content = read_json(secret)
     try:
-        return Place(folder, str(content["key"]), str(content["model"]))
+        return SharedEndpointFolder(folder, str(content["key"]), str(content["model"]))
     except KeyError:
         raise EndpointError(
             f"Endpoint {name!r}: {secret} holds no key. Remove it, with nothing of this campaign running."

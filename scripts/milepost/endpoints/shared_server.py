@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from milepost.endpoints.gpus import check_visible
 from milepost.endpoints.publish import publish
-from milepost.endpoints.shared_place import Place, identity_digest, read_json, write_private
+from milepost.endpoints.shared_place import SharedEndpointFolder, identity_digest, read_json, write_private
 from milepost.endpoints.specs import ENDPOINTS, EndpointSpec
 from milepost.endpoints.tunnel import LOOPBACK
 from milepost.endpoints.vllm import VllmServer
@@ -49,7 +49,7 @@ class Service:
     """
 
     spec: EndpointSpec
-    place: Place
+    place: SharedEndpointFolder
     attempt: str
     kept: bool = False
     containers: Containers = field(default_factory=Containers)
@@ -197,7 +197,7 @@ async def _keep(lease: Lease, account: dict[str, Any]) -> None:
         await asyncio.sleep(BEAT_S)
 
 
-async def _watch_stop(place: Place, stop: Callable[[str], None]) -> None:
+async def _watch_stop(place: SharedEndpointFolder, stop: Callable[[str], None]) -> None:
     while not place.stop.exists():
         await asyncio.sleep(POLL_S)
     stop("stopped")

@@ -34,7 +34,7 @@ from milepost.errors import MilepostError, ModelError, ServerError
 from milepost.evaluation.staging import staged
 from milepost.evaluation.work import Request, missing_runs, remember_complete, requests_of
 from milepost.nemo import run as nemo
-from milepost.nemo.place import place_of
+from milepost.nemo.installation import installation_of
 from milepost.records import Answer, PromptSet, Usage
 from milepost.runtime.containers import Containers
 from milepost.runtime.environments import environment_python
@@ -58,7 +58,7 @@ class Stopped(MilepostError):
 
 
 @dataclass
-class Job:
+class EvaluationJob:
     """What one call of evaluate_checkpoint is to do."""
 
     ckpt: Checkpoint
@@ -77,7 +77,7 @@ class Job:
         return STORE / self.ckpt.name
 
 
-def evaluate(job: Job) -> dict[str, Any]:
+def evaluate(job: EvaluationJob) -> dict[str, Any]:
     """Bring a checkpoint's store as far as it goes, and say how far that is.
 
     Returns:
@@ -100,7 +100,7 @@ def evaluate(job: Job) -> dict[str, Any]:
 class Supervisor:
     """One attempt."""
 
-    def __init__(self, job: Job, lease: Lease) -> None:
+    def __init__(self, job: EvaluationJob, lease: Lease) -> None:
         """Nothing is started yet."""
         self.job = job
         self.lease = lease
@@ -132,7 +132,7 @@ class Supervisor:
                     # An image is asked for its versions now: later, that would hold up the end. What is wrong with one
                     # its own runs will say.
                     with suppress(MilepostError):
-                        nemo.versions(place_of(prompts.header["harness"], job.containers))
+                        nemo.versions(installation_of(prompts.header["harness"], job.containers))
                 self.ledger = Ledger(self.attempt, job.gpus, self.versions())
                 await self.attend(work, runs, stores)
             note = self.note(work, stores)

@@ -21,7 +21,7 @@ import orjson
 
 from milepost.errors import EnvironmentMissingError, HarnessError
 from milepost.nemo.ask import LM_EVAL, MARK
-from milepost.nemo.place import ENVIRONMENT, Place
+from milepost.nemo.installation import ENVIRONMENT, NemoInstallation
 from milepost.records import write_record
 from milepost.runtime.containers import require_image
 from milepost.runtime.environments import environment_python
@@ -91,7 +91,7 @@ class Catalogue:
 
 
 @cache
-def read_catalogue(place: Place) -> Catalogue:
+def read_catalogue(installation: NemoInstallation) -> Catalogue:
     """What can be run, asked once for each state of the environment or image.
 
     Raises:
@@ -99,10 +99,10 @@ def read_catalogue(place: Place) -> Catalogue:
         ContainerError: No such image, or no Apptainer to ask it with.
         HarnessError: There is no NeMo Evaluator in it, or it does not answer.
     """
-    answer = _remembered(place, ())
+    answer = _remembered(installation, ())
     harnesses: dict[str, Any] = answer["harnesses"]
     return Catalogue(
-        where=f"the {place.title}",
+        where=f"the {installation.title}",
         benchmarks={
             harness: {name: _benchmark(harness, name, said) for name, said in found["benchmarks"].items()}
             for harness, found in harnesses.items()
@@ -114,12 +114,12 @@ def read_catalogue(place: Place) -> Catalogue:
     )
 
 
-def included_tasks(folders: Sequence[Path], place: Place) -> dict[str, Any]:
+def included_tasks(folders: Sequence[Path], installation: NemoInstallation) -> dict[str, Any]:
     """The lm-eval tasks, groups and tags that folders of task files (`--include_path`) add.
 
     Args:
         folders: They are looked through for `*.yaml`, as lm-eval does.
-        place: Whose lm-eval reads them.
+        installation: Whose lm-eval reads them.
 
     Raises:
         HarnessError: One of them is not there, or lm-eval cannot read it.
@@ -129,7 +129,7 @@ def included_tasks(folders: Sequence[Path], place: Place) -> dict[str, Any]:
             raise HarnessError(
                 f"The folder of lm-eval tasks {str(folder)!r} (--include_path) does not exist (from {Path.cwd()})."
             )
-    found: dict[str, Any] = _remembered(place, tuple(folder.resolve() for folder in folders))["tasks"]
+    found: dict[str, Any] = _remembered(installation, tuple(folder.resolve() for folder in folders))["tasks"]
     return dict(found.get(LM_EVAL, {}))
 
 
@@ -168,15 +168,15 @@ def _benchmark(harness: str, name: str, said: Mapping[str, Any]) -> Benchmark:
     )
 
 
-def _remembered(place: Place, folders: tuple[Path, ...]) -> dict[str, Any]:
+def _remembered(installation: NemoInstallation, folders: tuple[Path, ...]) -> dict[str, Any]:
     """The answer, from the cache where nothing has changed since."""
-    state = json.dumps([_state(place), [_listing(folder) for folder in folders]])
+    state = json.dumps([_state(installation), [_listing(folder) for folder in folders]])
     path = _cache() / f"{hashlib.sha256(state.encode()).hexdigest()[:32]}.json"
     try:
         return dict(orjson.loads(path.read_bytes()))
     except (OSError, ValueError):
         pass
-    answer = _ask(place, folders)
+    answer = _ask(installation, folders)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_record(path, answer)
@@ -185,57 +185,57 @@ def _remembered(place: Place, folders: tuple[Path, ...]) -> dict[str, Any]:
     return answer
 
 
-def _ask(place: Place, folders: Sequence[Path]) -> dict[str, Any]:
+def _ask(installation: NemoInstallation, folders: Sequence[Path]) -> dict[str, Any]:
     """Ask the environment or the image itself."""
     env = {"NEMO_EVALUATOR_TELEMETRY_LEVEL": "0", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    if place.image is None:
+    if installation.image is None:
         env["PYTHONPATH"] = os.pathsep.join(map(str, _python_path()))
-    command, env = place.python([str(folder) for folder in folders], env, folders)
+    command, env = installation.python([str(folder) for folder in folders], env, folders)
     try:
         asked = subprocess.run(
             command, input=ASK.read_text(), env=env, cwd="/", capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HarnessError(f"The {place.title} could not be asked what it can run: {error}.") from None
+        raise HarnessError(f"The {installation.title} could not be asked what it can run: {error}.") from None
     for line in asked.stdout.splitlines():
         if line.startswith(MARK):
             return dict(json.loads(line.removeprefix(MARK)))
     said = " ".join(COLOURS.sub("", asked.stderr).split("\n")[-4:]).strip()
     if asked.returncode == 127 or "No module named 'nemo_evaluator'" in asked.stderr:
-        raise HarnessError(_not_there(place))
-    raise HarnessError(f"The {place.title} does not say what NeMo Evaluator can run there: {said or 'nothing'}")
+        raise HarnessError(_not_there(installation))
+    raise HarnessError(f"The {installation.title} does not say what NeMo Evaluator can run there: {said or 'nothing'}")
 
 
-def _not_there(place: Place) -> str:
-    if place.environment is None:
+def _not_there(installation: NemoInstallation) -> str:
+    if installation.environment is None:
         return (
-            f"The image {place.image} holds no NeMo Evaluator: there is no command 'nemo-evaluator' in it. Correct 'container'"
+            f"The image {installation.image} holds no NeMo Evaluator: there is no command 'nemo-evaluator' in it. Correct 'container'"
             " in the task's file or 'containers' in the config, or set bind_environments there if the image is a bare system."
         )
     return (
-        f"NeMo Evaluator is not installed in the environment {place.environment!r}. Correct 'environment' in the task's file to"
+        f"NeMo Evaluator is not installed in the environment {installation.environment!r}. Correct 'environment' in the task's file to"
         f" one that holds it (such as {ENVIRONMENT!r}), or install it: envs/setup.sh {ENVIRONMENT}."
     )
 
 
-def _state(place: Place) -> list[Any]:
+def _state(installation: NemoInstallation) -> list[Any]:
     """What the answer depends on: the installed packages by name and version, or the image's file."""
     code = hashlib.sha256(ASK.read_bytes()).hexdigest()
     inside: list[Any] = []
-    if place.image is not None:
-        state = require_image(place.image).stat()
-        inside = [os.path.realpath(place.image), state.st_size, state.st_mtime_ns]
-    if place.environment is None:
+    if installation.image is not None:
+        state = require_image(installation.image).stat()
+        inside = [os.path.realpath(installation.image), state.st_size, state.st_mtime_ns]
+    if installation.environment is None:
         return [inside, code]
     try:
-        python = environment_python(place.environment)
+        python = environment_python(installation.environment)
     except EnvironmentMissingError as error:
         raise EnvironmentMissingError(f"NeMo Evaluator is not installed. {error}") from None
     packages = sorted(
         path.name for path in python.parent.parent.glob("lib/python*/site-packages/*") if path.suffix == ".dist-info"
     )
     if not any(name.startswith("nemo_evaluator-") for name in packages):
-        raise HarnessError(_not_there(place))
+        raise HarnessError(_not_there(installation))
     # Harnesses of one's own are folders on PYTHONPATH.
     own = [
         [str(path), path.stat().st_mtime_ns]

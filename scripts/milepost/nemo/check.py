@@ -9,7 +9,7 @@ from typing import Any
 
 from milepost.campaign.models import find_model
 from milepost.campaign.types import Campaign, Checkpoint, Task
-from milepost.errors import ConfigError, ContainerError, EnvironmentMissingError, ModelError, did_you_mean
+from milepost.errors import ConfigError, ContainerError, EnvironmentMissingError, ModelError, did_you_mean, listed
 from milepost.nemo.catalogue import (
     Benchmark,
     Catalogue,
@@ -17,7 +17,7 @@ from milepost.nemo.catalogue import (
     included_tasks,
     read_catalogue,
 )
-from milepost.nemo.place import place_of
+from milepost.nemo.installation import installation_of
 from milepost.runtime.containers import Containers, find_apptainer, is_made, read_containers
 from milepost.tasks.lm_eval_files import command_line, include_folders, local_files
 
@@ -57,12 +57,12 @@ def check_nemo_tasks(campaign: Campaign, *, installed: bool = True) -> None:
 
 def comes_later(task: Task, config: Mapping[str, Any]) -> str | None:
     """What runs a task and need not be here yet: an image that a rule makes, or Apptainer, which nodes may have alone."""
-    place = place_of(task.spec, read_containers(config))
-    if place.image is None:
+    installation = installation_of(task.spec, read_containers(config))
+    if installation.image is None:
         return None
-    if not place.image.exists():
+    if not installation.image.exists():
         source = task.spec.get("container") or config["containers"]["nemo"]
-        return f"{place.image} is yet to be made from {source}." if is_made(source) else None
+        return f"{installation.image} is yet to be made from {source}." if is_made(source) else None
     try:
         find_apptainer()
     except ContainerError as error:
@@ -76,11 +76,11 @@ def check_nemo_task(task: Task, containers: Containers | None = None) -> bool:
     containers = containers or Containers()
     if "container" in spec and "environment" in spec and not containers.bind_environments:
         raise ConfigError(f"{where} names both an environment and a container. Take one of them out.")
-    place = place_of(spec, containers)
-    catalogue = read_catalogue(place)
+    installation = installation_of(spec, containers)
+    catalogue = read_catalogue(installation)
     local_files(spec)
     folders = include_folders(spec, where)
-    included = included_tasks(folders, place) if folders else {}
+    included = included_tasks(folders, installation) if folders else {}
     benchmark, name = find_benchmark(spec["eval_type"], catalogue, included, where)
     tasks = {**included, **catalogue.tasks.get(benchmark.harness, {})}
     asks = benchmark.log_probabilities or asks_log_probabilities(name, tasks)
@@ -197,6 +197,4 @@ def _check_tokenizer(ckpt: Checkpoint, task: str) -> None:
 
 
 def _listed(catalogue: Catalogue, most: int = 12) -> str:
-    names: Sequence[str] = sorted({one.name for one in catalogue})
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"It lists {', '.join(names[:most]) or 'none'}{rest}."
+    return f"It lists {listed(sorted({one.name for one in catalogue}), most)}."

@@ -11,9 +11,10 @@ from milepost.campaign.config import load_config
 from milepost.campaign.schemas import read_yaml
 from milepost.errors import did_you_mean
 from milepost.nemo.catalogue import Benchmark, Catalogue, asks_log_probabilities
-from milepost.nemo.place import Place, place_of
+from milepost.nemo.installation import NemoInstallation, installation_of
 from milepost.paths import WORKFLOW
 from milepost.runtime.containers import Containers, read_containers
+from milepost.terminal import columns
 
 # Of a harness's own tasks that fit, so many are enough to see which words to add.
 SHOWN = 40
@@ -23,7 +24,7 @@ HEAD = ("eval_type", "endpoint_type", "asks for")
 Row = tuple[str, ...]
 
 
-def places(environment: str | None = None, container: str | None = None) -> list[Place]:
+def installations(environment: str | None = None, container: str | None = None) -> list[NemoInstallation]:
     """The environments that have NeMo Evaluator or would, and where the tasks of this folder's campaign run in images.
 
     Args:
@@ -33,11 +34,13 @@ def places(environment: str | None = None, container: str | None = None) -> list
     if container:
         containers = campaign_containers()
         image = Path(container)
-        found = place_of({"container": container} | ({"environment": environment} if environment else {}), containers)
+        found = installation_of(
+            {"container": container} | ({"environment": environment} if environment else {}), containers
+        )
         return [replace(found, image=image) if image.exists() else found]
     if environment:
-        return [Place(environment)]
-    return list(dict.fromkeys([*map(Place, environments()), *campaign_places()]))
+        return [NemoInstallation(environment)]
+    return list(dict.fromkeys([*map(NemoInstallation, environments()), *campaign_installations()]))
 
 
 def environments() -> list[str]:
@@ -55,30 +58,35 @@ def campaign_containers() -> Containers:
     return read_containers(load_config()) if Path("config/config.yaml").is_file() else Containers()
 
 
-def campaign_places() -> list[Place]:
+def campaign_installations() -> list[NemoInstallation]:
     """The images of NeMo Evaluator that the campaign in this folder names, if there is one."""
     containers = campaign_containers()
     specs: list[dict[str, Any]] = [{"harness": "nemo"}]
     if Path("config/config.yaml").is_file():
         specs += [read_yaml(path) for path in sorted(Path("config/tasks").glob("*.yaml"))]
-    found = [place_of(spec, containers) for spec in specs if spec.get("harness") == "nemo"]
-    return [place for place in found if place.image is not None]
+    found = [installation_of(spec, containers) for spec in specs if spec.get("harness") == "nemo"]
+    return [installation for installation in found if installation.image is not None]
 
 
 def render(
-    place: Place, catalogue: Catalogue | str, *, find: str = "", harness: str | None = None, complete: bool = False
+    installation: NemoInstallation,
+    catalogue: Catalogue | str,
+    *,
+    find: str = "",
+    harness: str | None = None,
+    complete: bool = False,
 ) -> list[str]:
     """The lines for one environment or image: a paragraph for each harness that has something to show.
 
     Args:
-        place: The environment or image.
+        installation: The environment or image.
         catalogue: What it can run, or why that is not known.
         find: Only names that hold this, of listed benchmarks and of the harness's own tasks.
         harness: Only this one.
         complete: Whether to show all of the harness's own tasks that fit.
     """
     if isinstance(catalogue, str):
-        return [f"{place.title}: {catalogue}", ""]
+        return [f"{installation.title}: {catalogue}", ""]
     lines: list[str] = []
     for name in sorted(catalogue.benchmarks):
         if harness and harness != name:
@@ -92,12 +100,12 @@ def render(
         own = own_tasks(name, tasks, catalogue.defaults[name], find) if find or complete else []
         if not listed and not own:
             continue
-        lines += [f"{place.title}, {name}: {len(listed)} of {len(catalogue.benchmarks[name])} benchmarks"]
-        lines += table([(*HEAD, "harness's own name"), *listed]) if listed else []
+        lines += [f"{installation.title}, {name}: {len(listed)} of {len(catalogue.benchmarks[name])} benchmarks"]
+        lines += _table("harness's own name", listed) if listed else []
         if own:
             shown = own if complete else own[:SHOWN]
             lines += ["", f"{len(own)} of {len(tasks)} tasks and groups of {name}'s own, run as HARNESS.TASK:"]
-            lines += table([(*HEAD, "kind"), *shown])
+            lines += _table("kind", shown)
             lines += (
                 [f"  ... and {len(own) - len(shown)} more: a longer word, or --all"] if len(own) > len(shown) else []
             )
@@ -118,9 +126,11 @@ def own_tasks(harness: str, tasks: dict[str, dict[str, Any]], defaults: Benchmar
     return [_own_row(f"{harness}.{name}", name, tasks, defaults) for name in fitting]
 
 
-def not_found(wanted: Sequence[Place], harnesses: Iterable[str], find: str, harness: str | None) -> list[str]:
+def not_found(
+    wanted: Sequence[NemoInstallation], harnesses: Iterable[str], find: str, harness: str | None
+) -> list[str]:
     """What to say where nothing fits."""
-    looked = f"Looked into: {', '.join(place.title for place in wanted)}."
+    looked = f"Looked into: {', '.join(installation.title for installation in wanted)}."
     known = sorted(set(harnesses))
     if harness and harness not in known:
         near = did_you_mean(harness, known)
@@ -128,21 +138,12 @@ def not_found(wanted: Sequence[Place], harnesses: Iterable[str], find: str, harn
     return [f"No benchmark or task has {find!r} in its name. {looked} Leave the word out to see what there is."]
 
 
-def table(rows: Iterable[Row]) -> list[str]:
-    """Rows in columns, the last one ragged.
-
-    >>> table([("a", "bb"), ("ccc", "")])
-    ['  a    bb', '  ccc']
-    """
-    rows = list(rows)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+def _table(last: str, rows: Iterable[Row]) -> list[str]:
+    return [f"  {line}" for line in columns([(*HEAD, last), *rows])]
 
 
 def _row_of(one: Benchmark, catalogue: Catalogue, tasks: dict[str, dict[str, Any]]) -> Row:
-    """A listed benchmark. Where several harnesses of one place have a name, it needs the harness before it."""
+    """A listed benchmark. Where several harnesses of one installation have a name, it needs the harness before it."""
     name = one.name if len(catalogue.named(one.name)) == 1 else f"{one.harness}.{one.name}"
     asks = LOG_PROBABILITIES if one.log_probabilities or asks_log_probabilities(one.task or "", tasks) else "text"
     return name, _types(one), asks, "" if one.task in (None, one.name) else str(one.task)

@@ -21,7 +21,7 @@ from milepost.errors import EnvironmentMissingError, MilepostError
 from milepost.nemo.ask import LM_EVAL
 from milepost.nemo.catalogue import included_tasks, read_catalogue
 from milepost.nemo.check import find_benchmark
-from milepost.nemo.place import ENVIRONMENT, Place, place_of
+from milepost.nemo.installation import ENVIRONMENT, NemoInstallation, installation_of
 from milepost.nemo.prefetch_worker import MARK
 from milepost.nemo.run import OFFLINE
 from milepost.runtime.containers import read_containers
@@ -39,7 +39,7 @@ class PrefetchError(MilepostError):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Download:
     """One thing to have in the caches.
 
     Attributes:
@@ -55,13 +55,13 @@ class Wanted:
 class Loading:
     """What is loaded in one environment or image, with its own versions of the loading libraries."""
 
-    place: Place
-    tasks: list[Wanted] = field(default_factory=list)
-    models: list[Wanted] = field(default_factory=list)
+    installation: NemoInstallation
+    tasks: list[Download] = field(default_factory=list)
+    models: list[Download] = field(default_factory=list)
 
 
 @dataclass
-class Plan:
+class PrefetchPlan:
     """All that a campaign needs, and what cannot be fetched for it beforehand."""
 
     loadings: list[Loading]
@@ -73,7 +73,7 @@ def hub_home() -> Path:
     return Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
 
 
-def make_plan(campaign: Campaign) -> Plan:
+def make_plan(campaign: Campaign) -> PrefetchPlan:
     """What a campaign needs: the data of its lm-eval tasks, hub models of its sheet, and tokenizers that it names.
 
     Raises:
@@ -82,17 +82,17 @@ def make_plan(campaign: Campaign) -> Plan:
         EnvironmentMissingError: A task's environment is not installed.
         ModelError: A checkpoint that is neither a folder nor a hub model with its commit.
     """
-    loadings: dict[Place, Loading] = {}
+    loadings: dict[NemoInstallation, Loading] = {}
     left: list[str] = []
     containers = read_containers(campaign.config)
     for task in campaign.tasks.values():
         if task.kind != "nemo":
             continue
-        place = place_of(task.spec, containers)
+        installation = installation_of(task.spec, containers)
         folders = include_folders(task.spec)
-        included = included_tasks(folders, place) if folders else {}
+        included = included_tasks(folders, installation) if folders else {}
         where = f"config/tasks/{task.name}.yaml"
-        benchmark, name = find_benchmark(task.spec["eval_type"], read_catalogue(place), included, where)
+        benchmark, name = find_benchmark(task.spec["eval_type"], read_catalogue(installation), included, where)
         if benchmark.harness != LM_EVAL:
             left.append(
                 f"the data of task {task.name!r}: {benchmark.harness} fetches it while it runs, and offers no way to do so before. If"
@@ -101,15 +101,17 @@ def make_plan(campaign: Campaign) -> Plan:
             )
             continue
         options = {"name": name, "folders": [str(folder) for folder in folders]}
-        loadings.setdefault(place, Loading(place)).tasks.append(Wanted(f"data of task {task.name!r} ({name})", options))
+        loadings.setdefault(installation, Loading(installation)).tasks.append(
+            Download(f"data of task {task.name!r} ({name})", options)
+        )
     models = list(wanted_models(campaign))
     if models:
-        with_hub = Place(next((name for name in (ENVIRONMENT, "vllm") if _is_installed(name)), ENVIRONMENT))
+        with_hub = NemoInstallation(next((name for name in (ENVIRONMENT, "vllm") if _is_installed(name)), ENVIRONMENT))
         loadings.setdefault(with_hub, Loading(with_hub)).models = models
-    return Plan(list(loadings.values()), left)
+    return PrefetchPlan(list(loadings.values()), left)
 
 
-def wanted_models(campaign: Campaign) -> Iterator[Wanted]:
+def wanted_models(campaign: Campaign) -> Iterator[Download]:
     """Hub models of the sheet with their weights, and tokenizers that checkpoints and tasks name, each once."""
     seen: set[str] = set()
     for ckpt in campaign.checkpoints.values():
@@ -120,7 +122,7 @@ def wanted_models(campaign: Campaign) -> Iterator[Wanted]:
             seen.add(ckpt.model + str(ckpt.revision))
             code = ckpt.serving.vllm_args.get("trust-remote-code") in (True, "true")
             options = {"name": ckpt.model, "revision": ckpt.revision, "weights": True, "code": code}
-            yield Wanted(f"model {ckpt.model}", options)
+            yield Download(f"model {ckpt.model}", options)
     tokenizers = [str(ckpt.serving.vllm_args.get("tokenizer", "")) for ckpt in campaign.checkpoints.values()]
     for task in campaign.tasks.values():
         if task.kind == "nemo":
@@ -128,11 +130,11 @@ def wanted_models(campaign: Campaign) -> Iterator[Wanted]:
             tokenizers += [str(task.spec.get("tokenizer", "")), str(extra.get("tokenizer") or "")]
     for name in dict.fromkeys(tokenizers):
         if HUB_NAME.fullmatch(name) and not Path(name).exists() and name not in seen:
-            yield Wanted(f"tokenizer {name}", {"name": name, "revision": None, "weights": False, "code": False})
+            yield Download(f"tokenizer {name}", {"name": name, "revision": None, "weights": False, "code": False})
 
 
 def fetch(loading: Loading, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Bring all that one place needs into the caches.
+    """Bring all that one installation needs into the caches.
 
     Args:
         loading: The environment or image, and what it loads.
@@ -162,8 +164,8 @@ def fetch(loading: Loading, say: Callable[[str], None]) -> list[dict[str, Any]]:
     return failed
 
 
-def load(loading: Loading, wanted: Sequence[Wanted], *, offline: bool) -> dict[str, dict[str, Any]]:
-    """Load things in one process of the place.
+def load(loading: Loading, wanted: Sequence[Download], *, offline: bool) -> dict[str, dict[str, Any]]:
+    """Load data or models in one process of the installation.
 
     Returns:
         By title: what the worker said of it.
@@ -173,25 +175,25 @@ def load(loading: Loading, wanted: Sequence[Wanted], *, offline: bool) -> dict[s
     """
     if not wanted:
         return {}
-    place = loading.place
+    installation = loading.installation
     tasks = [one.options for one in wanted if one in loading.tasks]
     models = [one.options for one in wanted if one in loading.models]
     asked = json.dumps({"tasks": tasks, "models": models})
     switches = {**dict.fromkeys(OFFLINE, str(int(offline))), "HF_HUB_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1"}
     binds: list[Path] = []
-    if place.image is not None:
+    if installation.image is not None:
         home = hub_home().resolve()
         home.mkdir(parents=True, exist_ok=True)
         switches |= {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
         switches["HF_HOME"] = str(home)
         binds = [home, *(Path(folder).resolve() for task in tasks for folder in task["folders"])]
-    command, env = place.python([asked], switches, binds)
+    command, env = installation.python([asked], switches, binds)
     done = subprocess.run(command, input=WORKER.read_text(), env=env, capture_output=True, text=True, check=False)
     said = [json.loads(line.removeprefix(MARK)) for line in done.stdout.splitlines() if line.startswith(MARK)]
     if len(said) != len(wanted):
         last = " ".join(done.stderr.strip().splitlines()[-3:]) or "nothing"
         raise PrefetchError(
-            f"The data of the {place.title} could not be loaded (exit code {done.returncode}). Last lines: {last}"
+            f"The data of the {installation.title} could not be loaded (exit code {done.returncode}). Last lines: {last}"
         )
     ordered = [one for one in wanted if one in loading.tasks] + [one for one in wanted if one in loading.models]
     return {one.title: answer for one, answer in zip(ordered, said, strict=True)}

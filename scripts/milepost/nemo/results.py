@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from milepost.errors import HarnessError, did_you_mean
+from milepost.errors import HarnessError, did_you_mean, listed
 from milepost.records import Answer, Score, read_records
 
 Number = dict[str, Any]
@@ -93,15 +93,9 @@ def find_metric(numbers: dict[str, Number], metric: str, where: str) -> str:
         return candidates[0]
     shown = [name for name in numbers if "/" not in name] or list(numbers)
     raise HarnessError(
-        f"The results of {where} hold no metric {metric!r}. They hold: {_listed(shown)}."
+        f"The results of {where} hold no metric {metric!r}. They hold: {listed(sorted(shown), 30)}."
         f"{did_you_mean(metric, numbers)} Correct 'metric' in the task's file; nothing is asked again for it."
     )
-
-
-def _listed(names: Sequence[str], most: int = 30) -> str:
-    """Names in order, the first ones where there are very many."""
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(sorted(names)[:most]) + rest
 
 
 def newest_samples(folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from milepost.campaign.sampling import MODEL, effective
 from milepost.endpoints import Endpoint
 from milepost.errors import HarnessError
 from milepost.nemo.catalogue import read_catalogue
-from milepost.nemo.place import Place, place_of
+from milepost.nemo.installation import NemoInstallation, installation_of
 from milepost.nemo.results import newest_samples
 from milepost.records import TaskHeader, write_record
 from milepost.runtime.containers import Containers, reached_from
@@ -150,9 +150,9 @@ def command_of(
     harness: Mapping[str, Any], config: Path, env: Mapping[str, str], setting: Setting
 ) -> tuple[list[str], dict[str, str]]:
     """The command of a run and the environment to start it in, by an environment of ours or an image."""
-    place = place_of(harness, setting.containers)
+    installation = installation_of(harness, setting.containers)
     needed: list[Path] = []
-    if place.image is not None:
+    if installation.image is not None:
         Path(env["HF_HOME"]).mkdir(parents=True, exist_ok=True)
         # Results may lie elsewhere, behind a link.
         needed = [config.resolve().parent, Path(env["HF_HOME"])]
@@ -160,7 +160,7 @@ def command_of(
         tokenizer = Path(_path(harness.get("tokenizer", setting.tokenizer)))
         if tokenizer.is_dir():
             needed += reached_from(tokenizer)
-    return place.nemo_evaluator(["run_eval", "--run_config", str(config.resolve())], env, needed)
+    return installation.nemo_evaluator(["run_eval", "--run_config", str(config.resolve())], env, needed)
 
 
 async def run(
@@ -224,7 +224,7 @@ async def run(
         "eval_type": header["harness"]["eval_type"],
         "requests": answered(record),
         "sampling": [effective(asked, setting.sampling) for asked in sampled(record)],
-        "versions": versions(place_of(header["harness"], setting.containers)),
+        "versions": versions(installation_of(header["harness"], setting.containers)),
     }
     write_record(folder / DONE, done)
 
@@ -243,25 +243,25 @@ def collect(folders: list[Path], to: Path) -> None:
 
 
 @cache
-def versions(place: Place) -> dict[str, str]:
+def versions(installation: NemoInstallation) -> dict[str, str]:
     """Versions of NeMo Evaluator and its harnesses in an environment or image, and the image's digest.
 
     Raises:
         ContainerError: No such image.
     """
     found = {}
-    if place.environment is not None:
-        packages = environment_python(place.environment).parent.parent
+    if installation.environment is not None:
+        packages = environment_python(installation.environment).parent.parent
         for info in sorted(packages.glob("lib/python*/site-packages/n*.dist-info")):
             name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
             if name == "nemo_evaluator" or name.startswith("nvidia_"):
                 found[name.replace("_", "-")] = version
     else:
         try:
-            found = dict(read_catalogue(place).versions)
+            found = dict(read_catalogue(installation).versions)
         except HarnessError as error:
             log.warning("The versions behind the runs are not known. %s", error)
-    return {**found, **image_digests({"nemo": place.image})}
+    return {**found, **image_digests({"nemo": installation.image})}
 
 
 def _path(tokenizer: str) -> str:

@@ -11,10 +11,10 @@ from milepost.campaign.models import find_model, has_chat_template
 from milepost.campaign.types import Campaign
 from milepost.endpoints.specs import load_endpoints
 from milepost.endpoints.vllm import engine_version
-from milepost.errors import ContainerError, EndpointError, EnvironmentMissingError, MilepostError, did_you_mean
-from milepost.nemo.place import Place, place_of
+from milepost.errors import ContainerError, EndpointError, EnvironmentMissingError, MilepostError, did_you_mean, listed
+from milepost.nemo.installation import NemoInstallation, installation_of
 from milepost.paths import WORKFLOW
-from milepost.preflight.checks import Check, join, write_probe
+from milepost.preflight.checks import Check, write_probe
 from milepost.preflight.models import check_models, unreadable
 from milepost.preflight.submission import Submission
 from milepost.runtime.containers import find_apptainer, is_made, read_containers
@@ -51,7 +51,7 @@ def check_keys() -> Iterator[Check]:
         except EndpointError as error:
             yield Check(f"endpoint {name}", "failed", str(error))
     if found:
-        yield Check("endpoints", "ok", f"{join(found)}: in config/endpoints.yaml, with their keys")
+        yield Check("endpoints", "ok", f"{listed(found)}: in config/endpoints.yaml, with their keys")
 
 
 def check_tasks(campaign: Campaign) -> Iterator[Check]:
@@ -67,7 +67,7 @@ def check_tasks(campaign: Campaign) -> Iterator[Check]:
         counts.append(f"{name} ({len(items)})" if task.kind == "native" else f"{name} (NeMo Evaluator's)")
         if asks_chat(task, items):
             chats.append(name)
-    yield Check("items", "ok", f"tasks (items): {join(counts)}")
+    yield Check("items", "ok", f"tasks (items): {listed(counts)}")
     if not chats:
         return
     bare = []
@@ -80,11 +80,11 @@ def check_tasks(campaign: Campaign) -> Iterator[Check]:
             bare.append(ckpt.name)
     if bare:
         yield Check(
-            "chat templates", "failed", f"{join(bare)} have none, and {join(chats)} chat",
+            "chat templates", "failed", f"{listed(bare)} have none, and {listed(chats)} chat",
             "vllm_args: --chat-template FILE, or ask with 'prompt' in place of 'messages'",
         )  # fmt: skip
     else:
-        yield Check("chat templates", "ok", f"every model here has one, for {join(chats)}")
+        yield Check("chat templates", "ok", f"every model here has one, for {listed(chats)}")
 
 
 def check_environments(campaign: Campaign) -> Iterator[Check]:
@@ -96,7 +96,11 @@ def check_environments(campaign: Campaign) -> Iterator[Check]:
         "vllm": bare or containers.vllm is None,
         "semantic": bool({"avert", "equator"} & scorers),
         "equator": "equator" in scorers,
-        **{place.environment: True for place in nemo_places(campaign).values() if place.environment},
+        **{
+            installation.environment: True
+            for installation in nemo_installations(campaign).values()
+            if installation.environment
+        },
     }
     there = []
     for name in [name for name, wanted in needed.items() if wanted]:
@@ -109,13 +113,13 @@ def check_environments(campaign: Campaign) -> Iterator[Check]:
         if name == "vllm":
             yield from check_build(campaign, python)
     if there:
-        yield Check("environments", "ok", join(there))
+        yield Check("environments", "ok", listed(there))
 
 
-def nemo_places(campaign: Campaign) -> dict[str, Place]:
+def nemo_installations(campaign: Campaign) -> dict[str, NemoInstallation]:
     """Where each task of NeMo Evaluator runs."""
     containers = read_containers(campaign.config)
-    return {name: place_of(campaign.tasks[name].spec, containers) for name in campaign.named("nemo")}
+    return {name: installation_of(campaign.tasks[name].spec, containers) for name in campaign.named("nemo")}
 
 
 def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
@@ -123,12 +127,12 @@ def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
     containers = read_containers(campaign.config)
     sources = campaign.config.get("containers", {})
     named = {"vllm": (containers.vllm, sources["vllm"], IN_CONFIG)} if containers.vllm else {}
-    for task, place in nemo_places(campaign).items():
+    for task, installation in nemo_installations(campaign).items():
         own = campaign.tasks[task].spec.get("container")
-        if place.image is not None and own:
-            named[f"of task {task}"] = (place.image, own, "`container` in the task's file")
-        elif place.image is not None:
-            named["nemo"] = (place.image, sources["nemo"], IN_CONFIG)
+        if installation.image is not None and own:
+            named[f"of task {task}"] = (installation.image, own, "`container` in the task's file")
+        elif installation.image is not None:
+            named["nemo"] = (installation.image, sources["nemo"], IN_CONFIG)
     if not named:
         return
     for name, (path, source, key) in named.items():
@@ -181,7 +185,7 @@ def check_build(campaign: Campaign, python: Path) -> Iterator[Check]:
     on_gpus = [ckpt.name for ckpt in served_here if ckpt.serving.gpus]
     if cpu and on_gpus:
         yield Check(
-            "environment vllm", "failed", f"it holds {version}, the CPU build, and {join(on_gpus)} ask for GPUs",
+            "environment vllm", "failed", f"it holds {version}, the CPU build, and {listed(on_gpus)} ask for GPUs",
             "install the GPU build (docs/checkpoints.md), name an image in `containers`, or set gpus: 0 in the model profile",
         )  # fmt: skip
     elif version.startswith("vllm-") and not cpu and len(on_gpus) < len(served_here):
@@ -189,7 +193,7 @@ def check_build(campaign: Campaign, python: Path) -> Iterator[Check]:
         yield Check(
             "environment vllm",
             "warning",
-            f"it holds {version}, and {join(without)} ask for no GPU",
+            f"it holds {version}, and {listed(without)} ask for no GPU",
             "envs/setup.sh vllm installs the CPU build",
         )
 
@@ -211,10 +215,10 @@ def check_caches(campaign: Campaign, submission: Submission) -> Iterator[Check]:
     if not hub:
         return
     if cached:
-        yield Check("data sets", "ok", f"{len(cached)} in {home}, where {join(hub)} look for theirs, offline")
+        yield Check("data sets", "ok", f"{len(cached)} in {home}, where {listed(hub)} look for theirs, offline")
     else:
         yield Check(
-            "data sets", "warning", f"{join(hub)} run offline, and there is no data set in {home}",
+            "data sets", "warning", f"{listed(hub)} run offline, and there is no data set in {home}",
             "fetch them on a host with a way out, with HF_HOME on a folder that the nodes see (docs/tasks.md)",
         )  # fmt: skip
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from milepost.campaign.models import find_model
 from milepost.campaign.types import Campaign, Checkpoint
-from milepost.errors import MilepostError
-from milepost.preflight.checks import SHOWN, Check, join
+from milepost.errors import MilepostError, listed
+from milepost.preflight.checks import Check
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 TOKENIZERS = (
@@ -25,6 +25,9 @@ TOKENIZERS = (
 # What stands beside weights under the same ending, and is none.
 NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "optimizer.bin")
 HEADER = 100 * 1024 * 1024  # bytes; the largest header that safetensors allows
+
+
+SHOWN = 5  # of the models that have a problem, so many have a line of their own
 
 
 def check_models(campaign: Campaign) -> Iterator[Check]:
@@ -47,7 +50,7 @@ def check_models(campaign: Campaign) -> Iterator[Check]:
         yield Check(f"model of {name}", "failed", problem, advice)
     if len(problems) > SHOWN:
         rest = list(dict.fromkeys(name for name, _ in problems[SHOWN:]))
-        yield Check("more models", "failed", f"{len(problems) - SHOWN} more like these, in {join(rest)}", advice)
+        yield Check("more models", "failed", f"{len(problems) - SHOWN} more like these, in {listed(rest)}", advice)
     for ckpt in absent:
         switch = {**os.environ, **ckpt.serving.env}.get("HF_HUB_OFFLINE", "0")
         offline = switch.lower() not in ("", "0", "false", "no", "off")
@@ -116,4 +119,4 @@ def missing_parts(index: Path, files: Iterable[str]) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return [f"{index} cannot be read as an index of weights"]
     missing = sorted(named - set(files))
-    return [f"{index.parent} lacks {join(missing)}, of {len(named)} files that {index.name} names"] if missing else []
+    return [f"{index.parent} lacks {listed(missing)}, of {len(named)} files that {index.name} names"] if missing else []

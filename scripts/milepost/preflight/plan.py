@@ -9,13 +9,14 @@ from typing import Any
 
 from milepost.campaign.identity import CACHE, DigestCache, identify
 from milepost.campaign.types import Campaign, Checkpoint
-from milepost.errors import RecordError
+from milepost.errors import RecordError, listed
 from milepost.evaluation.work import MODELS, PROMPTS, is_complete, missing_runs, requests_of, store_file
 from milepost.preflight.submission import Submission
 from milepost.records import PromptSet, read_prompts, read_record
 from milepost.store.answers import STORE, read_records_if_any, read_settled
 from milepost.store.ledger import LEDGER
 from milepost.tasks import build_prompts
+from milepost.terminal import columns
 
 SHOWN = 40  # rows of a table
 
@@ -38,7 +39,7 @@ class Pace:
 
 
 @dataclass
-class Job:
+class JobEstimate:
     """One checkpoint: what it lacks, and what its job would take.
 
     Attributes:
@@ -77,20 +78,20 @@ class Job:
 
 
 @dataclass
-class Plan:
+class CampaignPlan:
     """All checkpoints of a campaign, in the order of the sheet."""
 
-    jobs: list[Job]
+    jobs: list[JobEstimate]
     submission: Submission
     kinds: dict[str, str] = field(default_factory=dict)
 
     @property
-    def needed(self) -> list[Job]:
+    def needed(self) -> list[JobEstimate]:
         """The jobs that start a server."""
         return [job for job in self.jobs if job.needed]
 
 
-def make_plan(campaign: Campaign, submission: Submission) -> Plan:
+def make_plan(campaign: Campaign, submission: Submission) -> CampaignPlan:
     """Count what is missing, and what it will take. Reads the stores; asks and starts nothing.
 
     Questions are built from the tasks as they are now, whether `prepare_prompts` has written them down or not.
@@ -112,12 +113,12 @@ def make_plan(campaign: Campaign, submission: Submission) -> Plan:
         asked = {name: size(each) for name, each in prompts.items()}
         native = [name for name, task in campaign.tasks.items() if task.kind == "native"]
         answers = sum(missing[name] for name in native)
-        job = Job(ckpt.name, ckpt.serving.gpus, asked, missing, answers, sum(missing.values()) - answers)
+        job = JobEstimate(ckpt.name, ckpt.serving.gpus, asked, missing, answers, sum(missing.values()) - answers)
         job.walltimes_s = tuple(60 * runtime for runtime in submission.request_of(ckpt.name).runtimes)
         job.pace = pace_of(ckpt, campaign, attempts) if job.needed else None
         jobs.append(job)
     digests.save()
-    return Plan(jobs, submission, {name: task.kind for name, task in campaign.tasks.items()})
+    return CampaignPlan(jobs, submission, {name: task.kind for name, task in campaign.tasks.items()})
 
 
 def size(prompts: PromptSet) -> int:
@@ -179,23 +180,23 @@ def pace_of(ckpt: Checkpoint, campaign: Campaign, attempts: dict[str, list[dict[
     return None
 
 
-def render(plan: Plan) -> str:
+def render(plan: CampaignPlan) -> str:
     """The plan for people: tasks, jobs, what they come to, what to look out for."""
     parts = [_tasks(plan), _jobs(plan), "\n".join(summary(plan))]
     return "\n\n".join(part for part in parts if part)
 
 
-def _tasks(plan: Plan) -> str:
+def _tasks(plan: CampaignPlan) -> str:
     rows = [("task", "asked of each", "stored", "missing", "")]
     for name, kind in plan.kinds.items():
         asked = sum(job.asked[name] for job in plan.jobs)
         missing = sum(job.missing[name] for job in plan.jobs)
         unit = "runs of NeMo Evaluator" if kind == "nemo" else "answers"
         rows.append((name, f"{plan.jobs[0].asked[name]}", f"{asked - missing}", f"{missing}", unit))
-    return table(rows)
+    return "\n".join(columns(rows, right=range(1, 4)))
 
 
-def _jobs(plan: Plan) -> str:
+def _jobs(plan: CampaignPlan) -> str:
     rows: list[tuple[str, ...]] = [
         ("checkpoint", "GPUs", "answers missing", "runs missing", "expected", "walltime", "GPU hours", "from")
     ]
@@ -214,10 +215,10 @@ def _jobs(plan: Plan) -> str:
         )
     if len(plan.needed) > SHOWN:
         rows.append((f"and {len(plan.needed) - SHOWN} more", *[""] * 7))
-    return table(rows) if plan.needed else ""
+    return "\n".join(columns(rows, right=range(1, 7))) if plan.needed else ""
 
 
-def basis(job: Job) -> str:
+def basis(job: JobEstimate) -> str:
     """What an expectation rests on, in words."""
     if job.expected_s is None:
         return "no earlier job" if not job.pace else "not timed"
@@ -225,7 +226,7 @@ def basis(job: Job) -> str:
     return f"{job.pace.attempts} earlier job(s) {'of its own' if job.pace.own else 'of others'}"
 
 
-def summary(plan: Plan) -> list[str]:
+def summary(plan: CampaignPlan) -> list[str]:
     """What the tables come to, and what to look out for."""
     needed, total = plan.needed, len(plan.jobs)
     if not needed:
@@ -255,22 +256,18 @@ def summary(plan: Plan) -> list[str]:
     return lines
 
 
-def warnings(jobs: Sequence[Job]) -> Iterable[str]:
+def warnings(jobs: Sequence[JobEstimate]) -> Iterable[str]:
     """Jobs whose walltime is shorter than what they are expected to take."""
     timed = [(job, job.expected_s, job.walltimes_s) for job in jobs if job.expected_s is not None and job.walltimes_s]
     never = [job.ckpt for job, expected, walltimes in timed if expected > sum(walltimes)]
     late = [job.ckpt for job, expected, walltimes in timed if walltimes[0] < expected <= sum(walltimes)]
     if never:
-        yield f"WARNING: all attempts together are too short for {_listed(never)}: raise `runtime` in the profile."
+        yield f"WARNING: all attempts together are too short for {listed(never)}: raise `runtime` in the profile."
     if late:
         yield (
-            f"WARNING: the first attempt's walltime is too short for {_listed(late)}: the next attempt goes on from the"
+            f"WARNING: the first attempt's walltime is too short for {listed(late)}: the next attempt goes on from the"
             " store, but starts its server anew. Raise `runtime` in the profile."
         )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def duration(seconds: float | None) -> str:
@@ -285,17 +282,3 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns side by side; numbers to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    right = [all(row[i][:1].isdigit() or row[i] in ("", "?") for row in rows[1:]) for i in range(len(widths))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if left else cell.ljust(width)
-            for cell, width, left in zip(row, widths, right, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from milepost.errors import did_you_mean
-from milepost.preflight.checks import Check, join, write_probe
-from milepost.preflight.submission import Request, Submission
+from milepost.errors import did_you_mean, listed
+from milepost.preflight.checks import Check, write_probe
+from milepost.preflight.submission import JobRequest, Submission
 from milepost.runtime import slurm_site
 from milepost.runtime.slurm_site import Association, Nodes, SiteUnknownError
 
@@ -41,14 +41,14 @@ def guarded(what: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
         return [Check(what, "skipped", str(error))]
 
 
-def check_places(requests: list[Request]) -> Iterator[Check]:
+def check_places(requests: list[JobRequest]) -> Iterator[Check]:
     """All that depends on the nodes of a partition."""
     yield from check_partitions(requests)
     yield from check_nodes(requests)
     yield from check_walltimes(requests)
 
 
-def check_accounts(requests: list[Request]) -> Iterator[Check]:
+def check_accounts(requests: list[JobRequest]) -> Iterator[Check]:
     """Accounts exist, and this user may use them."""
     known = sorted({association.account for association in slurm_site.associations()})
     accounts = sorted({account for request in requests for account in request.accounts or [""]})
@@ -71,7 +71,7 @@ def check_accounts(requests: list[Request]) -> Iterator[Check]:
             yield Check("account", "ok", account)
 
 
-def check_partitions(requests: list[Request]) -> Iterator[Check]:
+def check_partitions(requests: list[JobRequest]) -> Iterator[Check]:
     """Partitions exist, are up, and take the account."""
     known = sorted({node.partition for node in slurm_site.nodes()})
     places = {(account, one.partition or "") for one in requests for account in one.accounts or [""]}
@@ -121,13 +121,13 @@ def takes_account(partition: str, account: str) -> bool:
     return not places or "" in places or partition in places
 
 
-def nodes_of(request: Request) -> list[Nodes]:
+def nodes_of(request: JobRequest) -> list[Nodes]:
     """The nodes of the partition that a job goes to; none if there is no such partition."""
     partition = request.partition or default_partition()
     return [node for node in slurm_site.nodes() if node.partition == partition]
 
 
-def check_nodes(requests: list[Request]) -> Iterator[Check]:
+def check_nodes(requests: list[JobRequest]) -> Iterator[Check]:
     """Some node of the partition has the GPUs, the features and the memory that a job asks for."""
     for request in requests:
         nodes = nodes_of(request)
@@ -191,7 +191,7 @@ def check_nodes(requests: list[Request]) -> Iterator[Check]:
             )
 
 
-def gpus_of(request: Request) -> tuple[str, int]:
+def gpus_of(request: JobRequest) -> tuple[str, int]:
     """Type ("" for any) and number of the GPUs that a job asks for."""
     if request.gres and request.gres.startswith("gpu"):
         return next(iter(slurm_site.parse_gpus(request.gres).items()))
@@ -203,7 +203,7 @@ def gpus_on(node: Nodes, kind: str) -> int:
     return node.gpus.get(kind, 0) if kind else sum(node.gpus.values())
 
 
-def check_walltimes(requests: list[Request]) -> Iterator[Check]:
+def check_walltimes(requests: list[JobRequest]) -> Iterator[Check]:
     """Every attempt's walltime is within the limits: SLURM lets a job above them wait for ever."""
     for request in requests:
         what = f"walltime of {request.rule}"
@@ -218,7 +218,7 @@ def check_walltimes(requests: list[Request]) -> Iterator[Check]:
         limits = [(f"partition {nodes[0].partition}", nodes[0].limit_min)]
         limits += [(f"account {one.account}", one.limit_min) for one in own_limits(request)]
         over = [(whose, limit) for whose, limit in limits if limit is not None and max(request.runtimes) > limit]
-        asked = join([f"{runtime:g}" for runtime in request.runtimes])
+        asked = listed([f"{runtime:g}" for runtime in request.runtimes])
         attempts = f" in attempts 1 to {len(request.runtimes)}" if len(request.runtimes) > 1 else ""
         if over:
             whose, limit = min(over, key=lambda pair: pair[1] or 0)
@@ -230,7 +230,7 @@ def check_walltimes(requests: list[Request]) -> Iterator[Check]:
             yield Check(what, "ok", f"{asked} minutes{attempts}")
 
 
-def own_limits(request: Request) -> list[Association]:
+def own_limits(request: JobRequest) -> list[Association]:
     """This user's associations with a walltime of their own that bear on a job."""
     try:
         known = slurm_site.associations()
@@ -245,7 +245,7 @@ def own_limits(request: Request) -> list[Association]:
     ]
 
 
-def check_trial(request: Request) -> Check:
+def check_trial(request: JobRequest) -> Check:
     """SLURM's own word on a job like this one: limits and priorities that stand in no list are in it."""
     kind, gpus = gpus_of(request)
     asked = {

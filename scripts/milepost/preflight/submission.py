@@ -13,7 +13,7 @@ SERVING_RULE = "evaluate_checkpoint"
 
 
 @dataclass(frozen=True)
-class Request:
+class JobRequest:
     """Jobs that ask for the same.
 
     Attributes:
@@ -51,16 +51,16 @@ class Submission:
     attempts: int = 1
     logdir: str | None = None
     locked: bool = False
-    requests: list[Request] = field(default_factory=list)
+    requests: list[JobRequest] = field(default_factory=list)
 
     @property
     def to_slurm(self) -> bool:
         """Whether jobs go to SLURM."""
         return self.executor == "slurm"
 
-    def request_of(self, ckpt: str) -> Request:
+    def request_of(self, ckpt: str) -> JobRequest:
         """What the checkpoint's job asks for."""
-        return next((request for request in self.requests if ckpt in request.ckpts), Request(SERVING_RULE))
+        return next((request for request in self.requests if ckpt in request.ckpts), JobRequest(SERVING_RULE))
 
 
 def read_submission(text: str | None) -> Submission:
@@ -120,10 +120,10 @@ def refusals(text: str) -> list[tuple[str, Path | None, str]]:
     return found
 
 
-def _request(job: Mapping[str, Any]) -> Request:
+def _request(job: Mapping[str, Any]) -> JobRequest:
     first = job["attempts"][0]
     runtimes = [attempt.get("runtime") for attempt in job["attempts"]]
-    return Request(
+    return JobRequest(
         rule=job["rule"],
         ckpts=tuple(job["ckpts"]),
         gpus=_number(first.get("gpu")) or 0,

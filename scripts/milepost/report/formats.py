@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from milepost.report.tables import ScoreRow, notes, score_cell
 from milepost.report.tables_to_read import Table, coverage_table, score_table
+from milepost.terminal import columns
 
 LATEX_HEAD = """\
 % Made by Milepost from results/tables/scores.csv; made anew when scores change, so copy it into your paper.
@@ -62,11 +63,11 @@ def latex(tables: Sequence[Table], caption: str) -> str:
 def text(rows: Sequence[ScoreRow], width: int = 120) -> str:
     """The summary for a terminal: a line for each checkpoint, or for each score where that is too wide."""
     table = score_table(rows, score_cell)
-    lines = _text_table(table.header, table.lines)
+    lines = columns([table.header, *table.lines])
     if max(map(len, lines)) > width:
         tasks = list(dict.fromkeys(row.task for row in rows))
         table = coverage_table(sorted(rows, key=lambda row: tasks.index(row.task)))
-        lines = _text_table(table.header[:5], [line[:5] for line in table.lines])
+        lines = columns([line[:5] for line in [table.header, *table.lines]])
     return "\n".join([*lines, "", *notes(rows)]) + "\n"
 
 
@@ -117,9 +118,3 @@ def _latex_table(table: Table, caption: str) -> str:
             "",
         ]
     )
-
-
-def _text_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    rows = [header, *lines]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -37,7 +37,7 @@ class MissingRow:
 
 
 @dataclass(frozen=True)
-class Place:
+class Cell:
     """One checkpoint on one task, in the folders of a campaign; `prompts` and `model` are today's digests, if known."""
 
     results: Path
@@ -92,7 +92,7 @@ def take_snapshot(campaign: Campaign, into: Path, results: Path, logs: Path) -> 
     for ckpt in campaign.checkpoints.values():
         model = _model(results / "models" / f"{ckpt.name}.json")
         for task in campaign.tasks.values():
-            row = _take(Place(results, logs, ckpt, task, prompts[task.name], model), into)
+            row = _take(Cell(results, logs, ckpt, task, prompts[task.name], model), into)
             if row is not None:
                 missing.append(row)
         note = read_note(results, ckpt.name)
@@ -114,26 +114,26 @@ def read_note(results: Path, ckpt: str) -> dict[str, Any]:
     return note if isinstance(note, dict) and isinstance(note.get("tasks"), dict) else {}
 
 
-def state_of(place: Place) -> MissingRow:
+def state_of(cell: Cell) -> MissingRow:
     """How far a checkpoint came on a task that has no summary, and why not further."""
-    note = read_note(place.results, place.ckpt.name).get("tasks", {}).get(place.task.name)
-    if place.answers.exists():
-        return _row(place, "collected, not scored", _last_words(_log_of_scoring(place)))
+    note = read_note(cell.results, cell.ckpt.name).get("tasks", {}).get(cell.task.name)
+    if cell.answers.exists():
+        return _row(cell, "collected, not scored", _last_words(_log_of_scoring(cell)))
     # A note of the incomplete is removed when the run ends; the step that found them incomplete has said it as well.
-    said = _last_words(place.log("collect_harness" if place.task.kind == "nemo" else "collect_answers"))
+    said = _last_words(cell.log("collect_harness" if cell.task.kind == "nemo" else "collect_answers"))
     if isinstance(note, dict):
         if note.get("missing"):
-            unit = "runs" if place.task.kind == "nemo" else "answers"
+            unit = "runs" if cell.task.kind == "nemo" else "answers"
             counts = f"{note['missing']} of {note['missing'] + note.get('done', 0)} {unit} are missing"
-            return _row(place, "evaluated, incomplete", ". ".join(filter(None, [counts, note.get("error")])))
-        return _row(place, "evaluated, not collected", said)
-    stored = _stored(place)
+            return _row(cell, "evaluated, incomplete", ". ".join(filter(None, [counts, note.get("error")])))
+        return _row(cell, "evaluated, not collected", said)
+    stored = _stored(cell)
     if stored:
         told = f"{stored} stored so far"
-        return _row(place, "not finished", f"{told}. At the last try: {said}" if said else told)
-    log = place.logs / "evaluate_checkpoint" / f"{place.ckpt.name}.log"
+        return _row(cell, "not finished", f"{told}. At the last try: {said}" if said else told)
+    log = cell.logs / "evaluate_checkpoint" / f"{cell.ckpt.name}.log"
     last = _last_words(log)
-    return _row(place, "not evaluated", f"The log of its evaluation ends: {last}" if last else None)
+    return _row(cell, "not evaluated", f"The log of its evaluation ends: {last}" if last else None)
 
 
 def by_state(missing: Iterable[MissingRow]) -> dict[str, int]:
@@ -144,45 +144,45 @@ def by_state(missing: Iterable[MissingRow]) -> dict[str, int]:
     return counts
 
 
-def _take(place: Place, into: Path) -> MissingRow | None:
+def _take(cell: Cell, into: Path) -> MissingRow | None:
     """Keep a usable summary with its scores; otherwise say why it is missing."""
-    kept = into / "summaries" / place.ckpt.name / place.summary.name
-    kept_scores = into / "scores" / place.ckpt.name / place.scores.name
+    kept = into / "summaries" / cell.ckpt.name / cell.summary.name
+    kept_scores = into / "scores" / cell.ckpt.name / cell.scores.name
     try:
-        _link(place.summary, kept)
-        _link(place.scores, kept_scores)
+        _link(cell.summary, kept)
+        _link(cell.scores, kept_scores)
         summary = read_summary(kept)
-        other = _other_questions(place, summary)
+        other = _other_questions(cell, summary)
     except FileNotFoundError:
         # Never made, or being made anew: a step's outputs are removed before it begins.
-        row: MissingRow | None = state_of(place)
+        row: MissingRow | None = state_of(cell)
     except (RecordError, OSError, KeyError, TypeError) as error:
-        row = _row(place, "cannot be read", f"{type(error).__name__}: {error}")
+        row = _row(cell, "cannot be read", f"{type(error).__name__}: {error}")
     else:
-        row = _row(place, "outdated", f"{other}; run the campaign to make it anew") if other else None
+        row = _row(cell, "outdated", f"{other}; run the campaign to make it anew") if other else None
     if row is not None:
         kept.unlink(missing_ok=True)
         kept_scores.unlink(missing_ok=True)
     return row
 
 
-def _other_questions(place: Place, summary: Summary) -> str | None:
+def _other_questions(cell: Cell, summary: Summary) -> str | None:
     """What a summary rests on that is not today's; None where it is a number of today's questions."""
-    spec, facts = place.task.spec, summary["provenance"]
+    spec, facts = cell.task.spec, summary["provenance"]
     if summary["task_version"] != spec.get("version"):
         return f"scored for version {summary['task_version']} of the task, which is now {spec.get('version')}"
-    if place.task.kind == "native" and summary["scorer"] != spec["scorer"]["name"]:
+    if cell.task.kind == "native" and summary["scorer"] != spec["scorer"]["name"]:
         return f"scored by {summary['scorer']}, and the task now asks for {spec['scorer']['name']}"
-    if place.prompts is not None and facts.get("prompts") not in (None, place.prompts):
+    if cell.prompts is not None and facts.get("prompts") not in (None, cell.prompts):
         return "scored for other prompts than today's"
-    if place.model is not None and facts.get("model") not in (None, place.model):
+    if cell.model is not None and facts.get("model") not in (None, cell.model):
         return "scored for another model than today's"
     return None
 
 
-def _row(place: Place, state: str, reason: str | None) -> MissingRow:
-    title = place.task.title
-    return MissingRow(ckpt=place.ckpt.name, task=place.task.name, title=title, state=state, reason=reason or None)
+def _row(cell: Cell, state: str, reason: str | None) -> MissingRow:
+    title = cell.task.title
+    return MissingRow(ckpt=cell.ckpt.name, task=cell.task.name, title=title, state=state, reason=reason or None)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -204,19 +204,19 @@ def _ledger_so_far(store: Path) -> dict[str, Any]:
     return total if total["attempts"] else {}
 
 
-def _stored(place: Place) -> str | None:
+def _stored(cell: Cell) -> str | None:
     """How much the store holds of a task, in words."""
-    if place.task.kind == "nemo":
-        runs = sum(1 for _ in place.store.rglob("done.json"))
+    if cell.task.kind == "nemo":
+        runs = sum(1 for _ in cell.store.rglob("done.json"))
         return f"{runs} runs" if runs else None
-    with suppress(OSError), place.store.open("rb") as file:
+    with suppress(OSError), cell.store.open("rb") as file:
         lines = sum(1 for _ in file)
         return f"{lines} answers" if lines else None
     return None
 
 
-def _log_of_scoring(place: Place) -> Path:
-    return place.log("score_harness" if place.task.kind == "nemo" else "score_answers")
+def _log_of_scoring(cell: Cell) -> Path:
+    return cell.log("score_harness" if cell.task.kind == "nemo" else "score_answers")
 
 
 def _last_words(log: Path) -> str | None:

@@ -17,7 +17,7 @@ from milepost.records import Answer, Prompt, PromptSet, Score
 
 
 @dataclass(frozen=True)
-class Place:
+class CheckpointTask:
     """Whose answers to what are scored: it names where a scorer keeps its calls."""
 
     ckpt: str
@@ -108,5 +108,5 @@ def load_scorer(spec: Mapping[str, Any], ckpt: str | None = None, task: str | No
         )
     made = import_module(scorer_module(name)).Scorer
     if ckpt is not None and task is not None and getattr(made, "keeps_calls", False):
-        options["place"] = Place(ckpt, task)
+        options["place"] = CheckpointTask(ckpt, task)
     return cast(Scorer, made(**options))

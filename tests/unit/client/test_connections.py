@@ -6,7 +6,7 @@ import pytest
 
 from milepost.client import connections
 from milepost.client.client import Client, RequestError
-from milepost.client.connections import ConnectError, Pool, Response, ServerDisconnectedError
+from milepost.client.connections import ConnectError, HttpResponse, Pool, ServerDisconnectedError
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 BUSY = b"HTTP/1.1 429 Slow down\r\nContent-Length: 4\r\nRetry-After: 7\r\n\r\nbusy"
@@ -80,7 +80,7 @@ async def once(pool):
 
 def test_a_connection_is_kept_and_requests_are_whole():
     server = Server(OK)
-    assert play(server, times(3)) == [Response(200, {"content-length": "2"}, b"{}")] * 3
+    assert play(server, times(3)) == [HttpResponse(200, {"content-length": "2"}, b"{}")] * 3
     assert server.connections == 1
     assert [body for _, body in server.requests] == [b'{"n": 0}', b'{"n": 1}', b'{"n": 2}']
     head = server.requests[0][0].decode()

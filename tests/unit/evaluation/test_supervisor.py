@@ -15,7 +15,7 @@ import describe_checkpoint
 import prepare_prompts
 from milepost.errors import ModelError, ServerError, StoreError
 from milepost.evaluation import supervisor as evaluate_module
-from milepost.evaluation.supervisor import Job, Stopped, evaluate
+from milepost.evaluation.supervisor import EvaluationJob, Stopped, evaluate
 from milepost.preflight.campaign import load_campaign
 from milepost.records import read_prompts, read_record
 from milepost.runtime import environments
@@ -62,7 +62,7 @@ def prepare(campaign):
 def job(campaign, gpus=0):
     prepare(campaign)
     sets = [read_prompts(f"results/prompts/{task}.jsonl") for task in campaign.config["tasks"]]
-    return Job(
+    return EvaluationJob(
         ckpt=load_campaign().checkpoints["c1"],
         digest=read_record("results/models/c1.json")["digest"],
         prompts={prompts.header["task"]: prompts for prompts in sets},

@@ -8,8 +8,8 @@ import list_evals
 from milepost.errors import EnvironmentMissingError
 from milepost.nemo import listing
 from milepost.nemo.catalogue import Benchmark, Catalogue
-from milepost.nemo.listing import campaign_places, environments, places, render
-from milepost.nemo.place import Place
+from milepost.nemo.installation import NemoInstallation
+from milepost.nemo.listing import campaign_installations, environments, installations, render
 
 GROUP = {"kind": "group", "members": ["mmlu_law", "mmlu_art"]}
 TASKS = {
@@ -39,7 +39,7 @@ LM_EVAL = catalogue(
     benchmark("lm-eval", "arc", ("completions",), task="arc", log_probabilities=True),
     tasks={"lm-eval": TASKS},
 )
-PLACE = Place("nemo")
+INSTALLATION = NemoInstallation("nemo")
 
 
 def rows(lines):
@@ -52,7 +52,7 @@ def rows(lines):
 
 
 def test_listed_benchmarks_by_endpoint_type_and_need():
-    lines = render(PLACE, LM_EVAL)
+    lines = render(INSTALLATION, LM_EVAL)
     assert lines[0] == "environment nemo, lm-eval: 2 of 2 benchmarks"
     assert rows(lines)["mmlu_instruct"] == ["mmlu_instruct", "chat", "text", "mmlu_str"]
     assert rows(lines)["arc"] == ["arc", "completions", "log-probabilities"]
@@ -61,7 +61,7 @@ def test_listed_benchmarks_by_endpoint_type_and_need():
 
 
 def test_a_word_searches_the_harness_own_tasks_too():
-    lines = render(PLACE, LM_EVAL, find="MMLU")
+    lines = render(INSTALLATION, LM_EVAL, find="MMLU")
     assert "4 of 6 tasks and groups" in "\n".join(lines)
     found = rows(lines)
     assert [name for name in found if name.startswith("lm-eval.")] == [
@@ -78,28 +78,32 @@ def test_a_word_searches_the_harness_own_tasks_too():
 
 def test_thousands_are_cut_unless_all_are_wanted():
     many = catalogue(benchmark("h", "a"), tasks={"h": {f"t{n:03}": {"kind": "task", "asks": "x"} for n in range(100)}})
-    assert "... and 60 more" in render(PLACE, many, find="t")[-2]
-    assert len([row for row in rows(render(PLACE, many, complete=True)) if row.startswith("h.t")]) == 100
+    assert "... and 60 more" in render(INSTALLATION, many, find="t")[-2]
+    assert len([row for row in rows(render(INSTALLATION, many, complete=True)) if row.startswith("h.t")]) == 100
 
 
 def test_a_name_of_two_harnesses_is_given_with_its_harness():
     both = catalogue(benchmark("one", "mmlu"), benchmark("two", "mmlu"), benchmark("two", "arc"))
-    assert {"one.mmlu", "two.mmlu", "arc"} <= rows(render(PLACE, both)).keys()
-    assert "one.mmlu" not in rows(render(PLACE, both, harness="two"))
+    assert {"one.mmlu", "two.mmlu", "arc"} <= rows(render(INSTALLATION, both)).keys()
+    assert "one.mmlu" not in rows(render(INSTALLATION, both, harness="two"))
 
 
 @pytest.fixture
 def two_environments(monkeypatch):
     """One that is there, one that is not."""
 
-    def read(place):
-        if place.environment == "nemo":
+    def read(installation):
+        if installation.environment == "nemo":
             return LM_EVAL
         raise EnvironmentMissingError(
-            f"The environment {place.environment!r} is not installed. Run `envs/setup.sh {place.environment}`."
+            f"The environment {installation.environment!r} is not installed. Run `envs/setup.sh {installation.environment}`."
         )
 
-    monkeypatch.setattr(list_evals, "places", lambda environment, container: [Place("nemo"), Place("other")])
+    monkeypatch.setattr(
+        list_evals,
+        "installations",
+        lambda environment, container: [NemoInstallation("nemo"), NemoInstallation("other")],
+    )
     monkeypatch.setattr(list_evals, "read_catalogue", read)
 
 
@@ -111,7 +115,7 @@ def test_what_is_not_installed_is_said_beside_what_is(two_environments, capsys):
 
 
 def test_a_harness_that_is_not_there(two_environments, monkeypatch, capsys):
-    monkeypatch.setattr(list_evals, "places", lambda environment, container: [Place("nemo")])
+    monkeypatch.setattr(list_evals, "installations", lambda environment, container: [NemoInstallation("nemo")])
     list_evals.main(["--harness", "lm-evl"])
     assert "There is no harness 'lm-evl'. Harnesses: lm-eval." in capsys.readouterr().out
     list_evals.main(["--find", "nothing-like-it"])
@@ -125,16 +129,21 @@ def test_our_environments_of_nemo_the_default_first():
 
 def test_images_that_the_campaign_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert campaign_places() == []
+    assert campaign_installations() == []
     (tmp_path / "config" / "tasks").mkdir(parents=True)
     (tmp_path / "config" / "config.yaml").write_text(
         "tasks: [a]\ncontainers: {nemo: docker://x/nemo:1, folder: /apps}\n"
     )
     (tmp_path / "config" / "tasks" / "a.yaml").write_text("harness: nemo\ncontainer: skills.sif\n")
     (tmp_path / "config" / "tasks" / "b.yaml").write_text("scorer: {name: avert}\n")
-    assert [place.title for place in campaign_places()] == ["image /apps/x_nemo_1.sif", "image /apps/skills.sif"]
-    assert [place.title for place in places()][-1] == "image /apps/skills.sif"
-    assert places(container="skills.sif") == [Place(None, Path("/apps/skills.sif"))]
+    assert [installation.title for installation in campaign_installations()] == [
+        "image /apps/x_nemo_1.sif",
+        "image /apps/skills.sif",
+    ]
+    assert [installation.title for installation in installations()][-1] == "image /apps/skills.sif"
+    assert installations(container="skills.sif") == [NemoInstallation(None, Path("/apps/skills.sif"))]
     (tmp_path / "skills.sif").touch()
-    assert places(container="skills.sif") == [Place(None, Path("skills.sif"))], "a file, as a shell completes it"
-    assert listing.places("nemo") == [Place("nemo")]
+    assert installations(container="skills.sif") == [NemoInstallation(None, Path("skills.sif"))], (
+        "a file, as a shell completes it"
+    )
+    assert listing.installations("nemo") == [NemoInstallation("nemo")]

@@ -8,7 +8,7 @@ from milepost.errors import ContainerError, EnvironmentMissingError, HarnessErro
 from milepost.nemo import catalogue as nemo_catalogue
 from milepost.nemo.ask import LM_EVAL, MARK
 from milepost.nemo.catalogue import asks_log_probabilities, included_tasks, read_catalogue
-from milepost.nemo.place import Place
+from milepost.nemo.installation import NemoInstallation
 from milepost.runtime import environments
 
 COMMON = {
@@ -66,7 +66,7 @@ def asked(folder):
 
 
 def test_what_can_be_run(installed):
-    catalogue = read_catalogue(Place())
+    catalogue = read_catalogue(NemoInstallation())
     assert [(one.harness, one.name) for one in catalogue] == [
         (LM_EVAL, "hellaswag"),
         (LM_EVAL, "mmlu"),
@@ -86,25 +86,25 @@ def test_what_can_be_run(installed):
 def test_it_is_asked_once_for_each_state_of_the_environment(installed):
     for expected in (1, 1):
         nemo_catalogue.read_catalogue.cache_clear()
-        read_catalogue(Place())
+        read_catalogue(NemoInstallation())
         assert len(asked(installed)) == expected
     assert asked(installed) == ["/ -"], "in a folder where no module of ours hides another"
     (installed / "envs/nemo/.venv/lib/python3.12/site-packages/nvidia_lm_eval-26.3.dist-info").mkdir()
     nemo_catalogue.read_catalogue.cache_clear()
-    read_catalogue(Place())
+    read_catalogue(NemoInstallation())
     assert len(asked(installed)) == 2
 
 
 def test_a_cache_that_is_damaged_or_cannot_be_written_is_no_cache(installed, monkeypatch):
-    read_catalogue(Place())
+    read_catalogue(NemoInstallation())
     for path in (installed / "cache").rglob("*.json"):
         path.write_text("{")
     nemo_catalogue.read_catalogue.cache_clear()
-    assert len(list(read_catalogue(Place()))) == 3
+    assert len(list(read_catalogue(NemoInstallation()))) == 3
     (installed / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(installed / "file"))
     nemo_catalogue.read_catalogue.cache_clear()
-    assert len(list(read_catalogue(Place()))) == 3
+    assert len(list(read_catalogue(NemoInstallation()))) == 3
     assert len(asked(installed)) == 3
 
 
@@ -113,13 +113,13 @@ def test_tasks_of_ones_own_are_asked_for_again_when_their_files_change(installed
     task.parent.mkdir()
     task.write_text("task: a\n")
     for _ in range(2):
-        assert list(included_tasks([Path("h")], Place())) == ["gsm8k"]
+        assert list(included_tasks([Path("h")], NemoInstallation())) == ["gsm8k"]
     assert asked(installed) == [f"/ - {installed}/h"]
     task.write_text("task: another\n")
-    included_tasks([Path("h")], Place())
+    included_tasks([Path("h")], NemoInstallation())
     assert len(asked(installed)) == 2
     with pytest.raises(HarnessError, match="'g' .*does not exist"):
-        included_tasks([Path("g")], Place())
+        included_tasks([Path("g")], NemoInstallation())
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_tasks_of_ones_own_are_asked_for_again_when_their_files_change(installed
 def test_an_environment_that_does_not_answer(installed, script, words):
     answer(installed, script)
     with pytest.raises(HarnessError) as caught:
-        read_catalogue(Place())
+        read_catalogue(NemoInstallation())
     assert words in str(caught.value)
     assert not list((installed / "cache").rglob("*.json")), "a failure is not remembered"
 
@@ -143,12 +143,12 @@ def test_environments_that_are_not_there_or_hold_something_else(installed):
         (installed / f"envs/{name}").mkdir()
         (installed / f"envs/{name}/requirements.in").touch()
     with pytest.raises(EnvironmentMissingError, match="NeMo Evaluator is not installed. .*Run `envs/setup.sh vllm`"):
-        read_catalogue(Place("vllm"))
+        read_catalogue(NemoInstallation("vllm"))
     python = installed / "envs/workflow/.venv/bin/python"
     python.parent.mkdir(parents=True)
     python.touch()
     with pytest.raises(HarnessError, match="not installed in the environment 'workflow'.*'nemo'.*envs/setup.sh nemo"):
-        read_catalogue(Place("workflow"))
+        read_catalogue(NemoInstallation("workflow"))
     assert asked(installed) == []
 
 
@@ -166,13 +166,13 @@ def test_an_image_is_asked_inside(installed, monkeypatch, script, words):
     apptainer.chmod(0o755)
     monkeypatch.setenv("PATH", f"{installed}/bin:{os.environ['PATH']}")
     with pytest.raises(ContainerError, match="The container image x.sif does not exist"):
-        read_catalogue(Place(None, Path("x.sif")))
+        read_catalogue(NemoInstallation(None, Path("x.sif")))
     (installed / "x.sif").touch()
     if words:
         with pytest.raises(HarnessError, match=words):
-            read_catalogue(Place(None, Path("x.sif")))
+            read_catalogue(NemoInstallation(None, Path("x.sif")))
     else:
-        assert read_catalogue(Place(None, Path("x.sif"))).where == "the image x.sif"
+        assert read_catalogue(NemoInstallation(None, Path("x.sif"))).where == "the image x.sif"
     assert "nemo-evaluator" in asked(installed)[0]
     assert f" {installed}/x.sif " in asked(installed)[0], "it is asked in another folder"
 

@@ -8,7 +8,7 @@ from milepost.errors import ConfigError, ContainerError, EnvironmentMissingError
 from milepost.nemo import check as nemo_check
 from milepost.nemo.ask import LM_EVAL
 from milepost.nemo.catalogue import Benchmark, Catalogue, read_catalogue
-from milepost.nemo.place import Place
+from milepost.nemo.installation import NemoInstallation
 
 
 def benchmark(harness, name, types, task=None, log_probabilities=False):
@@ -35,9 +35,9 @@ CATALOGUE = Catalogue(
 @pytest.fixture(autouse=True)
 def catalogue(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(nemo_check, "read_catalogue", lambda place: CATALOGUE)
+    monkeypatch.setattr(nemo_check, "read_catalogue", lambda installation: CATALOGUE)
     own = {"mine": {"asks": "multiple_choice"}, "gsm8k": {"asks": "generate_until"}}
-    monkeypatch.setattr(nemo_check, "included_tasks", lambda folders, place: own)
+    monkeypatch.setattr(nemo_check, "included_tasks", lambda folders, installation: own)
 
 
 def task(eval_type, **changes):
@@ -137,7 +137,7 @@ def test_log_probabilities_need_a_tokenizer(tmp_path):
 
 
 def test_a_mere_plan_goes_on_without_the_environment(tmp_path, monkeypatch, caplog):
-    def missing(place):
+    def missing(installation):
         raise EnvironmentMissingError("it is not installed")
 
     monkeypatch.setattr(nemo_check, "read_catalogue", missing)
@@ -178,11 +178,11 @@ def test_an_image_that_is_not_there(monkeypatch, caplog, containers, changes, wo
 
 def test_an_image_is_checked_as_soon_as_it_is_there(monkeypatch):
     asked = []
-    monkeypatch.setattr(nemo_check, "read_catalogue", lambda place: asked.append(place) or CATALOGUE)
+    monkeypatch.setattr(nemo_check, "read_catalogue", lambda installation: asked.append(installation) or CATALOGUE)
     made = campaign_in({"containers": {"nemo": "docker://x/nemo:1", "folder": "apps"}}, task("ifevl").spec)
     with pytest.raises(ConfigError, match="Did you mean 'ifeval'"):
         nemo_check.check_nemo_tasks(made)
-    assert asked == [Place(None, Path("apps/x_nemo_1.sif"))]
+    assert asked == [NemoInstallation(None, Path("apps/x_nemo_1.sif"))]
 
 
 def test_where_only_the_nodes_have_apptainer_the_plan_goes_on(tmp_path, monkeypatch, caplog):

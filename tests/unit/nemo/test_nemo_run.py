@@ -9,7 +9,7 @@ from milepost import __version__
 from milepost.endpoints import Endpoint
 from milepost.nemo import run as nemo
 from milepost.nemo.catalogue import Catalogue
-from milepost.nemo.place import Place
+from milepost.nemo.installation import NemoInstallation
 from milepost.nemo.results import read_samples
 from milepost.runtime import environments
 from milepost.runtime.containers import Containers
@@ -264,11 +264,11 @@ def test_versions_are_read_from_the_packages(tmp_path, monkeypatch):
     (tmp_path / "nemo/.venv/bin/python").touch()
     nemo.versions.cache_clear()
     packages = {"nemo-evaluator": "0.2.8", "nvidia-lm-eval": "26.3"}
-    assert nemo.versions(Place()) == packages
+    assert nemo.versions(NemoInstallation()) == packages
     digest = hashlib.sha256(b"image").hexdigest()
     monkeypatch.chdir(tmp_path)
-    assert nemo.versions(Place("nemo", Path("i.sif"))) == {**packages, "nemo-image": digest}
+    assert nemo.versions(NemoInstallation("nemo", Path("i.sif"))) == {**packages, "nemo-image": digest}
     inside = Catalogue("inside", {}, {}, {}, versions={"nemo-evaluator": "0.3"})
-    monkeypatch.setattr(nemo, "read_catalogue", lambda place: inside)
-    assert nemo.versions(Place(None, Path("i.sif"))) == {"nemo-evaluator": "0.3", "nemo-image": digest}
+    monkeypatch.setattr(nemo, "read_catalogue", lambda installation: inside)
+    assert nemo.versions(NemoInstallation(None, Path("i.sif"))) == {"nemo-evaluator": "0.3", "nemo-image": digest}
     nemo.versions.cache_clear()

@@ -7,8 +7,8 @@ import pytest
 from milepost.campaign.types import Campaign, Checkpoint, Serving, Task
 from milepost.nemo import prefetch
 from milepost.nemo.catalogue import Benchmark, Catalogue
-from milepost.nemo.place import Place
-from milepost.nemo.prefetch import Loading, Wanted, explain, fetch, make_plan, wanted_models
+from milepost.nemo.installation import NemoInstallation
+from milepost.nemo.prefetch import Download, Loading, explain, fetch, make_plan, wanted_models
 from milepost.nemo.prefetch_worker import kind_of
 
 COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
@@ -36,7 +36,7 @@ def checkpoint(name, model, **vllm_args):
 
 
 def test_tasks_by_place_under_the_harness_own_names(monkeypatch):
-    monkeypatch.setattr(prefetch, "read_catalogue", lambda place: CATALOGUE)
+    monkeypatch.setattr(prefetch, "read_catalogue", lambda installation: CATALOGUE)
     plan = make_plan(
         campaign(
             {
@@ -47,8 +47,11 @@ def test_tasks_by_place_under_the_harness_own_names(monkeypatch):
             containers={"nemo": "docker://x/nemo:1", "folder": "/apps"},
         )
     )
-    loaded = {one.place: [task.options["name"] for task in one.tasks] for one in plan.loadings}
-    assert loaded == {Place(None, Path("/apps/x_nemo_1.sif")): ["mmlu_str"], Place("mine"): ["gsm8k"]}
+    loaded = {one.installation: [task.options["name"] for task in one.tasks] for one in plan.loadings}
+    assert loaded == {
+        NemoInstallation(None, Path("/apps/x_nemo_1.sif")): ["mmlu_str"],
+        NemoInstallation("mine"): ["gsm8k"],
+    }
     assert len(plan.left) == 1
     assert plan.left[0].startswith("the data of task 'c': simple_evals fetches it while it runs")
 
@@ -68,7 +71,7 @@ def test_hub_models_and_tokenizers_once_each_and_no_folders(tmp_path):
     assert [one.title for one in wanted] == ["model org/model", "tokenizer org/words"]
 
 
-A, B = Wanted("a", {"name": "a"}), Wanted("b", {"name": "b"})
+A, B = Download("a", {"name": "a"}), Download("b", {"name": "b"})
 
 
 @pytest.mark.parametrize(
@@ -90,7 +93,7 @@ def test_fetched_counts_only_if_it_loads_offline(monkeypatch, fetched, checked, 
 
     monkeypatch.setattr(prefetch, "load", load)
     said = []
-    failed = fetch(Loading(Place("nemo"), [A, B]), said.append)
+    failed = fetch(Loading(NemoInstallation("nemo"), [A, B]), said.append)
     assert [one["kind"] for one in failed] == kinds
     assert said[0] == "there     b: 7 items"
     assert ("fetched   a: 2 items" in said) == (not kinds)

@@ -12,8 +12,8 @@ from milepost.campaign.identity import identify
 from milepost.evaluation.work import remember_complete, requests_of
 from milepost.nemo.run import DONE, run_folders
 from milepost.preflight.campaign import load_campaign
-from milepost.preflight.plan import duration, make_plan, render, summary, table
-from milepost.preflight.submission import Request, Submission
+from milepost.preflight.plan import duration, make_plan, render, summary
+from milepost.preflight.submission import JobRequest, Submission
 from milepost.records import read_prompts
 from milepost.tasks import build_prompts
 
@@ -51,7 +51,7 @@ def took(ckpt, requests, start_s, busy_s, gpus=1):
 
 
 def plan(*runtimes):
-    request = Request("evaluate_checkpoint", ("c1", "c2"), 1, runtimes=runtimes)
+    request = JobRequest("evaluate_checkpoint", ("c1", "c2"), 1, runtimes=runtimes)
     return make_plan(load_campaign(), Submission("slurm", len(runtimes) or 1, requests=[request]))
 
 
@@ -175,6 +175,5 @@ def test_jobs_without_a_gpu_cost_none(campaign):
     assert lines[1].startswith("2 of them: 0.00 GPU hours expected")
 
 
-def test_numbers_stand_to_the_right():
-    assert table([("name", "n"), ("a", "10"), ("bb", "9")]) == "name   n\na     10\nbb     9"
+def test_duration_in_hours_and_minutes():
     assert duration(7260) == "2 h 01 min"

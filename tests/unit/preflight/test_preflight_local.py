@@ -222,8 +222,8 @@ def test_a_lock_is_a_warning(campaign):
 def test_the_table_says_what_to_do_under_what_failed():
     checks = [Check("a", "ok", "fine"), Check("long name", "failed", "gone " * 30, "bring it back")]
     lines = render(checks, 80).splitlines()
-    assert lines[0] == "ok       a          fine"
-    assert lines[1].startswith("failed   long name  gone gone")
+    assert lines[0] == "ok      a          fine"
+    assert lines[1].startswith("failed  long name  gone gone")
     assert lines[-1].strip() == "-> bring it back"
     assert max(map(len, lines)) <= 80
     assert sentence(checks).startswith("1 of 2 checks failed")

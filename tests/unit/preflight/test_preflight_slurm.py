@@ -6,7 +6,7 @@ import pytest
 
 from milepost.preflight import slurm as preflight_slurm
 from milepost.preflight.slurm import check_slurm
-from milepost.preflight.submission import Request, Submission, explain_refusals, read_submission, refusals
+from milepost.preflight.submission import JobRequest, Submission, explain_refusals, read_submission, refusals
 from milepost.runtime import slurm_site
 
 SINFO = """\
@@ -22,7 +22,7 @@ PARTITION = (
 )
 TRIAL = "sbatch: Job 9 to start at 2026-11-21T12:32:11 using 1 processors on nodes gpu01 in partition main\n"
 ALL = {"sinfo": SINFO, "sacctmgr": ASSOCIATIONS, "scontrol": PARTITION, "sbatch": ("", TRIAL, 0)}
-GOOD = Request(
+GOOD = JobRequest(
     "evaluate_checkpoint", ("c1",), 1, ("proj1",), "main", gpu_model="A40", mem_mb=64000, runtimes=(240, 480, 720)
 )
 
@@ -60,12 +60,14 @@ def look(*requests):
 
 
 def change(**options):
-    return Request(**{**GOOD.__dict__, **options})
+    return JobRequest(**{**GOOD.__dict__, **options})
 
 
 def test_what_a_site_has_is_well(site):
     _told, calls = site
-    checks = look(GOOD, Request("score_by_meaning", (), 0, ("proj1",), "main", "NOGPU", mem_mb=4000, runtimes=(30, 30)))
+    checks = look(
+        GOOD, JobRequest("score_by_meaning", (), 0, ("proj1",), "main", "NOGPU", mem_mb=4000, runtimes=(30, 30))
+    )
     assert {check.state for check in checks.values()} == {"ok"}
     assert checks["nodes for evaluate_checkpoint"].found.startswith("1 of partition main with 1 A40 GPU(s), 1 of them")
     assert checks["nodes for score_by_meaning"].found.startswith("2 of partition main, 2 of them")
@@ -182,7 +184,7 @@ def test_a_submission_is_read_as_the_rule_hands_it_over():
         ' {"runtime": 120}]}]}'
     )
     request = read_submission(told).request_of("c1")
-    assert request == Request("evaluate_checkpoint", ("c1",), 2, ("2026",), runtimes=(60, 120))
+    assert request == JobRequest("evaluate_checkpoint", ("c1",), 2, ("2026",), runtimes=(60, 120))
     assert not read_submission(None).to_slurm
 
 

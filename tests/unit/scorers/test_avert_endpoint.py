@@ -16,7 +16,7 @@ from milepost.scorers import load_scorer
 from milepost.scorers.avert.candidates import candidate_groups
 from milepost.scorers.avert.scorer import Scorer
 from milepost.scorers.avert.settings import TEMPLATES, Settings, Template, compared_by, settings_of
-from milepost.scorers.avert.similarity import Wanted, find_similarities
+from milepost.scorers.avert.similarity import TextsToCompare, find_similarities
 from milepost.scorers.avert.verdict import grouping_of, original_verdict_of
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -102,7 +102,7 @@ def test_scores_of_the_original(server, case):
             server.url, row["endpoint_type"], row["method"], row["template"], row["grouping"], instruction
         )
         texts = [text for members in groups.values() for text in members]
-        found = find_similarities(settings, Wanted({row["response"]: texts}), double=True)
+        found = find_similarities(settings, TextsToCompare({row["response"]: texts}), double=True)
         assert found(row["response"], texts) == pytest.approx(row["all_scores"], abs=1e-9)
         similarities = {name: found(row["response"], members) for name, members in groups.items()}
         verdict = original_verdict_of(similarities, grouping_of(row["grouping"], compat=True))

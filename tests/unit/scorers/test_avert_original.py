@@ -18,7 +18,7 @@ from scoring_stub import Stub  # noqa: E402
 from milepost.scorers.avert.candidates import REFUSALS, candidate_groups  # noqa: E402
 from milepost.scorers.avert.scorer import Scorer  # noqa: E402
 from milepost.scorers.avert.settings import TEMPLATES, Settings, Template  # noqa: E402
-from milepost.scorers.avert.similarity import Wanted, find_similarities  # noqa: E402
+from milepost.scorers.avert.similarity import TextsToCompare, find_similarities  # noqa: E402
 from milepost.scorers.avert.verdict import grouping_of, original_verdict_of  # noqa: E402
 
 EXAMPLES = int(os.environ.get("MILEPOST_EXAMPLES", "60"))
@@ -76,7 +76,7 @@ def test_scores(url, response, correct, wrong, refusal, api, method, template, g
     theirs, _ = a_vert.processing.get_candidate_groups_embedings_ranking(response, groups, config)
     found = find_similarities(
         Settings(url, "m", api, method, Template(query, document, "look"), grouping, True),
-        Wanted({response: list(dict.fromkeys(one for members in groups.values() for one in members))}),
+        TextsToCompare({response: list(dict.fromkeys(one for members in groups.values() for one in members))}),
         double=True,
     )
     similarities = {name: list(found(response, members)) for name, members in groups.items()}

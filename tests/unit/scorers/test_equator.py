@@ -11,7 +11,7 @@ import pytest
 from milepost.endpoints import Endpoint
 from milepost.errors import CallError, ConfigError
 from milepost.records import PromptSet
-from milepost.scorers import Place, load_scorer
+from milepost.scorers import CheckpointTask, load_scorer
 from milepost.scorers.equator.keys import Key
 from milepost.scorers.equator.prompt import REGEX, evaluator_messages
 from milepost.scorers.equator.sample import draw_evaluators
@@ -131,7 +131,7 @@ def answers(*texts):
 
 
 def scorer(*evaluators, **options):
-    options = {"answer_key": "key.jsonl", "keys": KEYS, "place": Place("c1", "t1"), **options}
+    options = {"answer_key": "key.jsonl", "keys": KEYS, "place": CheckpointTask("c1", "t1"), **options}
     return Scorer(evaluators=evaluators or ["teacher"], **options)
 
 

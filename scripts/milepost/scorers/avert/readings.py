@@ -20,7 +20,7 @@ class Similarity(Protocol):
 
 
 @dataclass(frozen=True)
-class Key:
+class References:
     """What the answers to one item are held against.
 
     Attributes:
@@ -56,11 +56,11 @@ class Reading(Protocol):
         """What of an answer is compared."""
         ...
 
-    def documents(self, key: Key) -> list[str]:
-        """What of a key it is compared with; distinct texts."""
+    def documents(self, references: References) -> list[str]:
+        """The distinct texts of the references that an answer is compared with."""
         ...
 
-    def read(self, text: str, key: Key, similarity: Similarity) -> Found | None:
+    def read(self, text: str, references: References, similarity: Similarity) -> Found | None:
         """Compare; None where the text has nothing to compare."""
         ...
 
@@ -72,14 +72,15 @@ class Whole:
         """The answer."""
         return [text]
 
-    def documents(self, key: Key) -> list[str]:
+    def documents(self, references: References) -> list[str]:
         """All candidates."""
-        return list(dict.fromkeys(one for members in key.candidates.values() for one in members))
+        return list(dict.fromkeys(one for members in references.candidates.values() for one in members))
 
-    def read(self, text: str, key: Key, similarity: Similarity) -> Found | None:
+    def read(self, text: str, references: References, similarity: Similarity) -> Found | None:
         """Compare the answer with all candidates."""
         return Found(
-            {group: list(similarity(text, members)) for group, members in key.candidates.items()}, key.candidates
+            {group: list(similarity(text, members)) for group, members in references.candidates.items()},
+            references.candidates,
         )
 
 
@@ -91,26 +92,30 @@ class Statement:
         said = read_sentences(text)
         return list(dict.fromkeys([*said.last, *filter(None, [said.declared])]))
 
-    def documents(self, key: Key) -> list[str]:
+    def documents(self, references: References) -> list[str]:
         """The right and wrong texts as answers would say them, and those of further groups."""
-        others = [one for group, members in key.texts.items() if group not in (CORRECT, WRONG) for one in members]
-        return list(dict.fromkeys([form for forms in key.forms.values() for form in forms] + others))
+        others = [
+            one for group, members in references.texts.items() if group not in (CORRECT, WRONG) for one in members
+        ]
+        return list(dict.fromkeys([form for forms in references.forms.values() for form in forms] + others))
 
-    def read(self, text: str, key: Key, similarity: Similarity) -> Found | None:
+    def read(self, text: str, references: References, similarity: Similarity) -> Found | None:
         """How far the answer states each text of each group."""
         said = read_sentences(text)
         if not said.last:
             return None
-        options = key.options.texts
-        stated = key.options.stated(said, lambda sentence, at: max(similarity(sentence, key.forms[options[at]])))
+        options = references.options.texts
+        stated = references.options.stated(
+            said, lambda sentence, at: max(similarity(sentence, references.forms[options[at]]))
+        )
         by_text = dict(zip(options, stated, strict=True))
         found = {}
-        for group, members in key.texts.items():
+        for group, members in references.texts.items():
             if group in (CORRECT, WRONG):
                 found[group] = [by_text[member] for member in members]
             else:
-                found[group] = refusal(said.last, members, similarity, key.options)
-        return Found(found, key.texts)
+                found[group] = refusal(said.last, members, similarity, references.options)
+        return Found(found, references.texts)
 
 
 READINGS: Mapping[str, Reading] = {"statement": Statement(), "whole": Whole()}

@@ -17,19 +17,19 @@ from typing import Any, Literal
 from milepost.embedding.embedders import MINILM_IDENTITY, Embed
 from milepost.errors import ConfigError, RecordError
 from milepost.records import Answer, Prompt, Score
-from milepost.scorers import Place
+from milepost.scorers import CheckpointTask
 from milepost.scorers.avert.candidates import REFUSALS, candidate_groups
-from milepost.scorers.avert.readings import READINGS, Found, Key
+from milepost.scorers.avert.readings import READINGS, Found, References
 from milepost.scorers.avert.settings import settings_of
-from milepost.scorers.avert.similarity import Similarities, Wanted, describe, find_similarities
+from milepost.scorers.avert.similarity import Similarities, TextsToCompare, describe, find_similarities
 from milepost.scorers.avert.statement import Options
-from milepost.scorers.avert.verdict import CORRECT, WRONG, Verdict, grouping_of, original_verdict_of, verdict_of
+from milepost.scorers.avert.verdict import CORRECT, WRONG, AvertVerdict, grouping_of, original_verdict_of, verdict_of
 from milepost.scorers.responses import Response, read_responses, targets_of
 from milepost.text import normalized
 
 _SEED = 0
 # What the original gives an empty answer, too.
-_EMPTY = Verdict({CORRECT: 0.0, WRONG: 1.0}, match=False, tie=False, winner=WRONG)
+_EMPTY = AvertVerdict({CORRECT: 0.0, WRONG: 1.0}, match=False, tie=False, winner=WRONG)
 _WON = 120  # characters of the winning candidate that a record shows
 
 
@@ -98,7 +98,7 @@ class Scorer:
         semscore: bool | None = None,
         truth: Literal["names_target"] | None = None,
         chance: bool | None = None,
-        place: Place | None = None,
+        place: CheckpointTask | None = None,
         embed: Embed | None = None,
     ) -> None:
         options = {
@@ -174,7 +174,7 @@ class Scorer:
         self,
         response: Response,
         text: str,
-        keys: Mapping[str, Key],
+        keys: Mapping[str, References],
         others: Mapping[str, str | None],
         found: Similarities,
     ) -> Score:
@@ -205,7 +205,7 @@ class Scorer:
         return score
 
     def _compare(
-        self, responses: Sequence[Response], keys: Mapping[str, Key], others: Mapping[str, str | None]
+        self, responses: Sequence[Response], keys: Mapping[str, References], others: Mapping[str, str | None]
     ) -> Similarities:
         """Everything that will be compared, at once."""
         documents = {item: self._reading.documents(key) for item, key in keys.items()}
@@ -221,10 +221,10 @@ class Scorer:
                     wanted.update(dict.fromkeys(documents[item]))
             if self._semscore:
                 plain |= dict.fromkeys([response.text, *targets_of(response.prompt)])
-        wanted_all = Wanted({query: list(wanted) for query, wanted in pairs.items()}, list(plain))
+        wanted_all = TextsToCompare({query: list(wanted) for query, wanted in pairs.items()}, list(plain))
         return find_similarities(self._settings, wanted_all, self._place, self._embed, double=self._compat)
 
-    def _verdict(self, text: str, key: Key, found: Similarities) -> tuple[Verdict, Found | None]:
+    def _verdict(self, text: str, key: References, found: Similarities) -> tuple[AvertVerdict, Found | None]:
         comparison = self._reading.read(text, key, found) if text else None
         if comparison is None:
             return _EMPTY, None
@@ -232,7 +232,7 @@ class Scorer:
         reduce = original_verdict_of if self._compat else verdict_of
         return reduce(comparison.similarities, grouping), comparison
 
-    def _key_of(self, prompt: Prompt) -> Key:
+    def _key_of(self, prompt: Prompt) -> References:
         """What the answers to an item are held against."""
         targets = targets_of(prompt)
         wrong = self._others_of(prompt)
@@ -267,7 +267,7 @@ class Scorer:
         else:
             candidates = candidate_groups(texts, enhance=enhance)
         forms = {text: candidate_groups({CORRECT: [text]}, enhance=enhance)[CORRECT] for text in [*targets, *wrong]}
-        return Key(texts, candidates, forms, options)
+        return References(texts, candidates, forms, options)
 
     def _others_of(self, prompt: Prompt) -> list[str]:
         """The wrong answers of an item, without the extra ones."""

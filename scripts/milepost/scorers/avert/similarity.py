@@ -21,7 +21,7 @@ from milepost.embedding.vectors import Keep, VectorStore
 from milepost.endpoints import Endpoint
 from milepost.endpoints.calls import Calls
 from milepost.errors import CallError
-from milepost.scorers import Place
+from milepost.scorers import CheckpointTask
 from milepost.scorers.avert.settings import BUILT_IN, Settings, Template
 
 JUDGED = Path("results/judged")
@@ -33,7 +33,7 @@ NO_SCORING = (404, 405)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TextsToCompare:
     """What will be compared.
 
     Attributes:
@@ -76,7 +76,12 @@ class Similarities:
 
 
 def find_similarities(
-    settings: Settings, wanted: Wanted, place: Place | None = None, embed: Embed | None = None, *, double: bool = False
+    settings: Settings,
+    wanted: TextsToCompare,
+    place: CheckpointTask | None = None,
+    embed: Embed | None = None,
+    *,
+    double: bool = False,
 ) -> Similarities:
     """Compare all that is wanted.
 
@@ -160,7 +165,7 @@ def _named(too_long: Mapping[str, str], original: Mapping[str, str]) -> dict[str
     return {original[text]: reason for text, reason in too_long.items()}
 
 
-def _kept(embed: Embed, identity: Mapping[str, str], place: Place | None, double: bool) -> Embed:
+def _kept(embed: Embed, identity: Mapping[str, str], place: CheckpointTask | None, double: bool) -> Embed:
     """The embedder, with what it gave before kept on disk."""
 
     def ask(missing: Sequence[str], keep: Keep) -> None:
@@ -177,7 +182,7 @@ def _kept(embed: Embed, identity: Mapping[str, str], place: Place | None, double
 
 
 async def _rerank(
-    settings: Settings, pairs: Mapping[str, list[str]], place: Place | None
+    settings: Settings, pairs: Mapping[str, list[str]], place: CheckpointTask | None
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     folder = None if place is None else JUDGED / _name(settings) / place.ckpt
     if settings.api == "vllm":
@@ -249,7 +254,7 @@ def _identity(settings: Settings) -> dict[str, object]:
     return {**find_endpoint(settings.endpoint, "The scorer avert").identity, "api": settings.api}
 
 
-def _folder(settings: Settings, place: Place | None) -> Path | None:
+def _folder(settings: Settings, place: CheckpointTask | None) -> Path | None:
     return None if place is None else JUDGED / _name(settings) / VECTORS / place.task
 
 

@@ -22,7 +22,7 @@ _SAME = 1e-6
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AvertVerdict:
     """What A-VERT says of one answer.
 
     Attributes:
@@ -82,7 +82,7 @@ def _numpy_mean(scores: Sequence[float]) -> float:
     return float(np.mean(scores))
 
 
-def verdict_of(similarities: Mapping[str, Sequence[float]], grouping: Grouping = max) -> Verdict:
+def verdict_of(similarities: Mapping[str, Sequence[float]], grouping: Grouping = max) -> AvertVerdict:
     """Reduce the similarities of one answer.
 
     Args:
@@ -97,10 +97,10 @@ def verdict_of(similarities: Mapping[str, Sequence[float]], grouping: Grouping =
     # Decided on the scores and not on their shares, which lie closer together.
     lead = scores[CORRECT] - highest_other
     winner = max(scores, key=lambda group: scores[group])
-    return Verdict(shares_of(scores), match=lead > _SAME, tie=abs(lead) <= _SAME, winner=winner)
+    return AvertVerdict(shares_of(scores), match=lead > _SAME, tie=abs(lead) <= _SAME, winner=winner)
 
 
-def original_verdict_of(similarities: Mapping[str, Sequence[float]], grouping: Grouping = max) -> Verdict:
+def original_verdict_of(similarities: Mapping[str, Sequence[float]], grouping: Grouping = max) -> AvertVerdict:
     """The same as the original reduces them: a tie is a match, a refusal never wins, and signs are not minded.
 
     >>> original_verdict_of({"correct": [-0.1], "wrong": [-0.3]}).match
@@ -114,7 +114,7 @@ def original_verdict_of(similarities: Mapping[str, Sequence[float]], grouping: G
         for group, score in scores.items()
     }
     match = shares[CORRECT] >= shares[WRONG]
-    return Verdict(shares, match=match, tie=shares[CORRECT] == shares[WRONG], winner=CORRECT if match else WRONG)
+    return AvertVerdict(shares, match=match, tie=shares[CORRECT] == shares[WRONG], winner=CORRECT if match else WRONG)
 
 
 def shares_of(scores: Mapping[str, float]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.specs import EndpointSpec, find_endpoint
 from milepost.errors import CallError, ConfigError
 from milepost.records import Answer, EvaluatorVerdict, Message, Partial, Prompt, PromptSet, Score
-from milepost.scorers import Place
+from milepost.scorers import CheckpointTask
 from milepost.scorers.equator.calls import ChatReply, Evaluator, Opens
 from milepost.scorers.equator.keys import Key, collection_of, fetch_keys, key_id
 from milepost.scorers.equator.prompt import OUTPUTS, PROMPT_VERSION, Output, evaluator_messages
@@ -72,7 +72,7 @@ class Scorer:
         max_tokens: int = 512,
         compat: Compat | None = None,
         label: str | None = None,
-        place: Place | None = None,
+        place: CheckpointTask | None = None,
         keys: Mapping[str, Key] | None = None,
         opens: Opens = open_endpoint,
     ) -> None:
@@ -227,7 +227,7 @@ class Scorer:
         place = self._where()
         return JUDGED / name / place.ckpt / f"{place.task}.jsonl"
 
-    def _where(self) -> Place:
+    def _where(self) -> CheckpointTask:
         if self._place is None:
             raise ConfigError(
                 "The scorer equator works inside a campaign only: its answer key and its evaluators belong to one. Run "

@@ -17,7 +17,7 @@ FIND_PYTHON = 'told=$(command -v nemo-evaluator) || exit 127; exec $(sed -n "1s/
 
 
 @dataclass(frozen=True)
-class Place:
+class NemoInstallation:
     """An environment, an image, or both, where the image brings no NeMo Evaluator of its own.
 
     Attributes:
@@ -85,7 +85,7 @@ class Place:
         yield from self.binds
 
 
-def place_of(spec: Mapping[str, Any], containers: Containers) -> Place:
+def installation_of(spec: Mapping[str, Any], containers: Containers) -> NemoInstallation:
     """Where a task runs.
 
     Its own image comes before the campaign's. One that names an environment runs in that one, outside of images, unless
@@ -101,8 +101,10 @@ def place_of(spec: Mapping[str, Any], containers: Containers) -> Place:
     else:
         image = containers.nemo if environment is None or containers.bind_environments else None
     if image is None:
-        return Place(environment or ENVIRONMENT)
-    return Place((environment or ENVIRONMENT) if containers.bind_environments else None, image, containers.binds)
+        return NemoInstallation(environment or ENVIRONMENT)
+    return NemoInstallation(
+        (environment or ENVIRONMENT) if containers.bind_environments else None, image, containers.binds
+    )
 
 
 def task_images(specs: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -17,6 +17,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+if sys.argv[-1] == "--milepost-asks-what-is-known":
+    sys.exit("stub_server.py: error: unrecognized arguments: --milepost-asks-what-is-known")
 parser = argparse.ArgumentParser()
 parser.add_argument("-m", dest="module")
 parser.add_argument("--model", type=Path)

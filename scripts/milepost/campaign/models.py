@@ -22,8 +22,11 @@ def find_model(ckpt: Checkpoint) -> Path | None:
     folder = Path(ckpt.model)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
+            adapter = (folder / "adapter_config.json").is_file()
+            advice = " It is an adapter: merge it into its base, and name the merged folder (docs/checkpoints.md)."
             raise ModelError(
                 f"Checkpoint {ckpt.name!r}: {folder} holds no config.json, so it is no model that vLLM can serve."
+                f"{advice if adapter else ''}"
             )
         return folder
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", ckpt.model) or folder.parent.is_dir():
@@ -57,3 +60,8 @@ def has_chat_template(folder: Path, serving: Serving) -> bool:
         return bool(json.loads((tokenizer / "tokenizer_config.json").read_bytes()).get("chat_template"))
     except FileNotFoundError:
         return False
+    except (ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{tokenizer / 'tokenizer_config.json'} is no JSON object ({error}), so it cannot be seen whether the model has a"
+            " chat template. Copy the model again, or correct the file."
+        ) from None

@@ -86,10 +86,8 @@ if IS_MAIN and not workflow.dryrun and not any(Path(".snakemake/locks").glob("*"
 
 CHECKPOINTS = list(CAMPAIGN.checkpoints)
 TASKS = list(CAMPAIGN.tasks)
-# CSV, Markdown and plain text are always made.
-TABLES = [
-    f"results/tables/scores.{kind}" for kind in config.get("tables", {}).get("formats", []) if kind in ("tex", "xlsx")
-]
+# Beside CSV, Markdown and plain text.
+TABLES = [f"results/tables/scores.{kind}" for kind in config.get("tables", {}).get("formats", [])]
 DIGESTS = DigestCache(CACHE)
 # Planning asks for one checkpoint after the other: writing all that is known each time would cost its square.
 atexit.register(DIGESTS.save)

@@ -17,17 +17,17 @@ from milepost.runtime.processes import end_with_snakemake
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--endpoint", nargs="*", default=[], help="names in config/endpoints.yaml; all external ones if none"
+        "--endpoint", nargs="*", default=[], help="names in config/endpoints.yaml; all that others serve if none"
     )
     args = parser.parse_args(argv)
     end_with_snakemake()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     chosen = [find_endpoint(name, "check_endpoint") for name in args.endpoint]
-    # A shared one is started by a look at it: that has to be asked for by name.
-    specs = chosen or [spec for spec in load_endpoints().values() if spec.provider == "external"]
+    # A look at one of ours may start its server: that has to be asked for by name.
+    specs = chosen or [spec for spec in load_endpoints().values() if not spec.ours]
     if not specs:
         raise EndpointError(
-            f"{ENDPOINTS} names no external endpoint, so there is nothing to check. config/README.md says how."
+            f"{ENDPOINTS} names no endpoint that others serve, so there is nothing to check. config/README.md says how."
         )
     problems = [problem for spec in specs if (problem := check(spec))]
     if problems:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from milepost.campaign.schemas import SCHEMAS, load_schema
+from milepost.endpoints.specs import SCHEMA, providers
 from milepost.errors import run_step
 
 README = SCHEMAS.parent / "README.md"
@@ -33,8 +34,7 @@ SCHEMAS_FIRST = (
     "config",
     "model_profile",
     "checkpoint",
-    "endpoint_external",
-    "endpoint_shared",
+    *(f"{SCHEMA}{provider}" for provider in providers()),
     "task_native",
     "task_nemo",
 )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from milepost.campaign.config import load_config
 from milepost.endpoints.shared_place import SharedEndpointFolder, place_of, write_private
 from milepost.endpoints.shared_server import DiedError, Service, serve
+from milepost.endpoints.shared_spec import SharedSpec
 from milepost.endpoints.specs import find_endpoint
 from milepost.errors import ConfigError, MilepostError, StoreError, run_step
 from milepost.runtime.containers import read_containers
@@ -43,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(name: str, place: SharedEndpointFolder, attempt: str, *, kept: bool) -> str:
     """Serve; why it ended."""
     spec = find_endpoint(name, "serve_shared")
-    if spec.provider != "shared":
+    if not isinstance(spec, SharedSpec):
         raise ConfigError(
-            f"Endpoint {name!r} is {spec.provider}: somebody else serves it. Only shared ones are served here."
+            f"Endpoint {name!r} is {spec.provider}: somebody else serves it. Only {SharedSpec.provider} ones are served here."
         )
     config = load_config()
     margin_s = config.get("walltime_margin_s", MARGIN_S)

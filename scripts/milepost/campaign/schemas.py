@@ -17,6 +17,8 @@ SCHEMAS = WORKFLOW / "config" / "schemas"
 def check(data: Any, schema: str, where: str) -> None:
     """Check data against config/schemas/{schema}.yaml.
 
+    `retired` beside an `enum` says what to do about words that it once had.
+
     Raises:
         UnknownKeyError: A key that the schema does not have, with the nearest one that it has.
         ConfigError: Any other disagreement.
@@ -39,6 +41,10 @@ def check(data: Any, schema: str, where: str) -> None:
     if error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
         raise ConfigError(f"{where} lacks the key {missing[0]!r}{inside}. config/README.md describes it.")
+    if error.validator == "enum" and str(error.instance) in error.schema.get("retired", {}):
+        raise ConfigError(
+            f"{where}: {place} names {error.instance!r}, which is gone. {error.schema['retired'][str(error.instance)]}"
+        )
     described = error.schema.get("description") if isinstance(error.schema, dict) else None
     meaning = f" It means: {described}" if described else ""
     raise ConfigError(f"{where}: {place or 'the file'} is wrong: {error.message}.{meaning}")

@@ -1,9 +1,13 @@
-"""What a campaign evaluates, as types: checkpoints, how they are served, and tasks."""
+"""What a campaign evaluates, as types: checkpoints, how they are served or where they answer, and tasks."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar
+
+from milepost.client.endpoint import Endpoint
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
@@ -48,23 +52,63 @@ class Serving:
     stage: bool = False
 
 
-class ServedElsewhere(Protocol):
-    """An endpoint of config/endpoints.yaml that answers for a checkpoint; `identity` says what decides its answers."""
+@dataclass(frozen=True)
+class EndpointSpec(ABC):
+    """An endpoint that is described and not open yet. Each provider of endpoints makes its own kind of it.
+
+    Attributes:
+        name: Its name in config/endpoints.yaml; a checkpoint's own where this job serves it.
+        model: Name that the server reports, or the folder or hub name of what is to be served.
+        kind: What it is asked: `chat`, `embedding` or `reranker`.
+        revision: The user's word for the model's version.
+        serving: How many requests at once, and how long they may take; of one that we serve, how it is served.
+        provider: Who runs it.
+        ours: Whether this campaign serves it, by vLLM, in a job that opening it may start.
+    """
+
+    provider: ClassVar[str]
+    ours: ClassVar[bool]
+
+    name: str
+    model: str
+    kind: str = "chat"
+    revision: str | None = None
+    serving: Serving = field(default_factory=lambda: Serving(gpus=0))
 
     @property
-    def name(self) -> str:
-        """Its name in config/endpoints.yaml."""
-        ...
-
-    @property
-    def provider(self) -> str:
-        """Who runs it."""
-        ...
-
-    @property
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What decides its answers, for digests."""
-        ...
+        """What decides its answers, for digests: who is asked where, as far as it can be seen from here."""
+
+    @abstractmethod
+    def open(self, *, verified: bool = True) -> AbstractAsyncContextManager[Endpoint]:
+        """An endpoint that answers, as long as the context lasts.
+
+        Args:
+            verified: See that whoever answers is the model that was named. A server without OpenAI's interface cannot
+                be asked for that.
+
+        Raises:
+            EndpointError: Nobody answers, or not as the one that was named.
+            ServerError: A server of our own did not start.
+        """
+
+    @property
+    def key_from(self) -> str | None:
+        """Where the user keeps its key, for messages; None where none is needed."""
+        return None
+
+    def check_here(self) -> None:
+        """See whether all is here that opening it takes, such as its key. Nobody is asked.
+
+        Raises:
+            EndpointError: Something is missing.
+        """
+        return
+
+    def versions(self) -> dict[str, str]:
+        """Versions of what is going to answer, as far as they are known before it does."""
+        return {"engine": self.provider}
 
 
 @dataclass(frozen=True)
@@ -82,7 +126,7 @@ class Checkpoint:
     generation: int
     serving: Serving
     model_profile: str = "default"
-    endpoint: ServedElsewhere | None = None
+    endpoint: EndpointSpec | None = None
 
 
 @dataclass(frozen=True)

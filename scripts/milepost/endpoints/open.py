@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
 import orjson
 
-from milepost.endpoints import Endpoint
-from milepost.endpoints.shared import open_shared
-from milepost.endpoints.specs import ENDPOINTS, EndpointSpec
-from milepost.endpoints.tunnel import Tunnel, Way, read_port
+from milepost.campaign.types import EndpointSpec
+from milepost.endpoints import ENDPOINTS, Endpoint
 from milepost.errors import EndpointError, did_you_mean
 
 LIMIT_S = 30.0  # until it is said what is wrong
 TRY_S = 8.0
 PAUSE_S = 1.0
-ATTEMPT_S = 4.0  # for what a tunnel leads to: opening it took its time
 SHOWN = 8
 # Answers of servers that list no models.
 NO_LIST = (404, 405, 501)
@@ -31,82 +27,19 @@ PROBES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@asynccontextmanager
-async def open_endpoint(spec: EndpointSpec) -> AsyncIterator[Endpoint]:
+def open_endpoint(spec: EndpointSpec, *, verified: bool = True) -> AbstractAsyncContextManager[Endpoint]:
     """An endpoint that answers, as long as the context lasts.
+
+    Args:
+        spec: Whose.
+        verified: See that whoever answers is the model that was named; only a server without OpenAI's interface is
+            asked unseen.
 
     Raises:
         EndpointError: Nobody answers, the key is refused, or another model answers; within 30 s, in one paragraph.
+        ServerError: A server of our own did not start.
     """
-    if spec.provider == "shared":
-        async with open_shared(spec) as endpoint:
-            yield endpoint
-        return
-    key = spec.read_key()
-    if spec.url is not None:
-        endpoint = Endpoint(url=spec.url, key=key, model=spec.model, name=spec.model)
-        await verify(endpoint, spec)
-        yield endpoint
-        return
-    async with open_tunnel(spec) as (tunnel, url):
-        endpoint = Endpoint(url=url, key=key, model=spec.model, name=spec.model)
-        try:
-            await verify(endpoint, spec, ATTEMPT_S)
-        except EndpointError as error:
-            if "open failed" in tunnel.said():
-                raise EndpointError(
-                    f"Endpoint {spec.name!r}: nobody listens on the port that {spec.port_file} names, on {spec.host}. The"
-                    " server has ended or not begun: ask whoever runs it."
-                ) from None
-            raise EndpointError(f"{error} (Reached through the tunnel to {spec.host}.)") from None
-        yield endpoint
-
-
-@asynccontextmanager
-async def open_tunnel(spec: EndpointSpec) -> AsyncIterator[tuple[Tunnel, str]]:
-    """The tunnel to an endpoint's host, and the address of its end here."""
-    host, port_file = spec.host, spec.port_file
-    assert host is not None
-    assert port_file is not None
-
-    async def place() -> Way:
-        return Way(host, read_port(port_file, spec.name))
-
-    tunnel = Tunnel(place, name=spec.name, file=str(ENDPOINTS), ssh_config=spec.ssh_config)
-    async with tunnel as near:
-        yield tunnel, f"http://127.0.0.1:{near}/v1"
-
-
-class External:
-    """An endpoint as a job sees its server: with a start, a possible death, and an end."""
-
-    begins, ended = "asking its endpoint who it is", "done with its endpoint"
-
-    def __init__(self, spec: EndpointSpec) -> None:
-        """Nothing is sent yet."""
-        self.spec = spec
-        self._open: AsyncExitStack | None = None
-        self.endpoint: Endpoint
-
-    async def start(self) -> None:
-        """Open it.
-
-        Raises:
-            EndpointError: It does not answer as the one that was named.
-        """
-        self._open = AsyncExitStack()
-        self.endpoint = await self._open.enter_async_context(open_endpoint(self.spec))
-
-    async def died(self) -> EndpointError:
-        """Never returns: a server of others may go and come back, and each request tries again."""
-        await asyncio.Event().wait()
-        raise AssertionError("unreachable: nobody sets the event")
-
-    async def stop(self) -> None:
-        """Let go of it."""
-        if self._open is not None:
-            await self._open.aclose()
-            self._open = None
+    return spec.open(verified=verified)
 
 
 async def verify(endpoint: Endpoint, spec: EndpointSpec, patience_s: float = LIMIT_S - 2 * TRY_S) -> None:
@@ -180,7 +113,7 @@ async def probe(endpoint: Endpoint, spec: EndpointSpec) -> float:
 def refused(status: int, body: Any, endpoint: Endpoint, spec: EndpointSpec, path: str = "/models") -> EndpointError:
     """What a status other than 200 means for the user."""
     if status in (401, 403):
-        where = spec.key_env or spec.key_file
+        where = spec.key_from
         key, advice = f"the key in {where}", "Correct the key"
         if where is None:
             key, advice = "a request without a key", f"Name the key's variable: key_env in {ENDPOINTS}"

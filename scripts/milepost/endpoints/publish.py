@@ -9,7 +9,7 @@ import re
 import secrets
 from pathlib import Path
 
-from milepost.endpoints.specs import Publication
+from milepost.endpoints.shared_spec import Publication
 from milepost.endpoints.tunnel import BACKOFF_S, LOOPBACK, OPTIONS
 from milepost.runtime.processes import ProcessGroup, Watchdog
 

@@ -1,241 +1,33 @@
-"""One server for the many jobs of a campaign: found by its record, started by whoever comes first, asked for anew if it dies.
-
-Whether a record holds is found out by asking the server, which has to show that it knows the key: a process id or a
-job's state would say less.
-"""
+"""Endpoints that one server of this campaign answers for many of its jobs: whoever comes first starts it."""
 
 from __future__ import annotations
 
-import asyncio
-import hmac
-import json
-import logging
-import re
-import secrets
-import socket
-import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from milepost.endpoints import Endpoint
-from milepost.endpoints.shared_jobs import submit
-from milepost.endpoints.shared_place import SharedEndpointFolder, identity_digest, place_of, read_json, write_private
-from milepost.endpoints.specs import ENDPOINTS, EndpointSpec
-from milepost.endpoints.tunnel import LOOPBACK, Tunnel, Way
-from milepost.errors import EndpointError, StoreError
-from milepost.runtime.processes import last_lines
-from milepost.store.lease import STALE_S, Lease, acquire, file_age, has_ended, job_has_ended, read_lease, started
-
-log = logging.getLogger("milepost")
-POLL_S = 1.0
-WATCH_S = 2.0
-LOOK_S = 5.0
-PROOF_S = 20.0
-STARTS = 3  # in a row that end before they answer; then the jobs that wait give up
+from milepost.endpoints.shared_spec import SharedSpec, fields_of
 
 
-@asynccontextmanager
-async def open_shared(spec: EndpointSpec) -> AsyncIterator[Endpoint]:
-    """A shared endpoint, started if it does not run. While the context lasts, it is started again if it dies.
+@dataclass(frozen=True)
+class Shared(SharedSpec):
+    """A model that one server serves to many jobs."""
+
+    @asynccontextmanager
+    async def open(self, *, verified: bool = True) -> AsyncIterator[Endpoint]:
+        """The server, started if it does not run; it always has to show that it knows the key."""
+        from milepost.endpoints.shared_client import open_shared
+
+        async with open_shared(self) as endpoint:
+            yield endpoint
+
+
+def parse(name: str, entry: Mapping[str, Any], where: str) -> Shared:
+    """The endpoint of an entry that its schema allows.
 
     Raises:
-        EndpointError: Its server cannot be started or reached.
+        ConfigError: Keys that exclude each other.
     """
-    client = SharedServerClient(spec, place_of(spec.name))
-    patience_s = spec.serving.start_timeout_s + STALE_S
-    tunnel = Tunnel(
-        client.find, name=spec.name, file=str(ENDPOINTS), ssh_config=spec.ssh_config, wait_s=patience_s,
-        failed=client.reject, check=client.prove,
-    )  # fmt: skip
-    async with AsyncExitStack() as stack:
-        near = await client.enter(tunnel, stack)
-        watcher = asyncio.create_task(client.watch(tunnel))
-        try:
-            await client.first_proof(watcher)
-            url = f"http://127.0.0.1:{near}/v1"
-            yield Endpoint(url=url, key=client.place.key, model=client.place.model, name=spec.name)
-        finally:
-            watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
-
-
-class SharedServerClient:
-    """One job's view of a shared server."""
-
-    def __init__(self, spec: EndpointSpec, place: SharedEndpointFolder) -> None:
-        """Nothing is looked at yet."""
-        self.spec, self.place = spec, place
-        self._digest = identity_digest(spec)
-        self._rejected: str | None = None  # a record that did not hold
-        self._current: str | None = None
-        self._proved = asyncio.Event()
-        self._seen: set[str] = set()  # servers that were submitted since the last one that answered
-        self._begun, self._submitted = time.monotonic(), -LOOK_S
-        self._asked, self._gone = -LOOK_S, False  # when it was asked whether the lease's holder is gone, and the answer
-
-    async def enter(self, tunnel: Tunnel, stack: AsyncExitStack) -> int:
-        """Open the tunnel; a record of a server that is gone may lead to a host that is gone as well."""
-        while True:
-            try:
-                return await stack.enter_async_context(tunnel)
-            except EndpointError:
-                if self._current is None or not await asyncio.to_thread(self.reject):
-                    raise
-
-    def reject(self) -> bool:
-        """The current record led nowhere: whether its server is gone as well, so that it is not taken again."""
-        gone = not self._lives()
-        self._rejected = self._current if gone else None
-        return gone
-
-    async def find(self) -> Way:
-        """Where the server is, once there is one."""
-        said = 0.0
-        while True:
-            found = await asyncio.to_thread(self._look)
-            if found is not None:
-                return found
-            if time.monotonic() - said > 60:
-                said = time.monotonic()
-                log.info("waiting for the server of endpoint %r to start", self.spec.name)
-            await asyncio.sleep(POLL_S)
-
-    def _look(self) -> Way | None:
-        """The server's place if its record may hold; otherwise see that one is on its way."""
-        place = self.place
-        record = read_json(place.record)
-        if record.get("identity") not in (None, self._digest):
-            raise EndpointError(
-                f"Endpoint {self.spec.name!r}: the server that runs was started with another model or other options than"
-                f" {ENDPOINTS} has now. Run `snakemake stop_servers`, and again."
-            )
-        attempt, way = record.get("attempt"), way_of(record)
-        if isinstance(attempt, str) and way is not None and attempt != self._rejected:
-            self._current = attempt
-            return way
-        if self._lives():
-            # It is starting, or it is busy, or this host cannot reach it just now.
-            self._rejected = None
-            return None
-        # SLURM is asked about the job only now and then: many jobs may wait.
-        if time.monotonic() - self._submitted > LOOK_S:
-            self._submit_once()
-            self._submitted = time.monotonic()
-        return None
-
-    def _lives(self) -> bool:
-        """Whether a server holds the lease and beats it."""
-        age = file_age(self.place.lease)
-        if age is None or age >= STALE_S:
-            return False
-        if time.monotonic() - self._asked > LOOK_S:
-            self._asked, self._gone = time.monotonic(), has_ended(read_lease(self.place.lease))
-        return not self._gone
-
-    def _submit_once(self) -> None:
-        """Submit a server's job, unless one is under way; of several jobs that come at once, one does."""
-        submitted = read_json(self.place.submitted)
-        if submitted and not self._is_over(submitted):
-            return
-        lock = _lock(self.place.folder / ".submitting")
-        try:
-            submitted = read_json(self.place.submitted)
-            if submitted and not self._is_over(submitted):
-                return
-            failed, age = read_json(self.place.failed), file_age(self.place.failed)
-            # One that failed before this job began says nothing: what was wrong may have been put right.
-            if failed and age is not None and age <= time.monotonic() - self._begun:
-                raise EndpointError(
-                    f"Endpoint {self.spec.name!r}: its server could not be started. {failed.get('error')}"
-                )
-            if len(self._seen) >= STARTS:
-                raise EndpointError(
-                    f"Endpoint {self.spec.name!r}: {STARTS} servers in a row ended before they answered. What they said is in"
-                    f" {self.place.log.parent}/{self.spec.name}*.log, at last: {' '.join(last_lines(self.place.job_log, 3).split())}"
-                )
-            attempt = secrets.token_hex(6)
-            self._seen.add(attempt)
-            self.place.stop.unlink(missing_ok=True)
-            write_private(self.place.submitted, {"attempt": attempt, "at": time.time(), **submit(self.spec, attempt)})
-        finally:
-            lock.release()
-
-    def _is_over(self, submitted: Mapping[str, Any]) -> bool:
-        """Whether nothing will come of a submitted job any more. A server that lives shows itself by its lease."""
-        self._seen.add(str(submitted.get("attempt")))
-        if read_json(self.place.failed).get("attempt") == submitted.get("attempt"):
-            return True
-        if submitted.get("job"):
-            age = file_age(self.place.submitted)
-            return job_has_ended(str(submitted["job"])) and (age or 0.0) > LOOK_S
-        if submitted.get("host") == socket.gethostname():
-            return started(int(submitted.get("pid", 0))) != submitted.get("started")
-        age = file_age(self.place.submitted)
-        return age is None or age > STALE_S
-
-    async def prove(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Whether the server behind a connection knows the key; the key is not sent to find out."""
-        return await proves(reader, writer, self.place.key)
-
-    async def watch(self, tunnel: Tunnel) -> None:
-        """Ask the server again and again whether it is the one; where it is not, have the tunnel look for another."""
-        refused = 0
-        while True:
-            if await tunnel.holds(PROOF_S):
-                refused, self._rejected = 0, None
-                self._seen.clear()
-                self._proved.set()
-                await asyncio.sleep(WATCH_S)
-                continue
-            refused += 1
-            self._proved.clear()
-            if refused >= 2:
-                self._rejected, refused = self._current, 0
-                tunnel.reopen()
-            await asyncio.sleep(POLL_S)
-
-    async def first_proof(self, watcher: asyncio.Task[None]) -> None:
-        """Wait until the server has shown that it knows the key."""
-        proved = asyncio.create_task(self._proved.wait())
-        await asyncio.wait([proved, watcher], return_when=asyncio.FIRST_COMPLETED)
-        proved.cancel()
-        if watcher.done():
-            watcher.result()
-
-
-def _lock(path: Path) -> Lease:
-    """Wait for a lock that is held for seconds."""
-    while True:
-        try:
-            return acquire(path, log.debug)[0]
-        except StoreError:
-            continue  # it changed hands meanwhile, which for a lease means that its holder lives
-
-
-def way_of(record: Mapping[str, Any]) -> Way | None:
-    """The way to the server that a record tells of; None if it tells of none.
-
-    >>> way_of({"host": "gpu01", "port": 8000, "address": "10.77.0.11"})
-    Way(host=None, port=8000, address='10.77.0.11')
-    """
-    host, port, address = record.get("host"), record.get("port"), record.get("address", LOOPBACK)
-    if not (isinstance(host, str) and isinstance(port, int) and isinstance(address, str)):
-        return None
-    return Way(host if address == LOOPBACK and host != socket.gethostname() else None, port, address)
-
-
-async def proves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: str) -> bool:
-    """Whether the server behind a connection knows the key; the connection is as new afterwards."""
-    nonce = secrets.token_hex(16)
-    expected = hmac.new(key.encode(), nonce.encode(), "sha256").hexdigest()
-    writer.write(f"GET /milepost/proof?{nonce} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    try:
-        async with asyncio.timeout(PROOF_S):
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = re.search(rb"(?i)\r\ncontent-length: *(\d{1,4})\r\n", head)
-            body = json.loads(await reader.readexactly(int(length[1]))) if length else {}
-        return hmac.compare_digest(str(body["proof"]).encode(), expected.encode())
-    except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, ValueError, KeyError, TypeError):
-        return False
+    return Shared(**fields_of(name, entry, where))

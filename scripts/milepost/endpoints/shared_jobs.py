@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.endpoints.shared_place import FOLDER, SharedEndpointFolder, read_json
-from milepost.endpoints.specs import EndpointSpec
+from milepost.endpoints.shared_spec import SharedSpec
 from milepost.errors import EndpointError
 from milepost.paths import WORKFLOW
 from milepost.store.lease import STALE_S, file_age, job_has_ended, read_lease, started
@@ -25,7 +25,7 @@ log = logging.getLogger("milepost")
 SBATCH = "MILEPOST_SBATCH"  # the profile's options for a server's job, as the workflow hands them down
 
 
-def submit(spec: EndpointSpec, attempt: str) -> dict[str, Any]:
+def submit(spec: SharedSpec, attempt: str) -> dict[str, Any]:
     """Start a server's job on SLURM, or a process in the background where no SLURM is used.
 
     Returns:

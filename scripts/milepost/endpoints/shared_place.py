@@ -6,7 +6,6 @@ All of it lies in results/endpoints/NAME, which only the user can enter: the key
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from milepost.endpoints.specs import EndpointSpec
 from milepost.errors import EndpointError
 
 FOLDER = Path("results/endpoints")
@@ -94,12 +92,6 @@ def place_of(name: str) -> SharedEndpointFolder:
         raise EndpointError(
             f"Endpoint {name!r}: {secret} holds no key. Remove it, with nothing of this campaign running."
         ) from None
-
-
-def identity_digest(spec: EndpointSpec) -> str:
-    """What tells that a running server is still what the configuration asks for."""
-    asked = {**spec.identity, "reach": spec.reach}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from milepost.endpoints import ENDPOINTS
 from milepost.endpoints.gpus import check_visible
 from milepost.endpoints.publish import publish
-from milepost.endpoints.shared_place import SharedEndpointFolder, identity_digest, read_json, write_private
-from milepost.endpoints.specs import ENDPOINTS, EndpointSpec
+from milepost.endpoints.shared_place import SharedEndpointFolder, read_json, write_private
+from milepost.endpoints.shared_spec import SharedSpec
 from milepost.endpoints.tunnel import LOOPBACK
 from milepost.endpoints.vllm import VllmServer
 from milepost.errors import ServerError
@@ -48,7 +49,7 @@ class Service:
         margin_s: Seconds before the end of its walltime at which it ends itself.
     """
 
-    spec: EndpointSpec
+    spec: SharedSpec
     place: SharedEndpointFolder
     attempt: str
     kept: bool = False
@@ -135,7 +136,7 @@ async def _serve(service: Service, lease: Lease) -> str:
         _write_account(service, account)
 
 
-def address_of(spec: EndpointSpec) -> str:
+def address_of(spec: SharedSpec) -> str:
     """Where its server listens: on loopback, unless jobs reach it directly, at the address that this host's name has.
 
     Raises:
@@ -170,7 +171,7 @@ async def _attend(
         **where,
         "attempt": service.attempt,
         "kept": service.kept,
-        "identity": identity_digest(service.spec),
+        "identity": service.spec.digest,
     }
     while not any(end.done() for end in ends):
         # Again where something has happened to it: nobody would find the server otherwise.

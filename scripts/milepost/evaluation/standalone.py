@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import math
 import platform
+import sys
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +22,19 @@ from milepost.campaign.config import check_scorer
 from milepost.campaign.sampling import effective, task_sampling
 from milepost.campaign.schemas import check
 from milepost.campaign.types import Task
-from milepost.client.client import ELSEWHERE, Client, RequestError, read_reply
+from milepost.endpoints import Endpoint
 from milepost.errors import ConfigError, RecordError, ServerError
+from milepost.evaluation.asking import Asking
 from milepost.evaluation.work import Request, question_of, requests_of
 from milepost.records import Answer, PromptSet, Score, Summary, write_record, write_records
 from milepost.scorers import TracedScorer, load_scorer
 from milepost.statistics.summary import samples_by_metric, summarize
+from milepost.store.answers import TaskStore, open_stores, read_settled
+from milepost.store.lease import acquire
 from milepost.store.provenance import commit
 from milepost.tasks import build_prompts, load_items
 
+KEPT = ".answered"  # the store of what was answered, in the folder that a run writes to
 PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 
@@ -52,6 +59,11 @@ class Target:
     concurrency: int = 64
     timeout_s: float = 600.0
     retries: int = 5
+
+    @property
+    def digest(self) -> str:
+        """Who answers, as far as it can be seen from here: what stored answers are filed under."""
+        return hashlib.sha256(json.dumps([self.url, self.model]).encode()).hexdigest()
 
     def __repr__(self) -> str:
         """Without the key."""
@@ -87,8 +99,8 @@ def make_task(name: str, spec: Mapping[str, Any], limit: float | None = None) ->
 def evaluate_task(task: Task, target: Target, out: Path) -> Summary:
     """Ask all that a task asks, score the answers, and write all of it to a folder.
 
-    It gets `prompts.jsonl`, `answers.jsonl`, `scores.jsonl` and, last, `summary.json`, formatted as a campaign's.
-    Nothing of an earlier run in it is used again.
+    It gets `prompts.jsonl`, `answers.jsonl`, `scores.jsonl` and, last, `summary.json`, formatted as a campaign's. What an
+    earlier run into it was answered by the same model at the same address is not asked again.
 
     Raises:
         RecordError: Items that the endpoint's kind cannot ask.
@@ -102,7 +114,12 @@ def evaluate_task(task: Task, target: Target, out: Path) -> Summary:
     # Before a model is asked: an option that contradicts another is found without paying for answers.
     scorer = load_scorer(task.spec["scorer"])
     write_records(out / "prompts.jsonl", [prompts.header, *prompts.prompts])
-    answers = asyncio.run(ask(prompts, target))
+    lease, _ = acquire(out / ".lease", lambda line: print(line, file=sys.stderr))
+    try:
+        with open_stores(out, [KEPT], uuid.uuid4().hex[:12]) as stores:
+            answers = asyncio.run(ask(prompts, target, stores[KEPT]))
+    finally:
+        lease.release()
     write_records(out / "answers.jsonl", answers)
     scores = list(scorer.score(prompts.prompts, answers))
     write_records(out / "scores.jsonl", scores)
@@ -128,60 +145,43 @@ def count_items(scores: list[Score], metric: str) -> dict[str, int]:
     return {name: len(samples) for name, samples in samples_by_metric(scores, metric).items()}
 
 
-async def ask(prompts: PromptSet, target: Target) -> list[Answer]:
+async def ask(prompts: PromptSet, target: Target, store: TaskStore) -> list[Answer]:
     """The answers to everything that is asked, by item (in the prompts' order) and sample.
+
+    Args:
+        prompts: What to ask.
+        target: Whom.
+        store: Holds what was answered before, and gets each answer as it comes.
 
     Raises:
         ServerError: The endpoint cannot be reached, refuses the key or the model, or left requests unanswered.
     """
-    # The digest files answers in a store; nothing is stored here.
-    requests = list(requests_of(prompts, ""))
-    answers: dict[tuple[str, int], Answer] = {}
+    requests = list(requests_of(prompts, target.digest))
     unanswered: list[str] = []
-    work = iter(requests)
 
-    async def worker(client: Client) -> None:
-        for request in work:
-            answer, lasting = await _answer(client, target, request)
-            answers[request.id, request.sample] = answer
-            if not lasting:
-                unanswered.append(f"{answer['error']['type']}: {answer['error']['message']}")
+    def keep(request: Request, answer: Answer, final: bool) -> None:
+        store.append(request.key, answer, final)
+        if not final:
+            unanswered.append(f"{answer['error']['type']}: {answer['error']['message']}")
 
-    options: dict[str, Any] = {"concurrency": target.concurrency, "timeout_s": target.timeout_s}
-    async with Client(target.url, target.key, retries=target.retries, **options) as client:
-        workers = [asyncio.create_task(worker(client)) for _ in range(min(target.concurrency, len(requests)))]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for task in workers:
-                task.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+    how = Asking(
+        concurrency=target.concurrency,
+        timeout_s=target.timeout_s,
+        retries=target.retries,
+        kept="Nothing was scored; what was answered is kept, and the same command goes on there.",
+        # The address has its path.
+        path_of=lambda request: "",
+    )
+    endpoint = Endpoint(url=target.url, key=target.key, model=target.model, name=target.model)
+    await how.ask(endpoint, [request for request in requests if request.key not in store.settled], keep)
     if unanswered:
         raise ServerError(
             f"{len(unanswered)} of {len(requests)} requests were not answered by {target.url} after {target.retries}"
-            f" further tries each. The last reason given: {unanswered[-1].rstrip('.')}. Nothing was scored: run again, with"
-            " more time for a request or fewer at once if they timed out."
+            f" further tries each. The last reason given: {unanswered[-1].rstrip('.')}. {how.kept} Give a request more time, or"
+            " ask fewer at once, if they timed out."
         )
-    return [answers[request.id, request.sample] for request in requests]
-
-
-async def _answer(client: Client, target: Target, request: Request) -> tuple[Answer, bool]:
-    """The answer to one request, and whether it is one for good."""
-    try:
-        reply = await client.post("", {"model": target.model, **request.body})
-        return read_reply(reply, request.id, request.sample, request.seed), True
-    except RequestError as failure:
-        said = failure.error["message"]
-        if failure.error["type"] == "connection":
-            # The others would wait for the same server, one after the other.
-            raise ServerError(
-                f"{target.url} cannot be reached: {said}. Start the server, or correct the URL."
-            ) from None
-        if failure.status in ELSEWHERE:
-            raise ServerError(
-                f"{target.url} answered {said}. Correct the URL (with its path), the model's name {target.model!r} or the key."
-            ) from None
-        return Answer(id=request.id, sample=request.sample, seed=request.seed, error=failure.error), failure.lasting
+    answers = read_settled(store.path)
+    return [answers[request.key] for request in requests]
 
 
 def _check_kind(task: Task, prompts: PromptSet, target: Target) -> None:

@@ -13,8 +13,8 @@ import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,22 +23,19 @@ from milepost import __version__
 from milepost.campaign.identity import identify
 from milepost.campaign.models import find_model
 from milepost.campaign.sampling import MODEL, SOURCE, bases
-from milepost.campaign.types import Checkpoint
-from milepost.client.client import ELSEWHERE, Client, RequestError, read_reply
+from milepost.campaign.types import Checkpoint, EndpointSpec
 from milepost.endpoints import Endpoint
 from milepost.endpoints.gpus import check_visible
-from milepost.endpoints.open import External
-from milepost.endpoints.specs import EndpointSpec
-from milepost.endpoints.vllm import VllmServer, engine_version
+from milepost.endpoints.hosted import Hosted
+from milepost.endpoints.open import open_endpoint
 from milepost.errors import MilepostError, ModelError, ServerError
-from milepost.evaluation.staging import staged
+from milepost.evaluation import asking
+from milepost.evaluation.asking import Asking
 from milepost.evaluation.work import Request, missing_runs, remember_complete, requests_of
 from milepost.nemo import run as nemo
 from milepost.nemo.installation import installation_of
 from milepost.records import Answer, PromptSet, Usage
 from milepost.runtime.containers import Containers
-from milepost.runtime.environments import environment_python
-from milepost.runtime.images import image_digests
 from milepost.runtime.processes import Watchdog
 from milepost.runtime.walltime import MARGIN_S, near_the_end
 from milepost.store.answers import STORE, TaskStore, open_stores
@@ -49,8 +46,6 @@ from milepost.store.provenance import engine_versions
 log = logging.getLogger("milepost")
 SYNC_S = 1.0
 PROGRESS_S = 5.0
-# How long a failure is held back until it is clear that the server did not die of it.
-HINDSIGHT_S = 3.0
 
 
 class Stopped(MilepostError):
@@ -133,8 +128,11 @@ class Supervisor:
                     # its own runs will say.
                     with suppress(MilepostError):
                         nemo.versions(installation_of(prompts.header["harness"], job.containers))
-                self.ledger = Ledger(self.attempt, job.gpus, self.versions())
-                await self.attend(work, runs, stores)
+                with closing(Watchdog()) as watchdog:
+                    spec = self.spec(watchdog)
+                    versions = {"milepost": __version__, **spec.versions()}
+                    self.ledger = Ledger(self.attempt, job.gpus, versions)
+                    await self.attend(spec, work, runs, stores, watchdog)
             note = self.note(work, stores)
         complete = [job.prompts[name] for name in native if note["tasks"][name]["missing"] == 0]
         remember_complete(job.ckpt.name, complete, job.digest)
@@ -169,21 +167,17 @@ class Supervisor:
                 " have changed since. Nothing was asked; run again."
             )
 
-    def versions(self) -> dict[str, str]:
-        """Versions of what is going to answer."""
-        if self.job.ckpt.endpoint is not None:
-            return {"milepost": __version__, "engine": self.job.ckpt.endpoint.provider}
-        # What is inside an image, only the server can say.
-        bare = self.job.containers.vllm is None
-        engine = engine_version(environment_python("vllm")) if bare else "unknown"
-        return {"milepost": __version__, "engine": engine, **image_digests({"vllm": self.job.containers.vllm})}
-
     async def attend(
-        self, work: list[Request], runs: list[tuple[PromptSet, int, Path]], stores: dict[str, TaskStore]
+        self,
+        spec: EndpointSpec,
+        work: list[Request],
+        runs: list[tuple[PromptSet, int, Path]],
+        stores: dict[str, TaskStore],
+        watchdog: Watchdog,
     ) -> None:
         """Serve and ask, until done, told to stop, or the server is dead."""
         loop = asyncio.get_running_loop()
-        task = asyncio.create_task(self.serve(work, runs, stores))
+        task = asyncio.create_task(self.serve(spec, work, runs, stores, watchdog))
         told: dict[str, str] = {}  # by whom, as the ledger names it, and in words
 
         def stop(end: str, words: str) -> None:
@@ -242,66 +236,53 @@ class Supervisor:
             task.cancel()
             raise
 
-    async def serve(
-        self, work: list[Request], runs: list[tuple[PromptSet, int, Path]], stores: dict[str, TaskStore]
-    ) -> None:
-        """Start the server, run everything beside each other, end the server."""
-        watchdog = Watchdog()
-        try:
-            self.ledger.starting()
-            async with self.model(watchdog) as folder:
-                await self.serve_from(self.server(folder, watchdog), work, runs, stores, watchdog)
-        finally:
-            watchdog.close()
+    def spec(self, watchdog: Watchdog) -> EndpointSpec:
+        """Who answers: an endpoint that others serve, or a server of this job's own.
 
-    @asynccontextmanager
-    async def model(self, watchdog: Watchdog) -> AsyncIterator[Path | None]:
-        """The folder to serve from, which is a copy on this node's disk where the model profile wants that."""
+        Args:
+            watchdog: Ends such a server, should this process die.
+        """
         ckpt = self.job.ckpt
-        folder = find_model(ckpt) if ckpt.endpoint is None else None
-        if folder is None or not ckpt.serving.stage:
-            yield folder
-            return
-        async with staged(folder, self.job.logs / f"{ckpt.name}.staging.log", watchdog) as copy:
-            yield copy
+        return ckpt.endpoint or Hosted.of(ckpt, self.job.logs, watchdog, self.job.containers)
 
-    async def serve_from(
+    async def serve(
         self,
-        server: VllmServer | External,
+        spec: EndpointSpec,
         work: list[Request],
         runs: list[tuple[PromptSet, int, Path]],
         stores: dict[str, TaskStore],
         watchdog: Watchdog,
     ) -> None:
-        """The life of the server."""
-        log.info("%d answers and %d NeMo runs are missing; %s", len(work), len(runs), server.begins)
-        try:
-            begun = time.monotonic()
-            await server.start()
+        """Open the endpoint, run everything beside each other, close it."""
+        log.info(
+            "%d answers and %d NeMo runs are missing; opening the endpoint (%s)", len(work), len(runs), spec.provider
+        )
+        begun = time.monotonic()
+        self.ledger.starting()
+        async with AsyncExitStack() as stack:
+            endpoint = await stack.enter_async_context(open_endpoint(spec))
             self.ledger.ready()
             self.note_sampling(work, runs)
-            if isinstance(server, VllmServer) and self.job.containers.vllm is not None:
-                self.ledger.versions["engine"] = await server.version()
-            log.info("the server answers after %.0f s", time.monotonic() - begun)
-            death = asyncio.create_task(server.died())
-            native = asyncio.create_task(self.ask(iter(work), stores, server.endpoint))
-            harness = asyncio.create_task(self.run_nemo(runs, server.endpoint, watchdog))
-            asking = asyncio.gather(native, harness)
-            either: list[asyncio.Future[Any]] = [asking, death]
+            if endpoint.version is not None:
+                self.ledger.versions["engine"] = endpoint.version
+            log.info("the endpoint answers after %.0f s", time.monotonic() - begun)
+            death = asyncio.create_task(endpoint.died())
+            native = asyncio.create_task(self.ask(work, stores, endpoint))
+            harness = asyncio.create_task(self.run_nemo(runs, endpoint, watchdog))
+            both = asyncio.gather(native, harness)
+            either: list[asyncio.Future[Any]] = [both, death]
             try:
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                if not asking.done():
+                if not both.done():
                     raise death.result()
-                asking.result()
+                both.result()
             finally:
                 # Each by itself: where one has failed, cancelling both together would leave the other running.
                 for task in (death, native, harness):
                     task.cancel()
                 # NeMo's processes and the server are ended at the same time: there are only seconds for both.
-                await asyncio.gather(asking, native, harness, death, server.stop(), return_exceptions=True)
-            log.info("%d of %d answers; %s", self.done, self.total, server.ended)
-        finally:
-            await server.stop()
+                await asyncio.gather(both, native, harness, death, stack.aclose(), return_exceptions=True)
+        log.info("%d of %d answers; the endpoint is closed", self.done, self.total)
 
     def note_sampling(self, work: list[Request], runs: list[tuple[PromptSet, int, Path]]) -> None:
         """See how the server samples where a task says nothing; a hub model's files are here by now."""
@@ -321,67 +302,26 @@ class Supervisor:
         self.sampling = bases(ckpt.serving, folder)
         self.ledger.sampling(self.sampling)
 
-    def server(self, folder: Path | None, watchdog: Watchdog) -> VllmServer | External:
-        """Who answers: a server of this job's own, or an endpoint that is there already.
+    async def ask(self, work: list[Request], stores: dict[str, TaskStore], endpoint: Endpoint) -> None:
+        """Put all requests to the endpoint, and store the answers as they come."""
 
-        Args:
-            folder: Where the model's files are served from.
-            watchdog: Ends the server, should this process die.
-        """
-        if self.job.ckpt.endpoint is not None:
-            return External(cast(EndpointSpec, self.job.ckpt.endpoint))
-        output = self.job.logs / f"{self.job.ckpt.name}.server.log"
-        return VllmServer(self.job.ckpt, output, watchdog, containers=self.job.containers, model=folder)
+        def keep(request: Request, answer: Answer, final: bool) -> None:
+            stores[request.task].append(request.key, answer, final)
+            self.ledger.answered(answer)
+            self.done += 1
+            if not final:
+                self.errors[request.task] = f"{answer['error']['type']}: {answer['error']['message']}"
 
-    async def ask(self, work: Iterator[Request], stores: dict[str, TaskStore], endpoint: Endpoint) -> None:
-        """Put all requests to the server, a bounded number at once, and store the answers as they come."""
         serving = self.job.ckpt.serving
-
-        async def worker(client: Client) -> None:
-            for request in work:
-                with self.ledger.busy():
-                    answer, final = await self.answer(client, endpoint, request)
-                stores[request.task].append(request.key, answer, final)
-                self.ledger.answered(answer)
-                self.done += 1
-
-        options = {
-            "concurrency": serving.concurrency,
-            "timeout_s": serving.request_timeout_s,
-            "retries": serving.retries,
-        }
-        async with Client(endpoint.url, endpoint.key, **options) as client:  # type: ignore[arg-type]
-            workers = [asyncio.create_task(worker(client)) for _ in range(min(serving.concurrency, self.total))]
-            try:
-                await asyncio.gather(*workers)
-            finally:
-                for task in workers:
-                    task.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
-
-    async def answer(self, client: Client, endpoint: Endpoint, request: Request) -> tuple[Answer, bool]:
-        """The answer to one request, and whether it is one for good."""
-        try:
-            body = request.body_with(self.sampling.get(MODEL, {}))
-            reply = await client.post(request.path, {"model": endpoint.model, **body})
-            return read_reply(reply, request.id, request.sample, request.seed), True
-        except RequestError as failure:
-            if failure.status in ELSEWHERE:
-                whose = "refusing a question" if self.job.ckpt.endpoint else "as only one that is not ours would"
-                raise ServerError(
-                    f"The server at {endpoint.url} answered {failure.status}, {whose}: {failure.error['message']}. Nothing of it was stored; run again."
-                ) from None
-            if failure.error["type"] == "connection" and self.job.ckpt.endpoint is not None:
-                # It is not the question's fault: counted as a failed answer, it would be final after three jobs.
-                raise ServerError(
-                    f"The endpoint {endpoint.url} is gone: {failure.error['message']}. What it answered is stored; run again"
-                    " when it is back."
-                ) from None
-            if not failure.lasting:
-                # A server that dies answers what is under way with errors: its death ends this job meanwhile.
-                await asyncio.sleep(HINDSIGHT_S)
-                self.errors[request.task] = f"{failure.error['type']}: {failure.error['message']}"
-            return Answer(id=request.id, sample=request.sample, seed=request.seed, error=failure.error), failure.lasting
+        how = Asking(
+            concurrency=serving.concurrency,
+            timeout_s=serving.request_timeout_s,
+            retries=serving.retries,
+            kept="What was answered before is stored, and the next run goes on there.",
+            busy=self.ledger.busy,
+            models_own=self.sampling.get(MODEL, {}),
+        )
+        await how.ask(endpoint, work, keep)
 
     async def run_nemo(self, runs: list[tuple[PromptSet, int, Path]], endpoint: Endpoint, watchdog: Watchdog) -> None:
         """Run NeMo Evaluator's tasks, a bounded number at once; one that fails leaves the others running."""
@@ -405,7 +345,7 @@ class Supervisor:
                     log.info("NeMo Evaluator's %s, run %d, took %.0f s", name, number, time.monotonic() - begun)
                 except (MilepostError, OSError) as error:
                     # Held back like a failed request: the server may have died under it.
-                    await asyncio.sleep(HINDSIGHT_S)
+                    await asyncio.sleep(asking.HINDSIGHT_S)
                     self.errors[name] = str(error)
                     log.error("%s", error)
 

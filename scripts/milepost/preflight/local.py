@@ -51,8 +51,8 @@ def check_endpoints() -> Iterator[Check]:
 
     async def answers(spec: EndpointSpec) -> str:
         try:
-            if spec.provider == "shared":
-                spec.read_key()
+            if spec.ours:
+                spec.check_here()
             else:
                 async with open_endpoint(spec):
                     pass
@@ -68,8 +68,8 @@ def check_endpoints() -> Iterator[Check]:
         if problem:
             yield Check(f"endpoint {spec.name}", "failed", problem)
     sound = [spec for spec, problem in zip(specs, problems, strict=True) if not problem]
-    there = [spec.name for spec in sound if spec.provider != "shared"]
-    later = [spec.name for spec in sound if spec.provider == "shared"]
+    there = [spec.name for spec in sound if not spec.ours]
+    later = [spec.name for spec in sound if spec.ours]
     if there:
         yield Check("endpoints", "ok", f"{listed(there)}: there, as the model that was named")
     if later:

@@ -223,5 +223,5 @@ def _served(campaign: Campaign) -> Iterator[tuple[str, Serving]]:
         if ckpt.endpoint is None:
             yield ckpt.name, ckpt.serving
     for name, spec in load_endpoints().items():
-        if spec.provider == "shared":
+        if spec.ours:
             yield f"endpoint {name}", spec.serving

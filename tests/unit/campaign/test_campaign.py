@@ -5,7 +5,7 @@ import yaml
 
 from milepost.campaign.config import load_config, load_task
 from milepost.campaign.models import find_model, has_chat_template
-from milepost.campaign.schemas import load_schema
+from milepost.campaign.schemas import check, load_schema
 from milepost.campaign.sheet import parse_options
 from milepost.campaign.types import Checkpoint, Serving
 from milepost.errors import (
@@ -428,6 +428,16 @@ def test_parts_of_a_task_so_that_a_change_reruns_only_what_depends_on_it():
 )
 def test_options_of_a_command_line(text, options):
     assert parse_options(text, "here") == options
+
+
+def test_a_retired_word_says_what_to_write_in_its_place():
+    entry = {"provider": "shared", "model": "m", "preset": "qwen3_embedding"}
+    with pytest.raises(ConfigError) as error:
+        check(entry, "endpoint_shared", "config/endpoints.yaml, endpoint 'vectors'")
+    assert str(error.value) == (
+        "config/endpoints.yaml, endpoint 'vectors': preset names 'qwen3_embedding', which is gone. "
+        "It did what 'kind: embedding' does: write that in its place."
+    )
 
 
 def test_every_schema_is_closed_and_described():

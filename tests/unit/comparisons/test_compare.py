@@ -139,6 +139,7 @@ def test_a_long_run_is_ranked_by_its_last_step():
         ({"tables": {"format": ["tex"]}}, "unknown key 'format' under 'tables'.*Did you mean 'formats'"),
         ({"comparisons": {"pairs": [["a"]]}}, "comparisons.pairs.0 is wrong"),
         ({"tables": {"formats": ["pdf"]}}, "tables.formats.0 is wrong"),
+        ({"tables": {"formats": ["tex", "csv"]}}, "tables.formats.1 names 'csv', which is gone. CSV is always written"),
     ],
 )
 def test_the_schema_is_closed(content, message, tmp_path, monkeypatch):

@@ -14,9 +14,10 @@ from aiohttp import web
 from milepost.campaign.identity import identify
 from milepost.campaign.sheet import read_checkpoints
 from milepost.endpoints import open as open_module
+from milepost.endpoints.external import External
 from milepost.endpoints.open import open_endpoint, probe
 from milepost.endpoints.shared_server import address_of
-from milepost.endpoints.specs import EndpointSpec, checkpoint_at, load_endpoints
+from milepost.endpoints.specs import checkpoint_at, load_endpoints
 from milepost.errors import ConfigError, EndpointError, ServerError, UnknownKeyError
 
 KEY = "sk-a-key-of-the-tests"
@@ -152,7 +153,7 @@ def test_a_server_that_starts_late_is_waited_for(monkeypatch):
 
             monkeypatch.setattr(open_module, "_send", flaky)
             monkeypatch.setenv("THE_KEY", KEY)
-            spec = EndpointSpec("one", "external", "m", url=url, key_env="THE_KEY")
+            spec = External("one", "m", url=url, key_env="THE_KEY")
             async with open_endpoint(spec):
                 return seen
 
@@ -167,7 +168,7 @@ def test_one_question_of_its_kind(monkeypatch, kind, path):
 
     async def play():
         async with serve() as (url, seen):
-            spec = EndpointSpec("one", "external", "m", kind=kind, url=url, key_env="THE_KEY")
+            spec = External("one", "m", kind=kind, url=url, key_env="THE_KEY")
             async with open_endpoint(spec) as endpoint:
                 return await probe(endpoint, spec), seen
 
@@ -278,7 +279,7 @@ def test_a_checkpoint_behind_an_endpoint_is_its_url_name_and_revision():
     ("columns", "row", "message"),
     [
         ("name endpoint", ("c1", "two"), "asks for endpoint 'two'. Endpoints in config/endpoints.yaml: one, vectors"),
-        ("name endpoint", ("c1", "vectors"), "is external, of kind embedding"),
+        ("name endpoint", ("c1", "vectors"), "is external, of kind embedding. A checkpoint's is served by others"),
         ("name endpoint model", ("c1", "one", "folder"), "has an endpoint and a model"),
         ("name run", ("c1", "r"), "neither a model nor an endpoint"),
     ],

@@ -15,10 +15,11 @@ import aiohttp
 import pytest
 
 from milepost.endpoints import tunnel as tunnel_module
+from milepost.endpoints.external import External
 from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.publish import publication_port, publish, write_shared
-from milepost.endpoints.shared import proves
-from milepost.endpoints.specs import EndpointSpec, Publication
+from milepost.endpoints.shared_client import proves
+from milepost.endpoints.shared_spec import Publication
 from milepost.endpoints.tunnel import Tunnel, Way, read_port
 from milepost.errors import EndpointError
 from milepost.runtime.processes import Watchdog, free_port
@@ -93,7 +94,7 @@ def spec_of(host, server, monkeypatch, name="far", **changes):
     monkeypatch.setenv("ANOTHER_KEY", "key-of-somebody-else")
     port_file = server / changes.pop("port_file", "port")
     given = {"host": name, "port_file": port_file, "ssh_config": host / "config", "key_env": "THE_KEY", **changes}
-    return EndpointSpec("one", "external", given.pop("model", "their-model"), **given)
+    return External("one", given.pop("model", "their-model"), **given)
 
 
 def leads_to(host, port):

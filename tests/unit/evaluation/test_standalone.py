@@ -115,7 +115,7 @@ def test_a_refused_request_is_counted_and_never_a_zero(tmp_path, items):
             lambda body: 500 if "Peru" in body["messages"][0]["content"] else "Paris",
             "1 of 4 requests were not answered",
         ),
-        (lambda body: 404, "Correct the URL"),
+        (lambda body: 404, "Correct its address"),
         (lambda body: 401, "or the key"),
     ],
 )
@@ -124,6 +124,23 @@ def test_without_all_answers_there_is_no_number(tmp_path, items, answer, said):
     with serving(answer) as (url, _), pytest.raises(ServerError, match=said):
         evaluate_task(make_task("t", spec(items)), target(url), tmp_path)
     assert not (tmp_path / "summary.json").exists()
+
+
+def test_answers_that_came_are_not_asked_for_again(tmp_path, items):
+    states = iter([500])
+    with serving(lambda body: next(states, "Paris") if "Peru" in body["messages"][0]["content"] else "Paris") as (
+        url,
+        bodies,
+    ):
+        with pytest.raises(
+            ServerError, match="1 of 4 requests .*what was answered is kept, and the same command goes on"
+        ):
+            evaluate_task(make_task("t", spec(items)), target(url), tmp_path)
+        summary = evaluate_task(make_task("t", spec(items)), target(url), tmp_path)
+        assert len(bodies) == 5
+        evaluate_task(make_task("t", spec(items)), target(url, model="another"), tmp_path)
+        assert len(bodies) == 9, "another model's answers are its own"
+    assert (summary["value"], summary["n_items"]) == (0.25, 4)
 
 
 def test_a_server_that_is_not_there_ends_it_at_once(tmp_path, items):

@@ -3,12 +3,12 @@ import random
 import re
 import threading
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from milepost.endpoints import Endpoint
+from milepost.endpoints.shared import Shared
 from milepost.errors import CallError, ConfigError
 from milepost.records import PromptSet
 from milepost.scorers import CheckpointTask, load_scorer
@@ -222,7 +222,7 @@ def test_only_what_is_known_to_be_vllm_is_asked_for_a_regular_expression_by_itse
     # What was asked for by name is kept; by itself, it is asked for of nobody else.
     assert forms(output="regex") == forms() == []
     external = Scorer(evaluators=["teacher"], answer_key="")._outputs(opened[0])
-    shared = Scorer(evaluators=["teacher"], answer_key="")._outputs(replace(opened[0], provider="shared"))
+    shared = Scorer(evaluators=["teacher"], answer_key="")._outputs(Shared("judge", "m"))
     assert (external, shared) == (
         ("json_schema", "json_object", "free"),
         ("regex", "json_schema", "json_object", "free"),

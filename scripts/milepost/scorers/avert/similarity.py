@@ -18,7 +18,6 @@ from pathlib import Path
 from milepost.embedding.embedders import MINILM_IDENTITY, CosineSimilarity, Embed, MiniLM, checked_vectors
 from milepost.embedding.servers import address_of, embed_texts, pair_name, rerank_pairs, score_pairs
 from milepost.embedding.vectors import Keep, VectorStore
-from milepost.endpoints import Endpoint
 from milepost.endpoints.calls import Calls
 from milepost.errors import CallError
 from milepost.scorers import CheckpointTask
@@ -233,11 +232,8 @@ async def _open(settings: Settings, path: Path | None, stack: AsyncExitStack) ->
         from milepost.endpoints.specs import find_endpoint
 
         spec = find_endpoint(settings.endpoint, "The scorer avert")
-        if settings.api == "tei":
-            # It has neither a list of models nor reranking under /v1: its first answer shows whether it is there.
-            endpoint = Endpoint(url=str(spec.url), key=spec.read_key(), model=spec.model, name=spec.model)
-        else:
-            endpoint = await stack.enter_async_context(open_endpoint(spec))
+        # Text Embeddings Inference has no list of models, nor reranking under /v1: its first answer shows whether it is there.
+        endpoint = await stack.enter_async_context(open_endpoint(spec, verified=settings.api != "tei"))
         options = {"concurrency": spec.serving.concurrency, "timeout_s": spec.serving.request_timeout_s}
     endpoint = address_of(endpoint, settings.api)
     calls = Calls(endpoint, path, identity=_identity(settings), **options)  # type: ignore[arg-type]

@@ -218,7 +218,7 @@ class Scorer:
         """The forms of reply to try."""
         if self._output != "auto":
             return (self._output,)
-        return OUTPUTS if spec.provider == "shared" else OUTPUTS[1:]
+        return OUTPUTS if spec.ours else OUTPUTS[1:]
 
     def _spec(self, name: str) -> EndpointSpec:
         return find_endpoint(name, "The scorer equator")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from milepost.endpoints import staging
+from milepost.endpoints.staging import staged
 from milepost.errors import ServerError
-from milepost.evaluation import staging
-from milepost.evaluation.staging import staged
 from milepost.runtime.processes import Watchdog
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
@@ -22,7 +22,7 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from milepost.runtime.processes import Watchdog
-from milepost.evaluation.staging import staged
+from milepost.endpoints.staging import staged
 
 async def main():
     async with staged(Path("model"), Path("log"), Watchdog()) as copy:

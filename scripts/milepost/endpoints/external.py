@@ -1,0 +1,136 @@
+"""Endpoints that somebody else serves: at a URL, or at a port of another host that a tunnel leads to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from milepost.campaign.types import EndpointSpec, Serving
+from milepost.endpoints import ENDPOINTS, Endpoint
+from milepost.endpoints.keys import read_key
+from milepost.endpoints.specs import path_in
+from milepost.errors import ConfigError, EndpointError
+
+ATTEMPT_S = 4.0  # for what a tunnel leads to: opening it took its time
+SERVED = ("concurrency", "request_timeout_s", "retries")
+
+
+@dataclass(frozen=True)
+class External(EndpointSpec):
+    """A server of others.
+
+    Attributes:
+        url: Base address with `/v1`; None for one that a tunnel leads to.
+        host: Where the tunnel leads.
+        port_file: File with the server's port on that host.
+        ssh_config: Configuration of the tunnel's ssh.
+        key_env: Environment variable with the key.
+        key_file: File with the key.
+    """
+
+    provider = "external"
+    ours = False
+
+    url: str | None = None
+    host: str | None = None
+    port_file: Path | None = None
+    ssh_config: Path | None = None
+    key_env: str | None = None
+    key_file: Path | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Where it is, and the name and version that it goes by."""
+        # The port behind a tunnel is another one after each start of the same server.
+        address = {"url": self.url} if self.url else {"host": self.host}
+        return {**address, "model": self.model, "revision": self.revision}
+
+    @property
+    def key_from(self) -> str | None:
+        """The variable or the file that holds its key."""
+        return self.key_env or (str(self.key_file) if self.key_file else None)
+
+    def check_here(self) -> None:
+        """See that the key can be had."""
+        self.read_key()
+
+    def read_key(self) -> str:
+        """The key.
+
+        Raises:
+            EndpointError: The variable is not set; the file is missing, empty, or others may read it.
+        """
+        return read_key(self.name, self.key_env, self.key_file)
+
+    @asynccontextmanager
+    async def open(self, *, verified: bool = True) -> AsyncIterator[Endpoint]:
+        """The server, once it has shown within 30 s that it is the one that was named."""
+        from milepost.endpoints.open import verify
+
+        key = self.read_key()
+        if self.url is not None:
+            endpoint = Endpoint(url=self.url, key=key, model=self.model, name=self.model)
+            if verified:
+                await verify(endpoint, self)
+            yield endpoint
+            return
+        async with self._tunnelled(key) as (endpoint, tunnel):
+            try:
+                if verified:
+                    await verify(endpoint, self, ATTEMPT_S)
+            except EndpointError as error:
+                if "open failed" in tunnel.said():
+                    raise EndpointError(
+                        f"Endpoint {self.name!r}: nobody listens on the port that {self.port_file} names, on {self.host}."
+                        " The server has ended or not begun: ask whoever runs it."
+                    ) from None
+                raise EndpointError(f"{error} (Reached through the tunnel to {self.host}.)") from None
+            yield endpoint
+
+    @asynccontextmanager
+    async def _tunnelled(self, key: str) -> AsyncIterator[tuple[Endpoint, Any]]:
+        from milepost.endpoints.tunnel import Tunnel, Way, read_port
+
+        host, port_file = self.host, self.port_file
+        assert host is not None
+        assert port_file is not None
+
+        async def place() -> Way:
+            return Way(host, read_port(port_file, self.name))
+
+        tunnel = Tunnel(place, name=self.name, file=str(ENDPOINTS), ssh_config=self.ssh_config)
+        async with tunnel as near:
+            url = f"http://127.0.0.1:{near}/v1"
+            yield Endpoint(url=url, key=key, model=self.model, name=self.model), tunnel
+
+
+def parse(name: str, entry: Mapping[str, Any], where: str) -> External:
+    """The endpoint of an entry that its schema allows.
+
+    Raises:
+        ConfigError: Keys that exclude or need each other.
+    """
+    if "key_env" in entry and "key_file" in entry:
+        raise ConfigError(f"{where} names both key_env and key_file. Take one of them out.")
+    if ("url" in entry) == ("host" in entry) or ("host" in entry) != ("port_file" in entry):
+        raise ConfigError(f"{where} needs either a url, or a host and a port_file to tunnel to.")
+    if "ssh_config" in entry and "host" not in entry:
+        raise ConfigError(
+            f"{where} has an ssh_config, but no host to tunnel to. Take it out, or add host and port_file."
+        )
+    return External(
+        name=name,
+        model=entry["model"],
+        kind=entry.get("kind", "chat"),
+        revision=entry.get("revision"),
+        serving=Serving(gpus=0, **{key: entry[key] for key in SERVED if key in entry}),
+        url=entry["url"].rstrip("/") if "url" in entry else None,
+        host=entry.get("host"),
+        port_file=path_in(entry, "port_file"),
+        ssh_config=path_in(entry, "ssh_config"),
+        key_env=entry.get("key_env"),
+        key_file=path_in(entry, "key_file"),
+    )

@@ -48,25 +48,23 @@ def plain(models, tmp_path_factory):
     return answers(models[STEPS[-1]], tmp_path_factory.mktemp("plain"), {"temperature": 0})
 
 
-@pytest.fixture(params=["generation_config.json", "config.json"])
-def willing(models, plain, tmp_path, request):
-    """A copy of the model that brings settings along, in either place, and one stop token more: its first answer's second."""
+@pytest.fixture
+def willing(models, plain, tmp_path):
+    """A copy of the model that brings settings along, and one stop token more: its first answer's second."""
     folder = shutil.copytree(models[STEPS[-1]], tmp_path / "model")
-    (folder / "generation_config.json").unlink()
-    path = folder / request.param
-    content = json.loads(path.read_text()) if path.exists() else {}
-    eos = json.loads((models[STEPS[-1]] / "generation_config.json").read_text())["eos_token_id"]
-    path.write_text(json.dumps({**content, **PENALTY, "eos_token_id": [eos, plain[0][0][1]]}))
+    path = folder / "generation_config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, **PENALTY, "eos_token_id": [content["eos_token_id"], plain[0][0][0]]}))
     return folder
 
 
 def test_only_what_is_asked_counts_and_stop_tokens_stay(willing, plain, tmp_path):
     found = answers(willing, tmp_path, {"temperature": 0})
-    stop = plain[0][0][1]
+    stop = plain[0][0][0]
     for (tokens, _), (expected, _) in zip(found, plain, strict=True):
         cut = expected.index(stop) + 1 if stop in expected else len(expected)
         assert tokens == expected[:cut]
-    assert (len(found[0][0]), found[0][1]) == (2, "stop"), "the model's further stop token holds"
+    assert (found[0][0], found[0][1]) == ([stop], "stop"), "the model's further stop token holds"
 
 
 def test_the_models_own_settings_are_those_that_vllm_takes_by_itself(willing, tmp_path):
@@ -78,4 +76,4 @@ def test_the_models_own_settings_are_those_that_vllm_takes_by_itself(willing, tm
     assert answers(willing, tmp_path, bases(serving, willing)["model"]) == by_itself, (
         "neutral values said aloud are none"
     )
-    assert asked != answers(willing, tmp_path, {})
+    assert asked != answers(willing, tmp_path, {"temperature": 0})

@@ -118,14 +118,12 @@ def _overrides(serving: Serving) -> dict[str, Any]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """The settings in a model's folder; older models keep them in their configuration."""
-    for path in (folder / "generation_config.json", folder / "config.json"):
-        try:
-            content = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            continue
-        return content if isinstance(content, dict) else {}
-    return {}
+    """The settings in a model's folder; vLLM takes none from one that it cannot read, nor from elsewhere."""
+    try:
+        content = json.loads((folder / "generation_config.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _is_neutral(name: str, value: Any) -> bool:

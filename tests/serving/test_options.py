@@ -11,7 +11,7 @@ from milepost.runtime.containers import Containers
     ("options", "problem"),
     [
         ({"dtype": "float32", "enforce-eager": True, "max-model-len": "8k", "enable-prefix-caching": False}, ""),
-        ({"hf-overrides": {"a": 1}, "compilation-config.level": 0, "lora_dtype": "auto"}, ""),
+        ({"hf-overrides": {"a": 1}, "compilation-config.mode": 0, "lora_dtype": "auto"}, ""),
         ({"dtpe": "float32", "max-modl-len": 5}, "vLLM does not know: --dtpe, --max-modl-len. Did you mean '--dtype'?"),
         ({"dtype": "flat"}, "vLLM refuses: argument --dtype: invalid choice: 'flat'"),
         ({"max-model-len": "many"}, "vLLM refuses: argument --max-model-len"),

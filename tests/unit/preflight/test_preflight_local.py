@@ -389,7 +389,12 @@ def served_models(names, status=200):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    return f"http://127.0.0.1:{server.server_port}/v1", server.shutdown
+
+    def end():
+        server.shutdown()
+        server.server_close()
+
+    return f"http://127.0.0.1:{server.server_port}/v1", end
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ class Client:
         timeout_s: float = 600.0,
         retries: int = 5,
         pause_s: float = 0.5,
+        socket: str | None = None,
     ) -> None:
         """Describe the endpoint; nothing is sent yet.
 
@@ -80,6 +81,7 @@ class Client:
             timeout_s: Seconds that one try may take.
             retries: Further tries after a connection error, a timeout, 408, 409, 429 or 5xx.
             pause_s: First pause between tries; doubled by each, and jittered.
+            socket: The server's Unix socket, where it listens at one.
         """
         self.url = url.rstrip("/")
         self.retries = retries
@@ -87,7 +89,7 @@ class Client:
         self.concurrency = concurrency
         self._places = asyncio.Semaphore(concurrency)
         # Proxies and .netrc of the user's environment are for the outside, not for a server on loopback: it knows none.
-        self._pool = Pool(self.url, key, timeout_s)
+        self._pool = Pool(self.url, key, timeout_s, socket)
 
     async def __aenter__(self) -> Self:
         """Nothing is opened before the first request."""

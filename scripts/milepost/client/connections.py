@@ -43,13 +43,14 @@ class HttpResponse:
 class Pool:
     """Connections to one server, opened as they are needed."""
 
-    def __init__(self, url: str, key: str, timeout_s: float) -> None:
+    def __init__(self, url: str, key: str, timeout_s: float, socket: str | None = None) -> None:
         """Describe the server; nothing is opened yet.
 
         Args:
             url: Base address; what `post` is given is appended to it.
             key: Sent as bearer token.
             timeout_s: Seconds that one request may take, its connection included.
+            socket: The server's Unix socket, where it listens at one.
 
         Raises:
             ValueError: The key holds a character that no header can.
@@ -58,6 +59,7 @@ class Pool:
             raise ValueError("The key holds a line end or another control character, which no HTTP header can.")
         self.url = url
         self.timeout_s = timeout_s
+        self._socket = socket
         self._key = key
         self._heads: dict[str, bytes] = {}
         self._tls: ssl.SSLContext | None = None
@@ -141,14 +143,20 @@ class Pool:
             port = parts.port or (443 if secure else 80)
             if secure and self._tls is None:
                 self._tls = ssl.create_default_context()
+
+            def made() -> Connection:
+                return Connection(loop, self._open, self._buffer)
+
             async with asyncio.timeout_at(deadline):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._open, self._buffer), parts.hostname, port, ssl=self._tls
-                )
+                if self._socket is not None:
+                    _, connection = await loop.create_unix_connection(made, self._socket)
+                else:
+                    _, connection = await loop.create_connection(made, parts.hostname, port, ssl=self._tls)
         except TimeoutError:
             raise
         except (OSError, ValueError) as error:
-            raise ConnectError(f"no connection to {urlsplit(self.url).netloc.rpartition('@')[2]}: {error}") from None
+            place = self._socket or urlsplit(self.url).netloc.rpartition("@")[2]
+            raise ConnectError(f"no connection to {place}: {error}") from None
         if self._closed:
             connection.close()
             raise ConnectError("closed while it was being opened")

@@ -29,12 +29,14 @@ class Endpoint:
         version: The engine's, where only the running server can say it.
         watched: Whether `died` tells of the server's death.
         died: Returns what the server died of, once it has.
+        socket: Where it listens, if that is a Unix socket; the address's host then is a word only.
     """
 
     url: str
     key: str
     model: str
     name: str
+    socket: str | None = None
     version: str | None = field(default=None, compare=False)
     watched: bool = field(default=False, compare=False)
     died: Callable[[], Coroutine[Any, Any, MilepostError]] = field(default=never, compare=False)

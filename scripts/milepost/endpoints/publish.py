@@ -9,8 +9,9 @@ import re
 import secrets
 from pathlib import Path
 
+from milepost.client.proof import Place
 from milepost.endpoints.shared_spec import Publication
-from milepost.endpoints.tunnel import BACKOFF_S, LOOPBACK, OPTIONS
+from milepost.endpoints.tunnel import BACKOFF_S, OPTIONS
 from milepost.runtime.processes import ProcessGroup, Watchdog
 
 log = logging.getLogger("milepost")
@@ -18,20 +19,18 @@ POLL_S = 0.2
 ALLOCATED = re.compile(rb"Allocated port (\d+) for remote forward")
 
 
-async def publish(
-    publication: Publication, port: int, key: str, watchdog: Watchdog, output: Path, address: str = LOOPBACK
-) -> None:
-    """Forward a port of the publication's host to this one and write both files; again when it drops, until cancelled.
+async def publish(publication: Publication, place: Place, key: str, watchdog: Watchdog, output: Path) -> None:
+    """Forward a port of the publication's host to the server and write both files; again when it drops, until cancelled.
 
     Args:
         publication: Where to.
-        port: The server's.
+        place: Where the server listens here.
         key: The server's.
         watchdog: Looks after ssh.
         output: Where ssh writes.
-        address: At which the server listens here.
     """
     failures = 0
+    target = place.socket or f"{place.address}:{place.port}"
     write_shared(publication.key_file, key)
     try:
         while True:
@@ -39,7 +38,7 @@ async def publish(
             options = [word for option, value in OPTIONS.items() for word in ("-o", f"{option}={value}")]
             config = ["-F", str(publication.ssh_config)] if publication.ssh_config else []
             # 0: a port that is free there.
-            command = ["ssh", *config, *options, "-N", "-T", "-R", f"0:{address}:{port}", "--", publication.host]
+            command = ["ssh", *config, *options, "-N", "-T", "-R", f"0:{target}", "--", publication.host]
             env = {name: value for name, value in os.environ.items() if name not in ("VLLM_API_KEY",)}
             group = await ProcessGroup.start(command, env=env, log=output, watchdog=watchdog)
             try:

@@ -64,11 +64,12 @@ CAUSES = (
 
 
 class Way(NamedTuple):
-    """To a server: by ssh to a host (None: without), to a port of an address as it is seen there."""
+    """To a server: by ssh to a host (None: without), to a socket or to a port of an address as it is seen there."""
 
     host: str | None
     port: int
     address: str = LOOPBACK
+    socket: str | None = None
 
 
 Check = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool]]
@@ -186,7 +187,7 @@ class Tunnel:
         self._socket.unlink(missing_ok=True)
         config = ["-F", str(self._ssh_config)] if self._ssh_config else []
         options = [word for option, value in OPTIONS.items() for word in ("-o", f"{option}={value}")]
-        forward = ["-L", f"{self._socket}:{way.address}:{way.port}"]
+        forward = ["-L", f"{self._socket}:{way.socket or f'{way.address}:{way.port}'}"]
         command = ["ssh", *config, *options, "-N", "-T", *forward, "--", host]
         # No key of ours is for ssh, nor for the other host, should it be asked for variables.
         kept = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "SSH_AUTH_SOCK", "KRB5CCNAME", "TMPDIR")
@@ -291,7 +292,9 @@ class Tunnel:
     async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """A connection to the other end; None if there is none just now, or to somebody else."""
         try:
-            if self._direct is not None:
+            if self._direct is not None and self._direct.socket is not None:
+                reader, writer = await asyncio.open_unix_connection(self._direct.socket)
+            elif self._direct is not None:
                 reader, writer = await asyncio.open_connection(self._direct.address, self._direct.port)
             else:
                 reader, writer = await asyncio.open_unix_connection(self._socket)

@@ -59,7 +59,11 @@ class Asking:
             ServerError: The endpoint refuses all questions, or is gone. No question is to be blamed for it.
         """
         waiting = iter(work)
-        options = {"concurrency": self.concurrency, "timeout_s": self.timeout_s, "retries": self.retries}
+        options: dict[str, Any] = {
+            "concurrency": self.concurrency,
+            "timeout_s": self.timeout_s,
+            "retries": self.retries,
+        }
 
         async def worker(client: Client) -> None:
             for request in waiting:
@@ -67,7 +71,8 @@ class Asking:
                     answer, final = await self._answer(client, endpoint, request)
                 keep(request, answer, final)
 
-        async with Client(endpoint.url, endpoint.key, **options) as client:  # type: ignore[arg-type]
+        options |= {"socket": endpoint.socket}
+        async with Client(endpoint.url, endpoint.key, **options) as client:
             workers = [asyncio.create_task(worker(client)) for _ in range(self.concurrency)]
             try:
                 await asyncio.gather(*workers)

@@ -77,7 +77,9 @@ class Relay:
     async def __aenter__(self) -> Endpoint:
         """Listen on a port of loopback that the system chooses; the harness's endpoint."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.UnixConnector(self.endpoint.socket, limit=0)
+            if self.endpoint.socket
+            else aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=30),
             auto_decompress=False,
         )

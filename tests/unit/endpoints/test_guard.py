@@ -1,9 +1,10 @@
 import asyncio
-import hmac
 import json
+import socket
 
 import pytest
 
+from milepost.client.proof import proof_of
 from milepost.endpoints.guard import Guard
 
 KEY = "k" * 43
@@ -21,6 +22,8 @@ PATHS = [
 @pytest.fixture
 def guard(monkeypatch):
     monkeypatch.setenv("VLLM_API_KEY", KEY)
+    monkeypatch.setenv("MILEPOST_SOCKET", "/s/socket")
+    monkeypatch.setenv("MILEPOST_ATTEMPT", "a7")
 
     async def app(scope, receive, send):
         await send({"type": "passed"})
@@ -105,7 +108,11 @@ def test_it_shows_that_it_knows_the_key_and_gives_nothing_else_away(guard):
     nonce = b"0123456789abcdef" * 2
     start, body = call(guard, type="http", method="GET", path="/milepost/proof", query_string=nonce)
     assert start["status"] == 200
-    assert json.loads(body["body"]) == {"proof": hmac.new(KEY.encode(), nonce, "sha256").hexdigest()}
+    said = json.loads(body["body"])
+    assert set(said) == {"nonce", "proof"}
+    assert said["proof"] == proof_of(KEY, nonce.decode(), said["nonce"], f"{socket.gethostname()} /s/socket", "a7")
+    (_, again) = call(guard, type="http", method="GET", path="/milepost/proof", query_string=nonce)
+    assert json.loads(again["body"])["nonce"] != said["nonce"], "each proof has a nonce of the server's own"
     for query in (b"", b"x" * 32, nonce.upper(), nonce + b"0", nonce + b"\n"):
         start, _ = call(guard, type="http", method="GET", path="/milepost/proof", query_string=query)
         assert start["status"] == 401

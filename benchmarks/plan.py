@@ -105,6 +105,23 @@ def complete(folder: Path, checkpoints: int, tasks: int) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}\n")
     run([*PROGRAM, "--touch", "--quiet", "all"], cwd=folder, env=ENV, timeout_s=1800)
+    # What the collected answers answer is written beside them.
+    run([sys.executable, "-c", STAMP, ROOT / "scripts"], cwd=folder)
+
+
+STAMP = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from milepost.campaign.identity import CACHE, DigestCache
+from milepost.evaluation.collect import stamp
+from milepost.preflight.campaign import load_campaign
+from milepost.preflight.decides import code_of, current_digests
+current = current_digests(load_campaign(), DigestCache(CACHE))
+for ckpt, model in current.models.items():
+    for task, asked in current.asked.items():
+        stamp(Path(f"results/answers/{ckpt}/{task}.jsonl"), asked, model, code_of("collect_answers.py"))
+"""
 
 
 def checkpoint_name(number: int) -> str:
@@ -118,10 +135,7 @@ def measure_steps() -> None:
     scripts = ROOT / "scripts"
     with scratch() as folder:
         make_campaign(folder, 100, 10)
-        for command in (
-            ["prepare_prompts.py", "--task", "t0", "--out", "results/prompts/t0.jsonl"],
-            ["describe_checkpoint.py", "--ckpt", "c00000", "--out", "results/models/c00000.json"],
-        ):
+        for command in (["prepare_prompts.py", "--task", "t0", "--out", "results/prompts/t0.jsonl"],):
             run([sys.executable, scripts / command[0], *command[1:]], cwd=folder)
         answer_all(folder)
         same = ["--ckpt", "c00000", "--model", "results/models/c00000.json", "--prompts", "results/prompts/t0.jsonl"]
@@ -132,6 +146,8 @@ def measure_steps() -> None:
             *same,
             "--evaluated",
             "results/evaluated/c00000.json",
+            "--code",
+            "any",
             "--out",
             out,
         ]
@@ -180,10 +196,14 @@ def answer_all(folder: Path) -> None:
     code = """
 import sys
 sys.path.insert(0, sys.argv[1])
+from milepost.campaign.identity import identify
+from milepost.preflight.campaign import load_campaign
 from milepost.records import read_prompts, read_record, write_record
 from milepost.store.answers import TaskStore
 from milepost.evaluation.work import requests_of, store_file
-digest = read_record("results/models/c00000.json")["digest"]
+identity = identify(load_campaign().checkpoints["c00000"])
+write_record("results/models/c00000.json", identity)
+digest = identity["digest"]
 store = TaskStore(store_file("c00000", "t0"), "a")
 for request in requests_of(read_prompts("results/prompts/t0.jsonl"), digest):
     answer = {"id": request.id, "sample": request.sample, "content": "7", "finish_reason": "stop"}

@@ -18,32 +18,33 @@ from snakemake.exceptions import WorkflowError
 CODE = Path(os.path.relpath(workflow.basedir))
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
+from milepost.campaign.frozen import FROZEN, settings_path, write_settings
 from milepost.campaign.identity import CACHE, DigestCache, identify
-from milepost.code_digest import code_digest
-from milepost.endpoints.specs import find_endpoint
+from milepost.campaign.shown import Current
 from milepost.errors import MilepostError
+from milepost.evaluation.collect import is_current
 from milepost.evaluation.work import is_complete
 from milepost.nemo.check import check_nemo_tasks
-from milepost.preflight.campaign import check_campaign, load_campaign
-from milepost.scorers import scorer_module
-from milepost.scorers.avert.settings import compared_by
+from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign
+from milepost.preflight.decides import asked_digest, code_of, scored_digest, shown_record
 from milepost.scorers.equator.keys import check_answer_keys
-from milepost.tasks.lm_eval_files import files_digest
 
 # Planning makes millions of objects that stay. Looking through all of them for garbage, over and over, was a tenth of it.
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)
 
-# Every step gets the configuration as it was merged here, runs with the Python that runs Snakemake, and ends when this
-# process is gone. None of it is a parameter, so none of it makes anything run again.
+# Every step runs with the Python that runs Snakemake, and ends when this process is gone. None of it is a parameter, so
+# none of it makes anything run again.
 os.environ.update(
-    MILEPOST_CONFIG=json.dumps(config),
     MILEPOST_SNAKEMAKE=f"{socket.gethostname()}:{os.getpid()}",
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
 )
 
-# A job on SLURM parses the workflow again; what is checked before anything runs need not be checked there.
+# A job on SLURM parses the workflow again: what is checked before anything runs need not be checked there, and what was
+# planned holds, whatever was edited since.
 IS_MAIN = workflow.is_main_process
+if IS_MAIN:
+    os.environ.pop(FROZEN, None)
 
 
 def remove_withdrawn_notes():
@@ -54,11 +55,14 @@ def remove_withdrawn_notes():
 
 
 try:
-    CAMPAIGN = load_campaign(config)
+    CAMPAIGN = load_campaign(config if IS_MAIN or FROZEN not in os.environ else None)
+    config = CAMPAIGN.config
     if IS_MAIN:
         check_campaign(CAMPAIGN)
         check_nemo_tasks(CAMPAIGN, installed=not workflow.dryrun)
         check_answer_keys(CAMPAIGN.tasks.values())
+        if not workflow.dryrun:
+            os.environ[FROZEN] = str(freeze_campaign(CAMPAIGN))
 except MilepostError as error:
     raise WorkflowError(f"{type(error).__name__}: {error}") from None
 
@@ -84,6 +88,8 @@ if IS_MAIN and not workflow.dryrun and not any(Path(".snakemake/locks").glob("*"
     remove_withdrawn_notes()
     remove_unfinished_results()
 
+# What copies answers out of the store, by the kind of a task.
+COLLECT = {"native": "collect_answers.py", "nemo": "collect_harness.py"}
 CHECKPOINTS = list(CAMPAIGN.checkpoints)
 TASKS = list(CAMPAIGN.tasks)
 # Beside CSV, Markdown and plain text.
@@ -119,59 +125,75 @@ def script(name):
 
 def code(name):
     """What a step's code says, as its parameter: the step runs again when a module that decides its result changes."""
-    return code_digest(Path(workflow.basedir) / "scripts" / name)
+    return code_of(name)
 
 
-def scoring_code(wildcards):
-    """What the code of score_answers says, the task's scorer included, which is loaded by its name."""
-    scorer = scorer_module(CAMPAIGN.tasks[wildcards.task].spec["scorer"]["name"])
-    return code_digest(Path(workflow.basedir) / "scripts" / "score_answers.py", scorer)
+def told(error):
+    """An error made for users, as Snakemake shows it."""
+    return WorkflowError(f"{type(error).__name__}: {error}")
 
 
-def identity_digest(wildcards):
-    """Who the checkpoint is; a change asks everything of it."""
-    try:
-        digest = identify(CAMPAIGN.checkpoints[wildcards.ckpt], DIGESTS)["digest"]
-    except MilepostError as error:
-        raise WorkflowError(f"{type(error).__name__}: {error}") from None
-    DIGESTS.save(SAVE_EVERY_S)
-    return digest
-
-
-def questions(wildcards):
-    """The part of a task's file that decides what is asked, a harness's task files and their data, the campaign's limit."""
-    task = CAMPAIGN.tasks[wildcards.task]
-    asked = {**task.questions(), "campaign_limit": config.get("limit")}
-    if task.kind == "nemo":
-        try:
-            asked["files"] = files_digest(task.spec, DIGESTS)
-        except MilepostError as error:
-            raise WorkflowError(f"{type(error).__name__}: {error}") from None
-        DIGESTS.save()
-    return asked
-
-
-def scoring(wildcards):
-    """The part of a task's file that decides scores. A change elsewhere in it scores nothing again."""
-    task = CAMPAIGN.tasks[wildcards.task]
-    return task.scoring() | (compared_by(task.spec["scorer"], task.name) if task.name in BY_MEANING else {})
+def settings(value):
+    """A file with what a step is told, named by its content: as a parameter, it makes the step run again when that changes."""
+    return settings_path(value) if workflow.dryrun else write_settings(value)
 
 
 @cache
-def endpoint_identity(name):
-    """Who answers at an endpoint. A shared one's files are looked at once, not for each checkpoint."""
-    return find_endpoint(name, "A scorer").identity
-
-
-def marking(wildcards):
-    """What decides the scores by an answer key: the scorer's options, and who the evaluators are."""
-    decides = scoring(wildcards)
-    scorer = {key: value for key, value in decides["scorer"].items() if key != "label"}
+def identity_of(ckpt):
+    """Who a checkpoint is."""
     try:
-        who = {name: endpoint_identity(name) for name in scorer["evaluators"]}
+        identity = identify(CAMPAIGN.checkpoints[ckpt], DIGESTS)
     except MilepostError as error:
-        raise WorkflowError(f"{type(error).__name__}: {error}") from None
-    return {**decides, "scorer": scorer, "evaluators": who}
+        raise told(error) from None
+    DIGESTS.save(SAVE_EVERY_S)
+    return identity
+
+
+def identity(wildcards):
+    """Who a checkpoint is, for its step; a change asks everything of it."""
+    return settings(identity_of(wildcards.ckpt))
+
+
+@cache
+def asked_of(task):
+    """Digest of all that decides what a task asks."""
+    try:
+        return asked_digest(CAMPAIGN.tasks[task], config.get("limit"), DIGESTS)
+    except MilepostError as error:
+        raise told(error) from None
+
+
+def asked(wildcards):
+    """Digest of all that decides what a task asks: a change asks the task again."""
+    return asked_of(wildcards.task)
+
+
+@cache
+def scored_of(task):
+    """Digest of all that decides how a task's answers are scored."""
+    try:
+        return scored_digest(CAMPAIGN.tasks[task])
+    except MilepostError as error:
+        raise told(error) from None
+
+
+def scored(wildcards):
+    """Digest of all that decides how a task's answers are scored: a change scores them again, and asks nothing."""
+    return scored_of(wildcards.task)
+
+
+def today():
+    """What decides today's numbers: a step that shows numbers takes no others."""
+    return Current(
+        asked={task: asked_of(task) for task in TASKS},
+        scored={task: scored_of(task) for task in TASKS},
+        models={ckpt: identity_of(ckpt)["digest"] for ckpt in CHECKPOINTS},
+    )
+
+
+def shown(*options, numbers=False):
+    """What a step that shows results is told of the campaign: checkpoints, tasks, and these options of the config."""
+    return lambda wildcards: settings(shown_record(CAMPAIGN, options, today() if numbers else None))
 
 
 def answer_key_of(wildcards):
@@ -215,3 +237,42 @@ def answers_of(ckpt, task):
     if CAMPAIGN.tasks[task].kind == "nemo":
         return f"results/harness/{ckpt}/{task}"
     return f"results/answers/{ckpt}/{task}.jsonl"
+
+
+def awaited(kind, suffix=""):
+    """A pattern for checkpoints that fits only where answers to a task must be collected: not where they are there, and
+    answer today's questions by today's model.
+
+    Snakemake looks at nothing that lies behind a job that runs, and does not go on over `ancient`. So no finished answers
+    may lie behind a checkpoint's evaluation: without a rule that makes them, they are files like any others.
+    """
+    name = "[A-Za-z0-9][A-Za-z0-9._-]*"
+    if not IS_MAIN:
+        return name
+    there, missing = {}, {}
+    for ckpt in CHECKPOINTS:
+        for task in CAMPAIGN.named(kind):
+            collected = Path(answers_of(ckpt, task))
+            # The identity is looked up last: it takes a look at the model's files.
+            current = collected.exists() and is_current(
+                collected, asked_of(task), identity_of(ckpt)["digest"], code_of(COLLECT[kind])
+            )
+            (there if current else missing).setdefault(ckpt, []).append(task)
+    either = min(
+        (pairs_pattern(there), f"(?!{{}}{suffix}$)"),
+        (pairs_pattern(missing), f"(?={{}}{suffix}$)"),
+        key=lambda each: len(each[0]),
+    )
+    return either[1].replace("{}", either[0]) + name
+
+
+def pairs_pattern(pairs):
+    """A pattern for CHECKPOINT/TASK; checkpoints with the same tasks stand together.
+
+    Every job's files are matched with it, so it should be short.
+    """
+    by_tasks = {}
+    for ckpt, tasks in pairs.items():
+        by_tasks.setdefault(tuple(tasks), []).append(ckpt)
+    alternatives = [f"(?:{names(ckpts)})/(?:{names(tasks)})" for tasks, ckpts in by_tasks.items()]
+    return f"(?:{'|'.join(alternatives) or '(?!)'})"

@@ -41,12 +41,15 @@ rule collect_answers:
     log:
         "logs/collect_answers/{ckpt}/{task}.log",
     wildcard_constraints:
+        ckpt=awaited("native", r"\.jsonl"),
         task=NATIVE,
     retries: 0  # a second look would find the same
+    params:
+        code=code("collect_answers.py"),
     shell:
         """
         python {input.script:q} --ckpt {wildcards.ckpt:q} --model {input.model:q} --prompts {input.prompts:q} \
-            --evaluated {input.evaluated:q} --out {output:q} 2> >(tee {log:q} >&2)
+            --evaluated {input.evaluated:q} --code {params.code} --out {output:q} 2> >(tee {log:q} >&2)
         """
 
 
@@ -62,10 +65,13 @@ rule collect_harness:
     log:
         "logs/collect_harness/{ckpt}/{task}.log",
     wildcard_constraints:
+        ckpt=awaited("nemo"),
         task=NEMO,
     retries: 0  # a second look would find the same
+    params:
+        code=code("collect_harness.py"),
     shell:
         """
         python {input.script:q} --ckpt {wildcards.ckpt:q} --model {input.model:q} --prompts {input.prompts:q} \
-            --evaluated {input.evaluated:q} --out {output:q} 2> >(tee {log:q} >&2)
+            --evaluated {input.evaluated:q} --code {params.code} --out {output:q} 2> >(tee {log:q} >&2)
         """

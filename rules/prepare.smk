@@ -15,11 +15,10 @@ rule describe_checkpoint:
     log:
         "logs/describe_checkpoint/{ckpt}.log",
     params:
-        code=code("describe_checkpoint.py"),
-        identity=identity_digest,
+        settings=identity,
     shell:
         """
-        python {input.script:q} --ckpt {wildcards.ckpt:q} --out {output:q} 2> >(tee {log:q} >&2)
+        python {input.script:q} --settings {params.settings:q} --out {output:q} 2> >(tee {log:q} >&2)
         """
 
 
@@ -33,9 +32,8 @@ rule prepare_prompts:
     log:
         "logs/prepare_prompts/{task}.log",
     params:
-        code=code("prepare_prompts.py"),
-        questions=questions,
+        asked=asked,
     shell:
         """
-        python {input.script:q} --task {wildcards.task:q} --out {output:q} 2> >(tee {log:q} >&2)
+        python {input.script:q} --task {wildcards.task:q} --asked {params.asked} --out {output:q} 2> >(tee {log:q} >&2)
         """

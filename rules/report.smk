@@ -26,12 +26,11 @@ rule compare:
         "logs/compare.log",
     params:
         code=code("compare.py"),
-        comparisons=config.get("comparisons"),
-        curves={name: [ckpt.run, ckpt.step] for name, ckpt in CAMPAIGN.checkpoints.items()},
-        titles={name: task.title for name, task in CAMPAIGN.tasks.items()},
+        # The places of checkpoints on curves come in here and no earlier: renaming a run scores nothing again.
+        settings=shown("comparisons", numbers=True),
     shell:
         """
-        python {input.script:q} --scores results/scores --summaries results/summaries --out results/tables \
+        python {input.script:q} --settings {params.settings:q} --scores results/scores --summaries results/summaries --out results/tables \
             2> >(tee {log:q} >&2)
         """
 
@@ -52,16 +51,13 @@ rule tabulate:
         "logs/tabulate.log",
     params:
         code=code("tabulate.py"),
-        # Here and no earlier: renaming a run scores nothing again.
-        curves={name: [ckpt.run, ckpt.step] for name, ckpt in CAMPAIGN.checkpoints.items()},
-        titles={name: task.title for name, task in CAMPAIGN.tasks.items()},
-        tables=config.get("tables"),
+        settings=shown("tables", "title", numbers=True),
         # Left from an earlier run that was asked for them, they would show its numbers beside new ones.
         unwanted=[path for path in ("results/tables/scores.tex", "results/tables/scores.xlsx") if path not in TABLES],
     shell:
         """
         rm -f {params.unwanted:q}
-        python {input.script:q} --summaries results/summaries --compared results/tables --csv {output.scores:q} \
+        python {input.script:q} --settings {params.settings:q} --summaries results/summaries --compared results/tables --csv {output.scores:q} \
             --metrics {output.metrics:q} --markdown {output.markdown:q} --text {output.text:q} \
             --also {output.on_request:q} 2> >(tee {log:q} >&2)
         """
@@ -87,11 +83,10 @@ rule plot:
         "logs/plot.log",
     params:
         code=code("plot.py"),
-        look=config.get("figures"),
-        beside={name: task.spec.get("beside", []) for name, task in CAMPAIGN.tasks.items()},
+        settings=shown("figures"),
     shell:
         """
-        python {input.script:q} --scores {input.scores:q} --metrics {input.metrics:q} --steps {input.steps:q} \
+        python {input.script:q} --settings {params.settings:q} --scores {input.scores:q} --metrics {input.metrics:q} --steps {input.steps:q} \
             --out results/figures 2> >(tee {log:q} >&2)
         """
 
@@ -99,7 +94,6 @@ rule plot:
 rule report:
     """Write the report: scores, curves, comparisons, coverage, cost, provenance on one page that opens offline."""
     input:
-        evaluated=ancient(collect("results/evaluated/{ckpt}.json", ckpt=CHECKPOINTS)),
         summaries=collect("results/summaries/{ckpt}/{task}.json", ckpt=CHECKPOINTS, task=TASKS),
         prompts=collect("results/prompts/{task}.jsonl", task=TASKS),
         scores="results/tables/scores.csv",
@@ -114,11 +108,11 @@ rule report:
         "logs/report.log",
     params:
         code=code("report.py"),
-        title=config.get("title"),
+        settings=shown("title", numbers=True),
     shell:
         """
-        python {input.script:q} --tables results/tables --figures results/figures --prompts results/prompts \
-            --results results --out {output:q} 2> >(tee {log:q} >&2)
+        python {input.script:q} --settings {params.settings:q} --tables results/tables --figures results/figures --prompts results/prompts \
+            --summaries results/summaries --store results/store --out {output:q} 2> >(tee {log:q} >&2)
         """
 
 

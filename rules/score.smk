@@ -23,13 +23,12 @@ rule score_answers:
     wildcard_constraints:
         task=names(BY_RULE),
     params:
-        scoring=scoring,
-        code=scoring_code,
+        scored=scored,
     shell:
         """
         python {input.script:q} --ckpt {wildcards.ckpt:q} --task {wildcards.task:q} --model {input.model:q} \
             --prompts {input.prompts:q} --answers {input.answers:q} \
-            --scores {output.scores:q} --summary {output.summary:q} 2> >(tee {log:q} >&2)
+            --scored {params.scored} --scores {output.scores:q} --summary {output.summary:q} 2> >(tee {log:q} >&2)
         """
 
 
@@ -71,8 +70,7 @@ use rule score_answers as score_by_answer_key with:
     wildcard_constraints:
         task=names(BY_ANSWER_KEY),
     params:
-        scoring=marking,
-        code=scoring_code,
+        scored=scored,
 
 
 rule tabulate_equator:
@@ -117,11 +115,10 @@ rule score_harness:
     wildcard_constraints:
         task=NEMO,
     params:
-        scoring=scoring,
-        code=code("score_harness.py"),
+        scored=scored,
     shell:
         """
         python {input.script:q} --ckpt {wildcards.ckpt:q} --task {wildcards.task:q} --model {input.model:q} \
             --prompts {input.prompts:q} --harness {input.harness:q} \
-            --scores {output.scores:q} --summary {output.summary:q} 2> >(tee {log:q} >&2)
+            --scored {params.scored} --scores {output.scores:q} --summary {output.summary:q} 2> >(tee {log:q} >&2)
         """

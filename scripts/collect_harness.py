@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from milepost.errors import run_step
-from milepost.evaluation.collect import IncompleteError, finished_runs, withdraw
-from milepost.nemo import run as nemo
+from milepost.evaluation.collect import IncompleteError, finished_runs, stamp, withdraw
+from milepost.nemo.runs import collect
 from milepost.records import read_prompts, read_record
 from milepost.runtime.processes import end_with_snakemake
 
@@ -21,14 +21,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--prompts", required=True, help="results/prompts/{task}.jsonl")
     parser.add_argument("--evaluated", required=True, type=Path, help="results/evaluated/{ckpt}.json, the note")
     parser.add_argument("--out", required=True, type=Path, help="results/harness/{ckpt}/{task}")
+    parser.add_argument("--code", required=True, help="digest of the code that collects")
     args = parser.parse_args(argv)
     end_with_snakemake()
-    header = read_prompts(args.prompts).header
+    header, digest = read_prompts(args.prompts).header, read_record(args.model)["digest"]
     try:
-        folders = finished_runs(args.ckpt, read_record(args.model)["digest"], header)
+        folders = finished_runs(args.ckpt, digest, header)
     except IncompleteError as error:
         sys.exit(withdraw(args.evaluated, header["task"], error))
-    nemo.collect(folders, args.out)
+    collect(folders, args.out)
+    stamp(args.out, header.get("asked"), digest, args.code)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,17 @@ from pathlib import Path
 # each other tens of times longer than they work.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from milepost.campaign.shown import read_shown
 from milepost.comparisons.compare import compare_campaign
 from milepost.comparisons.rows import ComparisonRow, FlipRow, RankRow, StepRow, TrendRow
 from milepost.errors import run_step
-from milepost.preflight.campaign import load_campaign
 from milepost.report.tables import write_table
 from milepost.runtime.processes import end_with_snakemake
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", required=True, help="what the rule tells this step, a file")
     parser.add_argument("--scores", required=True, type=Path, help="folder of {ckpt}/{task}.jsonl")
     parser.add_argument("--summaries", required=True, type=Path, help="folder of {ckpt}/{task}.json")
     parser.add_argument(
@@ -35,7 +36,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     end_with_snakemake()
-    found = compare_campaign(load_campaign(), args.scores, args.summaries)
+    found = compare_campaign(read_shown(args.settings), args.scores, args.summaries)
     write_table(args.out / "comparisons.csv", ComparisonRow, found.comparisons)
     write_table(args.out / "flips.csv", FlipRow, found.flips)
     write_table(args.out / "steps.csv", StepRow, found.steps)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -19,9 +18,12 @@ import compare
 import plot
 import report
 import tabulate
+from milepost.campaign.identity import CACHE, DigestCache
 from milepost.campaign.schemas import read_yaml
+from milepost.campaign.shown import read_shown
 from milepost.errors import run_step
 from milepost.preflight.campaign import load_campaign
+from milepost.preflight.decides import current_digests, shown_record
 from milepost.report.partial import MissingRow, by_state, take_snapshot
 from milepost.report.tables import write_table
 from milepost.runtime.processes import end_with_snakemake
@@ -40,20 +42,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     end_with_snakemake()
-    if args.configfile:
-        # The steps read it from there, as they do in a run.
-        os.environ["MILEPOST_CONFIG"] = json.dumps(read_yaml(args.configfile))
-    campaign = load_campaign()
+    campaign = load_campaign(read_yaml(args.configfile) if args.configfile else None)
+    digests = DigestCache(CACHE)
+    settings = shown_record(campaign, campaign.config.keys() | {"title"}, current_digests(campaign, digests))
     total = len(campaign.checkpoints) * len(campaign.tasks)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f".{args.out.name}.") as folder:
         there, made = Path(folder) / "there", Path(folder) / "made"
         (there / "summaries").mkdir(parents=True)
         (there / "scores").mkdir()
-        missing = take_snapshot(campaign, there, RESULTS, LOGS)
+        (made / "tables").mkdir(parents=True)
+        (Path(folder) / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+        shown = read_shown(Path(folder) / "settings.json")
+        missing = take_snapshot(campaign, shown, there, RESULTS, LOGS)
         write_table(made / "missing.csv", MissingRow, missing)
         if len(missing) < total:
-            make_all(there, made)
+            make_all(Path(folder) / "settings.json", there, made)
             mark_partial(made / "tables", missing, total)
         shutil.rmtree(args.out, ignore_errors=True)
         made.rename(args.out)
@@ -62,17 +66,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{sentence(missing, total)} {args.out / 'report.html'} shows what there is.", file=sys.stderr)
 
 
-def make_all(there: Path, made: Path) -> None:
+def make_all(settings: Path, there: Path, made: Path) -> None:
     """Run the steps from numbers to what people read, on what is there."""
     made_tables, figures = made / "tables", made / "figures"
-    folders = ["--scores", f"{there}/scores", "--summaries", f"{there}/summaries"]
+    told = ["--settings", f"{settings}"]
+    folders = [*told, "--scores", f"{there}/scores", "--summaries", f"{there}/summaries"]
     compare.main([*folders, "--out", f"{made_tables}"])
     tables = ["--csv", f"{made_tables}/scores.csv", "--metrics", f"{made_tables}/metrics.csv"]
     tables += ["--markdown", f"{made_tables}/scores.md", "--text", f"{made_tables}/scores.txt"]
-    tabulate.main(["--summaries", f"{there}/summaries", "--compared", f"{made_tables}", *tables])
-    drawn = ["--scores", f"{made_tables}/scores.csv", "--metrics", f"{made_tables}/metrics.csv"]
+    tabulate.main([*told, "--summaries", f"{there}/summaries", "--compared", f"{made_tables}", *tables])
+    drawn = [*told, "--scores", f"{made_tables}/scores.csv", "--metrics", f"{made_tables}/metrics.csv"]
     plot.main([*drawn, "--steps", f"{made_tables}/steps.csv", "--out", f"{figures}"])
-    page = ["--tables", f"{made_tables}", "--figures", f"{figures}", "--results", f"{there}"]
+    page = [*told, "--tables", f"{made_tables}", "--figures", f"{figures}", "--summaries", f"{there}/summaries"]
+    page += ["--store", f"{RESULTS}/store"]
     report.main(
         [*page, "--prompts", f"{RESULTS}/prompts", "--missing", f"{made}/missing.csv", "--out", f"{made}/report.html"]
     )

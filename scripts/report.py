@@ -8,14 +8,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from milepost.campaign.shown import read_shown
 from milepost.comparisons.rows import ComparisonRow, FlipRow, RankRow, StepRow, TrendRow
 from milepost.errors import RecordError, run_step
-from milepost.preflight.campaign import load_campaign
-from milepost.records import read_record, read_records, read_summary
+from milepost.records import read_records, read_summary
 from milepost.report.page import Content, render_report
 from milepost.report.partial import MissingRow
 from milepost.report.tables import MetricRow, ScoreRow, read_table
 from milepost.runtime.processes import end_with_snakemake
+from milepost.store.ledger import sums_so_far
 
 # What decides tables, tests and figures.
 PACKAGES = ("numpy", "scipy", "statsmodels", "polars", "pandas", "matplotlib", "seaborn", "snakemake")
@@ -23,9 +24,11 @@ PACKAGES = ("numpy", "scipy", "statsmodels", "polars", "pandas", "matplotlib", "
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", required=True, help="what the rule tells this step, a file")
     parser.add_argument("--tables", type=Path, required=True, help="the folder of the tables")
     parser.add_argument("--figures", type=Path, required=True, help="the folder of the figures")
-    parser.add_argument("--results", type=Path, required=True, help="folder with evaluated/ and summaries/")
+    parser.add_argument("--summaries", type=Path, required=True, help="folder of {ckpt}/{task}.json")
+    parser.add_argument("--store", type=Path, required=True, help="results/store, for what each checkpoint took")
     parser.add_argument("--prompts", type=Path, help="folder of {task}.jsonl, for how each task asks")
     parser.add_argument("--missing", help="missing.csv: what has no score yet; marks the page PARTIAL")
     parser.add_argument("--out", type=Path, required=True, help="the page")
@@ -35,14 +38,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     end_with_snakemake()
-    campaign = load_campaign()
-    notes = [args.results / "evaluated" / f"{ckpt}.json" for ckpt in campaign.checkpoints]
-    summaries = [
-        args.results / "summaries" / ckpt / f"{task}.json" for ckpt in campaign.checkpoints for task in campaign.tasks
-    ]
+    campaign = read_shown(args.settings)
+    summaries = [args.summaries / ckpt / f"{task}.json" for ckpt in campaign.checkpoints for task in campaign.tasks]
     page = render_report(
         Content(
-            title=campaign.config.get("title", "Checkpoint evaluation"),
+            title=campaign.config["title"],
             scores=read_table(args.tables / "scores.csv", ScoreRow),
             metrics=read_table(args.tables / "metrics.csv", MetricRow),
             comparisons=read_if_any(args.tables / "comparisons.csv", ComparisonRow),
@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             trends=read_if_any(args.tables / "trends.csv", TrendRow),
             ranking=read_if_any(args.tables / "ranking.csv", RankRow),
             figures=args.figures,
-            evaluated=[read_record(note) for note in notes if note.exists()],
-            summaries=[read_summary(summary) for summary in summaries if summary.exists()],
+            ledgers={ckpt: ledger for ckpt in campaign.checkpoints if (ledger := sums_so_far(args.store / ckpt))},
+            summaries=[campaign.check(read_summary(path), path) for path in summaries if path.exists()],
             headers=headers(args.prompts, campaign.tasks) if args.prompts else [],
             packages=packages(),
             missing=read_table(args.missing, MissingRow) if args.missing else [],

@@ -22,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", required=True, help="results/models/{ckpt}.json")
     parser.add_argument("--prompts", required=True, help="results/prompts/{task}.jsonl")
     parser.add_argument("--answers", required=True, help="results/answers/{ckpt}/{task}.jsonl")
+    parser.add_argument(
+        "--scored", help="digest of all that decides how the answers are scored; stands with the numbers"
+    )
     parser.add_argument("--scores", required=True, help="to write: results/scores/{ckpt}/{task}.jsonl")
     parser.add_argument("--summary", required=True, help="to write: results/summaries/{ckpt}/{task}.json")
     args = parser.parse_args(argv)
@@ -37,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     metric = task.spec.get("metric", scorer.metric)
     if metric != scorer.metric:
         scores = with_headline(scores, metric, args.task)
-    provenance = provenance_of(args.ckpt, args.model, args.prompts)
+    provenance = provenance_of(args.ckpt, args.model, args.prompts, args.scored)
     provenance["sampling"] = effective(prompts.header["sampling"], server_sampling(args.ckpt))
     if isinstance(scorer, TracedScorer):
         provenance |= scorer.provenance()

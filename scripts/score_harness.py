@@ -21,11 +21,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", required=True, help="results/models/{ckpt}.json")
     parser.add_argument("--prompts", required=True, help="results/prompts/{task}.jsonl")
     parser.add_argument("--harness", required=True, type=Path, help="results/harness/{ckpt}/{task}")
+    parser.add_argument(
+        "--scored", help="digest of all that decides how the answers are scored; stands with the numbers"
+    )
     parser.add_argument("--scores", required=True, help="to write: results/scores/{ckpt}/{task}.jsonl")
     parser.add_argument("--summary", required=True, help="to write: results/summaries/{ckpt}/{task}.json")
     args = parser.parse_args(argv)
     end_with_snakemake()
-    provenance = provenance_of(args.ckpt, args.model, args.prompts)
+    provenance = provenance_of(args.ckpt, args.model, args.prompts, args.scored)
     header = read_prompts(args.prompts).header
     metric = load_task(args.task).spec["metric"]
     scores, summary = summarize_harness(args.ckpt, header, metric, args.harness, provenance)

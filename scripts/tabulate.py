@@ -6,10 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from milepost.campaign.types import Campaign
+from milepost.campaign.shown import Shown, read_shown
 from milepost.comparisons.rows import ComparisonRow, RankRow, StepRow, TrendRow
 from milepost.errors import RecordError, run_step
-from milepost.preflight.campaign import load_campaign
 from milepost.records import Summary, read_summary
 from milepost.report.formats import latex, markdown, text
 from milepost.report.tables import (
@@ -29,6 +28,7 @@ from milepost.runtime.processes import end_with_snakemake
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", required=True, help="what the rule tells this step, a file")
     parser.add_argument("--summaries", required=True, type=Path, help="folder of {ckpt}/{task}.json")
     parser.add_argument("--compared", type=Path, help="folder of comparisons.csv and the files beside it, for marks")
     parser.add_argument("--csv", help="write the headline scores here, long")
@@ -42,7 +42,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     end_with_snakemake()
-    campaign = load_campaign()
+    campaign = read_shown(args.settings)
     summaries = read_summaries(args.summaries, campaign)
     curves = {name: Curve(run=ckpt.run, step=ckpt.step) for name, ckpt in campaign.checkpoints.items()}
     rows = score_rows(summaries, curves, {name: task.title for name, task in campaign.tasks.items()})
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ranking = read_table(args.compared / "ranking.csv", RankRow)
         rows = with_marks(rows, comparisons, read_table(args.compared / "steps.csv", StepRow), ranking)
     scores = [score_table(rows)]
-    if campaign.config.get("tables", {}).get("metrics") == "all":
+    if (campaign.config.get("tables") or {}).get("metrics") == "all":
         scores += metric_tables(rows, metrics)
     compared = [table for table in (comparison_table(comparisons), trend_table(trends)) if table.lines]
     if args.csv:
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _write(args.text, text(rows))
     for path in args.also:
         if path.suffix == ".tex":
-            _write(path, latex(scores, campaign.config.get("title", "Checkpoint evaluation")))
+            _write(path, latex(scores, campaign.config["title"]))
         else:
             write_workbook(
                 path,
@@ -78,14 +78,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
 
 
-def read_summaries(folder: Path, campaign: Campaign) -> list[Summary]:
+def read_summaries(folder: Path, campaign: Shown) -> list[Summary]:
     """The summaries that there are; a gap is shown by the tables.
 
     Raises:
         RecordError: There is none: the folder is another one.
+        StaleNumberError: One that another configuration than today's has made.
     """
     paths = [folder / ckpt / f"{task}.json" for ckpt in campaign.checkpoints for task in campaign.tasks]
-    found = [read_summary(path) for path in paths if path.is_file()]
+    found = [campaign.check(read_summary(path), path) for path in paths if path.is_file()]
     if not found:
         raise RecordError(
             f"{folder} holds no summary of this campaign's checkpoints and tasks. Score answers first (`snakemake`), or "

@@ -76,6 +76,10 @@ class HarnessError(MilepostError):
     """NeMo Evaluator failed, or its results cannot be read."""
 
 
+class StaleNumberError(MilepostError):
+    """A number that another configuration than today's has made."""
+
+
 class StatsError(MilepostError):
     """A number that is not defined for this input."""
 

@@ -43,6 +43,8 @@ class TaskHeader(TypedDict):
     sampling: dict[str, Any]
     partial: NotRequired[Partial]
     harness: NotRequired[dict[str, Any]]
+    asked: NotRequired[str]
+    """Digest of all that decides what is asked."""
 
 
 class Prompt(TypedDict):

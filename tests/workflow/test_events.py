@@ -13,9 +13,9 @@ from campaigns import Campaign, Run
 SCORER = "scripts/milepost/scorers/exact_match.py"
 
 
-def scorer_code_changes(campaign: Campaign) -> None:
+def scorer_code_changes(campaign: Campaign, line: str) -> None:
     with (campaign.code / SCORER).open("a") as file:
-        file.write("# changed\n")
+        file.write(f"{line}\n")
 
 
 @dataclass(frozen=True)
@@ -42,30 +42,30 @@ EVENTS = [
     Event("a task file touched", lambda c: (c.folder / "config/tasks/t1.yaml").touch()),
     Event("a checkpoint more", lambda c: c.sheet("c1 m1, c2 m2, c3 m3"), asks=3, scores=3, starts=("c3",)),
     Event("another model under a name", lambda c: c.sheet("c1 m1b, c2 m2, c3 m3"), asks=3, scores=3, starts=("c1",)),
-    Event("a task less", lambda c: c.select("t2", "t3"), idle_jobs=3),
-    Event("and back", lambda c: c.select("t1", "t2", "t3"), idle_jobs=3),
-    Event("scorer code changed", scorer_code_changes, scores=9),
+    Event("a task less", lambda c: c.select("t2", "t3")),
+    Event("and back", lambda c: c.select("t1", "t2", "t3")),
+    Event("a comment in the scorer's code", lambda c: scorer_code_changes(c, "# changed")),
+    Event("scorer code changed", lambda c: scorer_code_changes(c, "CHANGED = True"), scores=9),
     Event(
         "a new checkpoint, one task fails",
         lambda c: (c.sheet("c1 m1b, c2 m2, c3 m3, c4 m4"), c.faults("m4", "fail t2")),
         asks=2, scores=2, starts=("c4",), rc=1,
     ),
-    # Scored again, from their store: the checkpoint's note was withdrawn, and its tasks are collected anew.
-    Event("the failure's cause removed", lambda c: c.faults("m4"), asks=1, scores=3, starts=("c4",)),
-    Event("redo forced", options=("-R", "evaluate_checkpoint"), idle_jobs=4),
+    Event("the failure's cause removed", lambda c: c.faults("m4"), asks=1, scores=1, starts=("c4",)),
+    Event("redo forced", options=("-R", "evaluate_checkpoint")),
     Event("again after redo"),
     Event(
         "prompts changed, one checkpoint fails on them",
         lambda c: (c.items("t3", "hey"), c.faults("m1b", "fail t3")),
         asks=3, scores=3, starts=C14, rc=1,
     ),
-    Event("the checkpoint's failure removed", lambda c: c.faults("m1b"), asks=1, scores=3, starts=("c1",)),
+    Event("the checkpoint's failure removed", lambda c: c.faults("m1b"), asks=1, scores=1, starts=("c1",)),
     Event(
         "prompts changed, one server dies",
         lambda c: (c.items("t1", "yo"), c.faults("m2", "die t1")),
         asks=3, scores=3, starts=C14, rc=1,
     ),
-    Event("the death's cause removed", lambda c: c.faults("m2"), asks=1, scores=3, starts=("c2",)),
+    Event("the death's cause removed", lambda c: c.faults("m2"), asks=1, scores=1, starts=("c2",)),
     Event("again at the end"),
 ]  # fmt: skip
 

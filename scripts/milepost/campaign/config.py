@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from milepost.campaign.frozen import config_folder, frozen_folder
 from milepost.campaign.sampling import task_sampling
 from milepost.campaign.schemas import SCHEMAS, check, read_yaml
 from milepost.campaign.types import NAME, Task
@@ -18,12 +18,10 @@ from milepost.errors import UnknownScorerError, UnknownTaskError, did_you_mean
 def load_config() -> dict[str, Any]:
     """The campaign's configuration as Snakemake merged it, or config/config.yaml when a step is run by hand.
 
-    The workflow hands its configuration down in the environment, so that `--configfile` and `--config` hold in every
-    step without becoming a parameter that would rerun it.
+    A run writes it down when it starts (see frozen.py), so that `--configfile` and `--config` hold in every step.
     """
-    handed = os.environ.get("MILEPOST_CONFIG")
-    config = json.loads(handed) if handed else read_yaml(Path("config/config.yaml"))
-    return dict(config)
+    frozen = frozen_folder()
+    return dict(json.loads((frozen / "config.json").read_bytes()) if frozen else read_yaml(Path("config/config.yaml")))
 
 
 def load_task(name: str) -> Task:
@@ -32,7 +30,7 @@ def load_task(name: str) -> Task:
     Raises:
         UnknownTaskError: There is no such file; the message names those that there are.
     """
-    path = Path("config/tasks") / f"{name}.yaml"
+    path = config_folder() / "tasks" / f"{name}.yaml"
     if not re.fullmatch(NAME, name) or not path.is_file():
         known = sorted(file.stem for file in Path("config/tasks").glob("*.yaml"))
         raise UnknownTaskError(

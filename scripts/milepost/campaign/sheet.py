@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import glob
+import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from milepost.campaign.frozen import frozen_folder
 from milepost.campaign.options import check_options
 from milepost.campaign.schemas import check
 from milepost.campaign.types import Checkpoint, Serving
@@ -32,6 +34,29 @@ def read_checkpoints(
     Raises:
         ConfigError: An unknown column or profile, a pattern without a folder, or a name that stands twice.
     """
+    checkpoints: dict[str, Checkpoint] = {}
+    for cells in read_rows(sheet):
+        check(cells, "checkpoint", f"{sheet}, row {cells.get('name', '')!r}")
+        ckpt = parse_checkpoint(cells, sheet, profiles, at_endpoint)
+        if ckpt.name in checkpoints:
+            raise ConfigError(f"{sheet} names the checkpoint {ckpt.name!r} twice. Names file results: rename one.")
+        checkpoints[ckpt.name] = ckpt
+    if not checkpoints:
+        raise ConfigError(
+            f"{sheet} lists no checkpoint. Add a row for each: a name and the model's folder, separated by a tab."
+        )
+    return checkpoints
+
+
+def read_rows(sheet: Path) -> list[dict[str, str]]:
+    """The cells of each row by their columns, patterns spread over the folders that fit; those of a run's own copy in a run.
+
+    Raises:
+        ConfigError: The sheet is missing or is no table, or a pattern fits no folder.
+    """
+    frozen = frozen_folder()
+    if frozen is not None:
+        return list(json.loads((frozen / "checkpoints.json").read_bytes()))
     try:
         text = sheet.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark first
         lines = [line for line in text.splitlines() if line.strip() and line[0] != "#"]
@@ -41,24 +66,15 @@ def read_checkpoints(
         ) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{sheet} is not UTF-8 ({error}). Save it as UTF-8 text.") from None
-    checkpoints: dict[str, Checkpoint] = {}
+    rows = []
     for row in csv.DictReader(lines, delimiter="\t"):
         if None in row or None in row.values():
             raise ConfigError(
                 f"{sheet}: the row of {row.get('name')!r} has not as many columns as the header. Separate by tabs."
             )
         cells = {key: value.strip() for key, value in row.items() if value.strip()}
-        for cells_of_one in spread(cells, sheet):
-            check(cells_of_one, "checkpoint", f"{sheet}, row {cells_of_one.get('name', '')!r}")
-            ckpt = parse_checkpoint(cells_of_one, sheet, profiles, at_endpoint)
-            if ckpt.name in checkpoints:
-                raise ConfigError(f"{sheet} names the checkpoint {ckpt.name!r} twice. Names file results: rename one.")
-            checkpoints[ckpt.name] = ckpt
-    if not checkpoints:
-        raise ConfigError(
-            f"{sheet} lists no checkpoint. Add a row for each: a name and the model's folder, separated by a tab."
-        )
-    return checkpoints
+        rows += spread(cells, sheet)
+    return rows
 
 
 def spread(cells: dict[str, str], sheet: Path) -> list[dict[str, str]]:

@@ -22,7 +22,7 @@ from milepost.errors import RecordError
 from milepost.statistics.paired import benjamini_hochberg, compare, holm
 
 if TYPE_CHECKING:
-    from milepost.campaign.types import Campaign
+    from milepost.campaign.shown import Shown
 
 # Items one by one are for pairs that somebody looks at; all against one would be a file as long as the scores.
 FLIPS_OF = ("pairs", "first_last")
@@ -43,7 +43,7 @@ class Comparisons:
     ranking: list[RankRow] = field(default_factory=list)
 
 
-def compare_campaign(campaign: Campaign, scores: Path, summaries: Path) -> Comparisons:
+def compare_campaign(campaign: Shown, scores: Path, summaries: Path) -> Comparisons:
     """Compare what a campaign asks to compare, from what is scored so far.
 
     Args:
@@ -54,6 +54,7 @@ def compare_campaign(campaign: Campaign, scores: Path, summaries: Path) -> Compa
     Raises:
         ConfigError: A checkpoint or run to be compared does not exist.
         RecordError: Malformed scores, or no summary at all.
+        StaleNumberError: A summary that another configuration than today's has made.
     """
     pairs = plan_pairs(campaign.config, campaign.checkpoints)
     runs = runs_of(campaign.checkpoints)

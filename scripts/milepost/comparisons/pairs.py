@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from milepost.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from milepost.campaign.types import Checkpoint
+    from milepost.campaign.shown import OnCurve
 
 # A ranking needs letters, and a reader who keeps them apart.
 MOST_RANKED = 26
@@ -27,7 +27,7 @@ class Pair:
     b: str
 
 
-def plan_pairs(config: Mapping[str, Any], checkpoints: Mapping[str, Checkpoint]) -> list[Pair]:
+def plan_pairs(config: Mapping[str, Any], checkpoints: Mapping[str, OnCurve]) -> list[Pair]:
     """The pairs that `comparisons` asks for; where it asks for none, the last step of each run against its first.
 
     Checkpoints that are on no curve are compared with the first of the sheet then.
@@ -44,22 +44,22 @@ def plan_pairs(config: Mapping[str, Any], checkpoints: Mapping[str, Checkpoint])
     return found or list(_first_and_last(checkpoints))
 
 
-def runs_of(checkpoints: Mapping[str, Checkpoint]) -> dict[str, list[Checkpoint]]:
+def runs_of(checkpoints: Mapping[str, OnCurve]) -> dict[str, list[OnCurve]]:
     """The checkpoints of each run that have a step, by ascending step. Those that name no run make a run of their own.
 
-    >>> from milepost.campaign.types import Checkpoint, Serving
-    >>> two = {name: Checkpoint(name, "m", None, "r", step, 1, Serving()) for name, step in [("late", 9), ("early", 1)]}
+    >>> from milepost.campaign.shown import Point
+    >>> two = {name: Point(name, "r", step) for name, step in [("late", 9), ("early", 1)]}
     >>> [ckpt.name for ckpt in runs_of(two)["r"]]
     ['early', 'late']
     """
-    runs: dict[str, list[Checkpoint]] = {}
+    runs: dict[str, list[OnCurve]] = {}
     for ckpt in checkpoints.values():
         if ckpt.step is not None:
             runs.setdefault(ckpt.run or "", []).append(ckpt)
     return {run: sorted(steps, key=lambda ckpt: ckpt.step or 0) for run, steps in runs.items()}
 
 
-def ranked(config: Mapping[str, Any], checkpoints: Mapping[str, Checkpoint]) -> list[str]:
+def ranked(config: Mapping[str, Any], checkpoints: Mapping[str, OnCurve]) -> list[str]:
     """The checkpoints of the ranking: all, or where these are too many to be told apart, the last of each run."""
     wanted = config.get("comparisons", {}).get("ranking")
     if wanted == "none":
@@ -70,7 +70,7 @@ def ranked(config: Mapping[str, Any], checkpoints: Mapping[str, Checkpoint]) -> 
     return [name for name, ckpt in checkpoints.items() if ckpt.step is None or name in last]
 
 
-def _listed(pairs: Sequence[Sequence[str]], checkpoints: Mapping[str, Checkpoint]) -> Iterator[Pair]:
+def _listed(pairs: Sequence[Sequence[str]], checkpoints: Mapping[str, OnCurve]) -> Iterator[Pair]:
     for a, b in pairs:
         for name in (a, b):
             _check_checkpoint(name, checkpoints, "pairs")
@@ -81,13 +81,13 @@ def _listed(pairs: Sequence[Sequence[str]], checkpoints: Mapping[str, Checkpoint
         yield Pair("pairs", a, b)
 
 
-def _against(reference: str | None, checkpoints: Mapping[str, Checkpoint]) -> Iterator[Pair]:
+def _against(reference: str | None, checkpoints: Mapping[str, OnCurve]) -> Iterator[Pair]:
     if reference is not None:
         _check_checkpoint(reference, checkpoints, "against")
         yield from (Pair("against", reference, name) for name in checkpoints if name != reference)
 
 
-def _same_step(names: Sequence[str] | None, checkpoints: Mapping[str, Checkpoint]) -> Iterator[Pair]:
+def _same_step(names: Sequence[str] | None, checkpoints: Mapping[str, OnCurve]) -> Iterator[Pair]:
     if names is None:
         return
     runs = {run: steps for run, steps in runs_of(checkpoints).items() if run}
@@ -122,7 +122,7 @@ def _same_step(names: Sequence[str] | None, checkpoints: Mapping[str, Checkpoint
     yield from (Pair("same_step", at[0][step], at[1][step]) for step in common)
 
 
-def _first_and_last(checkpoints: Mapping[str, Checkpoint]) -> Iterator[Pair]:
+def _first_and_last(checkpoints: Mapping[str, OnCurve]) -> Iterator[Pair]:
     pairs = [Pair("first_last", run[0].name, run[-1].name) for run in runs_of(checkpoints).values() if len(run) > 1]
     yield from pairs
     if not pairs:
@@ -130,7 +130,7 @@ def _first_and_last(checkpoints: Mapping[str, Checkpoint]) -> Iterator[Pair]:
         yield from (Pair("against", first, name) for name in others)
 
 
-def _check_checkpoint(name: str, checkpoints: Mapping[str, Checkpoint], key: str) -> None:
+def _check_checkpoint(name: str, checkpoints: Mapping[str, OnCurve], key: str) -> None:
     if name not in checkpoints:
         raise ConfigError(
             f"config/config.yaml compares the checkpoint {name!r} under 'comparisons.{key}'. Checkpoints: "

@@ -11,7 +11,7 @@ from milepost.comparisons.item_scores import TaskScores, read_task
 from milepost.records import Summary, read_summary
 
 if TYPE_CHECKING:
-    from milepost.campaign.types import Campaign
+    from milepost.campaign.shown import Shown
 
 ALPHA = 0.05
 HARNESS = "a harness's own numbers, without the answers behind them: no paired test"
@@ -56,7 +56,7 @@ class TaskResults:
         return "the two answered different prompt files" if asked[0] != asked[1] else None
 
 
-def read_results(campaign: Campaign, task: str, scores: Path, summaries: Path) -> TaskResults:
+def read_results(campaign: Shown, task: str, scores: Path, summaries: Path) -> TaskResults:
     """Read one task's results of all checkpoints; those that are missing are left out.
 
     Args:
@@ -67,9 +67,10 @@ def read_results(campaign: Campaign, task: str, scores: Path, summaries: Path) -
 
     Raises:
         RecordError: Malformed scores or summaries.
+        StaleNumberError: A summary that another configuration than today's has made.
     """
     paths = {ckpt: summaries / ckpt / f"{task}.json" for ckpt in campaign.checkpoints}
-    found = {ckpt: read_summary(path) for ckpt, path in paths.items() if path.is_file()}
+    found = {ckpt: campaign.check(read_summary(path), path) for ckpt, path in paths.items() if path.is_file()}
     return TaskResults(task, campaign.tasks[task].title, found, read_task(scores, list(campaign.checkpoints), task))
 
 

@@ -16,10 +16,10 @@ from milepost.records import Summary
 from milepost.statistics.paired import LESS_THAN_HALF, first_better, lost_since, rank_letters, regressed_since
 
 if TYPE_CHECKING:
-    from milepost.campaign.types import Checkpoint
+    from milepost.campaign.shown import OnCurve
 
 
-def compare_steps(steps: Sequence[Checkpoint], task: TaskResults) -> tuple[list[StepRow], TrendRow]:
+def compare_steps(steps: Sequence[OnCurve], task: TaskResults) -> tuple[list[StepRow], TrendRow]:
     """All steps of one run on one task against the first of them that has scores."""
     names = [ckpt.name for ckpt in steps]
     start = next((k for k, name in enumerate(names) if _is_scored(task, name)), None)
@@ -104,7 +104,7 @@ def compare_steps(steps: Sequence[Checkpoint], task: TaskResults) -> tuple[list[
     return rows, trend
 
 
-def rank(task: TaskResults, ckpts: Sequence[Checkpoint]) -> list[RankRow]:
+def rank(task: TaskResults, ckpts: Sequence[OnCurve]) -> list[RankRow]:
     """Checkpoints of one task, best first, with letters: those that share one could not be told apart.
 
     Only scores on one footing are ranked: of the version, scorer and metric that most checkpoints have.

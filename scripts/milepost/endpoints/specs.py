@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
+from milepost.campaign.frozen import config_folder
 from milepost.campaign.schemas import SCHEMAS, check, read_yaml
 from milepost.campaign.sheet import parse_step
 from milepost.campaign.types import NAME, Checkpoint, EndpointSpec
@@ -30,9 +31,10 @@ def load_endpoints() -> dict[str, EndpointSpec]:
     Raises:
         ConfigError: An unknown provider or key, or a wrong value.
     """
-    if not ENDPOINTS.is_file():
+    path = config_folder() / ENDPOINTS.name
+    if not path.is_file():
         return {}
-    return {str(name): _parse(str(name), entry) for name, entry in read_yaml(ENDPOINTS).items()}
+    return {str(name): _parse(str(name), entry) for name, entry in read_yaml(path).items()}
 
 
 def find_endpoint(name: str, where: str) -> EndpointSpec:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from milepost.evaluation.work import requests_of, store_file
-from milepost.records import Answer, PromptSet, TaskHeader
+from milepost.nemo.runs import missing_runs, run_folders
+from milepost.records import Answer, PromptSet, TaskHeader, write_record
 from milepost.store.answers import STORE, read_settled
 
 
@@ -29,18 +30,43 @@ def collect_answers(ckpt: str, digest: str, prompts: PromptSet) -> list[Answer]:
 
 
 def finished_runs(ckpt: str, digest: str, header: TaskHeader) -> list[Path]:
-    """The folders of a NeMo task's runs.
+    """The folders of the runs of a task of NeMo Evaluator.
 
     Raises:
         IncompleteError: Some have not ended well.
     """
-    from milepost.nemo import run as nemo
-
-    folders = nemo.run_folders(STORE / ckpt, digest, header)
-    missing = sum(not nemo.is_done(folder) for folder in folders)
+    missing = len(missing_runs(STORE / ckpt, digest, header))
+    folders = run_folders(STORE / ckpt, digest, header)
     if missing:
         raise IncompleteError(f"{missing} of {len(folders)} runs of NeMo Evaluator are missing")
     return folders
+
+
+def stamp_of(collected: Path) -> Path:
+    """The file beside collected answers that says what they answer.
+
+    >>> stamp_of(Path("results/answers/c1/t1.jsonl"))
+    PosixPath('results/answers/c1/.t1.json')
+    """
+    return collected.with_name(f".{collected.name.removesuffix('.jsonl')}.json")
+
+
+def stamp(collected: Path, asked: str | None, model: str, code: str) -> None:
+    """Write down what collected answers answer: digests of the questions and of the model, and of the code that collected."""
+    write_record(stamp_of(collected), {"asked": asked, "model": model, "code": code})
+
+
+def is_current(collected: Path, asked: str, model: str, code: str) -> bool:
+    """Whether collected answers are there and answer today's questions by today's model.
+
+    Nothing has to be evaluated or collected for them then, whatever else runs.
+    """
+    if not collected.exists():
+        return False
+    try:
+        return bool(json.loads(stamp_of(collected).read_bytes()) == {"asked": asked, "model": model, "code": code})
+    except (OSError, ValueError):
+        return False
 
 
 def withdraw(note: Path, task: str, error: IncompleteError) -> str:

@@ -31,9 +31,10 @@ from milepost.endpoints.open import open_endpoint
 from milepost.errors import MilepostError, ModelError, ServerError
 from milepost.evaluation import asking
 from milepost.evaluation.asking import Asking
-from milepost.evaluation.work import Request, missing_runs, remember_complete, requests_of
+from milepost.evaluation.work import Request, remember_complete, requests_of
 from milepost.nemo import run as nemo
 from milepost.nemo.installation import installation_of
+from milepost.nemo.runs import missing_runs
 from milepost.records import Answer, PromptSet, Usage
 from milepost.runtime.containers import Containers
 from milepost.runtime.processes import Watchdog
@@ -117,7 +118,7 @@ class Supervisor:
                 (prompts, number, folder)
                 for prompts in job.prompts.values()
                 if prompts.header["kind"] == "nemo"
-                for number, folder in missing_runs(job.ckpt.name, job.digest, prompts.header)
+                for number, folder in missing_runs(STORE / job.ckpt.name, job.digest, prompts.header)
             ]
             if work or runs:
                 self.total = len(work)
@@ -370,7 +371,7 @@ class Supervisor:
                 missing = unanswered[name]
             else:
                 asked = prompts.header["samples"]
-                missing = len(missing_runs(self.job.ckpt.name, self.job.digest, prompts.header))
+                missing = len(missing_runs(STORE / self.job.ckpt.name, self.job.digest, prompts.header))
             tasks[name] = {"done": asked - missing, "missing": missing}
             if missing and name in self.errors:
                 tasks[name]["error"] = self.errors[name]

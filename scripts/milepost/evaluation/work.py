@@ -13,6 +13,7 @@ from typing import Any
 from milepost.campaign.identity import request_key
 from milepost.campaign.sampling import MODEL, SOURCE
 from milepost.errors import RecordError
+from milepost.nemo.runs import missing_runs
 from milepost.records import Prompt, PromptSet, TaskHeader, read_prompts, read_record, record_line, write_record
 from milepost.store.answers import STORE, read_settled
 
@@ -95,15 +96,6 @@ def store_file(ckpt: str, task: str) -> Path:
     return STORE / ckpt / f"{task}.jsonl"
 
 
-def missing_runs(ckpt: str, digest: str, header: TaskHeader) -> list[tuple[int, Path]]:
-    """The runs of a NeMo task that have not ended well yet: number and folder."""
-    # Here: the steps of our own tasks need nothing of it.
-    from milepost.nemo import run as nemo
-
-    folders = nemo.run_folders(STORE / ckpt, digest, header)
-    return [(number, folder) for number, folder in enumerate(folders) if not nemo.is_done(folder)]
-
-
 def is_complete(ckpt: str, tasks: Iterable[str]) -> bool:
     """Whether a checkpoint's store answers everything that is asked; what is not prepared yet is not answered.
 
@@ -137,7 +129,7 @@ def remember_complete(ckpt: str, asked: Iterable[PromptSet], digest: str) -> Non
 def _answers_all(ckpt: str, path: Path, digest: str) -> bool:
     prompts = read_prompts(path)
     if prompts.header["kind"] == "nemo":
-        return not missing_runs(ckpt, digest, prompts.header)
+        return not missing_runs(STORE / ckpt, digest, prompts.header)
     store = store_file(ckpt, prompts.header["task"])
     if not store.exists():
         return False

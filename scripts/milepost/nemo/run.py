@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
-import shutil
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +20,7 @@ from milepost.endpoints import Endpoint
 from milepost.errors import HarnessError
 from milepost.nemo.catalogue import read_catalogue
 from milepost.nemo.installation import NemoInstallation, installation_of
-from milepost.nemo.results import newest_samples
+from milepost.nemo.runs import DONE
 from milepost.records import TaskHeader, write_record
 from milepost.runtime.containers import Containers, reached_from
 from milepost.runtime.environments import environment_python
@@ -39,7 +37,6 @@ PATHS = {
     "embedding": "embeddings",
 }
 MARKS = (".nemo_evaluator_interrupted", ".nemo_evaluator_server_error")
-DONE = "done.json"
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 log = logging.getLogger(__name__)
@@ -64,26 +61,6 @@ class Setting:
     containers: Containers = field(default_factory=Containers)
     offline: bool = True
     sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-def run_folders(store: Path, digest: str, header: TaskHeader) -> list[Path]:
-    """The folders of a task's runs, one per repetition.
-
-    A folder belongs to one model and one configuration: lm-eval keeps a cache in it that would answer for another model.
-
-    Args:
-        store: results/store/{ckpt}.
-        digest: The model's.
-        header: The task's.
-    """
-    asked = json.dumps([digest, header["generation"], header.get("harness", {})], sort_keys=True)
-    folder = store / header["task"] / hashlib.sha256(asked.encode()).hexdigest()[:16]
-    return [folder / f"run-{repetition}" for repetition in range(header["samples"])]
-
-
-def is_done(folder: Path) -> bool:
-    """Whether a run has ended well, as `run` found it."""
-    return (folder / DONE).is_file()
 
 
 def run_seed(task: str, repetition: int) -> int:
@@ -227,19 +204,6 @@ async def run(
         "versions": versions(installation_of(header["harness"], setting.containers)),
     }
     write_record(folder / DONE, done)
-
-
-def collect(folders: list[Path], to: Path) -> None:
-    """Copy the finished runs' results and samples to `to`; the raw folders stay in the store."""
-    shutil.rmtree(to, ignore_errors=True)
-    for folder in folders:
-        target = to / folder.name
-        target.mkdir(parents=True)
-        for name in ("results.yml", "eval_factory_metrics.json", DONE):
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, target / name)
-        for path in newest_samples(folder):
-            shutil.copyfile(path, target / path.name)
 
 
 @cache

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign.config import load_config, load_task
+from milepost.campaign.frozen import freeze
 from milepost.campaign.models import find_model, has_chat_template
 from milepost.campaign.schemas import check
-from milepost.campaign.sheet import read_checkpoints
+from milepost.campaign.sheet import read_checkpoints, read_rows
 from milepost.campaign.types import Campaign
 from milepost.comparisons.pairs import plan_pairs
 from milepost.endpoints.specs import checkpoint_at, load_endpoints
@@ -31,6 +32,12 @@ def load_campaign(config: Mapping[str, Any] | None = None) -> Campaign:
     checkpoints = read_checkpoints(sheet, config.get("model_profiles", {}), checkpoint_at)
     load_endpoints()  # also where nothing refers to one: a wrong entry is found before it is needed
     return Campaign(config, checkpoints, tasks)
+
+
+def freeze_campaign(campaign: Campaign) -> Path:
+    """Write the copy of the configuration that this run's steps and jobs read; returns its folder."""
+    sheet = Path(campaign.config.get("checkpoints", "config/checkpoints.tsv"))
+    return freeze(campaign.config, read_rows(sheet), list(campaign.tasks))
 
 
 def check_campaign(campaign: Campaign) -> None:

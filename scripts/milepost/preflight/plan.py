@@ -10,7 +10,8 @@ from typing import Any
 from milepost.campaign.identity import CACHE, DigestCache, identify
 from milepost.campaign.types import Campaign, Checkpoint
 from milepost.errors import RecordError, listed
-from milepost.evaluation.work import MODELS, PROMPTS, is_complete, missing_runs, requests_of, store_file
+from milepost.evaluation.work import MODELS, PROMPTS, is_complete, requests_of, store_file
+from milepost.nemo.runs import missing_runs
 from milepost.preflight.submission import Submission
 from milepost.records import PromptSet, read_prompts, read_record
 from milepost.store.answers import STORE, read_records_if_any, read_settled
@@ -129,7 +130,7 @@ def size(prompts: PromptSet) -> int:
 def count(ckpt: str, digest: str, prompts: PromptSet) -> int:
     """Answers, or runs, that a checkpoint's store lacks for one task."""
     if prompts.header["kind"] == "nemo":
-        return len(missing_runs(ckpt, digest, prompts.header))
+        return len(missing_runs(STORE / ckpt, digest, prompts.header))
     path = store_file(ckpt, prompts.header["task"])
     if not path.exists():
         return size(prompts)
@@ -140,9 +141,11 @@ def count(ckpt: str, digest: str, prompts: PromptSet) -> int:
 def _is_written(prompts: PromptSet) -> bool:
     """Whether the prompts on disk are those of today: what is remembered of complete tasks is about these."""
     try:
-        return read_prompts(PROMPTS / f"{prompts.header['task']}.jsonl") == prompts
+        written = read_prompts(PROMPTS / f"{prompts.header['task']}.jsonl")
     except (RecordError, OSError):
         return False
+    written.header.pop("asked", None)
+    return written == prompts
 
 
 def _is_described(ckpt: str, digest: str) -> bool:

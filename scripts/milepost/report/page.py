@@ -37,8 +37,8 @@ class Content:
     steps: Sequence[StepRow] = ()
     trends: Sequence[TrendRow] = ()
     ranking: Sequence[RankRow] = ()
-    evaluated: Collection[Mapping[str, Any]] = ()
-    """The notes of the evaluations, with their ledgers."""
+    ledgers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the evaluations of each checkpoint took, as sums over its ledger."""
     summaries: Collection[Summary] = ()
     """What the scores were made from, for their provenance."""
     headers: Collection[Mapping[str, Any]] = ()
@@ -76,7 +76,9 @@ def render_report(content: Content) -> str:
     }  # fmt: skip
     rows = by_checkpoint(content.scores)
     order = {ckpt: place for place, ckpt in enumerate(rows)}
-    evaluated = sorted(content.evaluated, key=lambda note: order.get(note["ckpt"], len(order)))
+    ledgers = {
+        ckpt: content.ledgers[ckpt] for ckpt in sorted(content.ledgers, key=lambda ckpt: order.get(ckpt, len(order)))
+    }
     summaries = sorted(content.summaries, key=lambda summary: order.get(summary["ckpt"], len(order)))
     titles = {row.task: row.title for row in content.scores}
     marks = parts.marks_of(content.steps)
@@ -106,7 +108,7 @@ def render_report(content: Content) -> str:
         flips=parts.flips_of(content.flips),
         coverage=parts.coverage(content.scores),
         looks=[row for row in content.scores if parts.needs_a_look(row)],
-        costs=parts.costs(evaluated),
+        costs=parts.costs(ledgers),
         provenance=parts.provenance(summaries),
         asked=parts.asked(content.headers),
         packages=content.packages,

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from milepost.campaign.shown import Shown
 from milepost.campaign.types import Campaign, Checkpoint, Task
 from milepost.errors import RecordError
 from milepost.records import Summary, read_summary
-from milepost.store.ledger import sum_lines
 
 # The end of a log that is looked at.
 TAIL_BYTES = 4096
@@ -75,12 +75,13 @@ class Cell:
         return self.logs / step / self.ckpt.name / f"{self.task.name}.log"
 
 
-def take_snapshot(campaign: Campaign, into: Path, results: Path, logs: Path) -> list[MissingRow]:
+def take_snapshot(campaign: Campaign, shown: Shown, into: Path, results: Path, logs: Path) -> list[MissingRow]:
     """Put the usable summaries with their scores into a folder, where no running step changes them.
 
     Args:
         campaign: What should be there.
-        into: A new folder; gets scores/, summaries/, and evaluated/ with what the evaluations took.
+        shown: What decides its numbers today.
+        into: A new folder; gets scores/ and summaries/.
         results: The campaign's results.
         logs: The campaign's logs.
 
@@ -92,16 +93,9 @@ def take_snapshot(campaign: Campaign, into: Path, results: Path, logs: Path) -> 
     for ckpt in campaign.checkpoints.values():
         model = _model(results / "models" / f"{ckpt.name}.json")
         for task in campaign.tasks.values():
-            row = _take(Cell(results, logs, ckpt, task, prompts[task.name], model), into)
+            row = _take(Cell(results, logs, ckpt, task, prompts[task.name], model), shown, into)
             if row is not None:
                 missing.append(row)
-        note = read_note(results, ckpt.name)
-        # A run under way has no note yet, and its account stands in the store.
-        ledger = note.get("ledger") or _ledger_so_far(results / "store" / ckpt.name)
-        if ledger:
-            path = into / "evaluated" / f"{ckpt.name}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"ckpt": ckpt.name, "tasks": {}, **note, "ledger": ledger}), encoding="utf-8")
     return missing
 
 
@@ -144,7 +138,7 @@ def by_state(missing: Iterable[MissingRow]) -> dict[str, int]:
     return counts
 
 
-def _take(cell: Cell, into: Path) -> MissingRow | None:
+def _take(cell: Cell, shown: Shown, into: Path) -> MissingRow | None:
     """Keep a usable summary with its scores; otherwise say why it is missing."""
     kept = into / "summaries" / cell.ckpt.name / cell.summary.name
     kept_scores = into / "scores" / cell.ckpt.name / cell.scores.name
@@ -152,7 +146,7 @@ def _take(cell: Cell, into: Path) -> MissingRow | None:
         _link(cell.summary, kept)
         _link(cell.scores, kept_scores)
         summary = read_summary(kept)
-        other = _other_questions(cell, summary)
+        other = _other_configuration(cell, shown, summary)
     except FileNotFoundError:
         # Never made, or being made anew: a step's outputs are removed before it begins.
         row: MissingRow | None = state_of(cell)
@@ -166,8 +160,8 @@ def _take(cell: Cell, into: Path) -> MissingRow | None:
     return row
 
 
-def _other_questions(cell: Cell, summary: Summary) -> str | None:
-    """What a summary rests on that is not today's; None where it is a number of today's questions."""
+def _other_configuration(cell: Cell, shown: Shown, summary: Summary) -> str | None:
+    """What a summary rests on that is not today's; None where it is a number of today's configuration."""
     spec, facts = cell.task.spec, summary["provenance"]
     if summary["task_version"] != spec.get("version"):
         return f"scored for version {summary['task_version']} of the task, which is now {spec.get('version')}"
@@ -177,7 +171,8 @@ def _other_questions(cell: Cell, summary: Summary) -> str | None:
         return "scored for other prompts than today's"
     if cell.model is not None and facts.get("model") not in (None, cell.model):
         return "scored for another model than today's"
-    return None
+    stale = shown.why_stale(summary)
+    return f"{stale} changed since it was scored" if stale else None
 
 
 def _row(cell: Cell, state: str, reason: str | None) -> MissingRow:
@@ -194,14 +189,6 @@ def _link(source: Path, target: Path) -> None:
         raise
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _ledger_so_far(store: Path) -> dict[str, Any]:
-    try:
-        total = sum_lines(store)
-    except (RecordError, OSError, TypeError):
-        return {}
-    return total if total["attempts"] else {}
 
 
 def _stored(cell: Cell) -> str | None:

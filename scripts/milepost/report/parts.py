@@ -153,12 +153,12 @@ def advised(summaries: Iterable[Summary]) -> dict[str, Summary]:
     return found
 
 
-def costs(evaluated: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def costs(sums: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Headings, a line for each checkpoint, and the sum of what the evaluations took.
 
     A column that is nothing but zeros is left out: there is no GPU time without GPUs.
     """
-    ledgers = {note["ckpt"]: _with_idle_share(note.get("ledger", {})) for note in evaluated}
+    ledgers = {ckpt: _with_idle_share(ledger) for ckpt, ledger in sums.items()}
     shown = [(key, heading) for key, heading in COSTS if any(ledger.get(key) for ledger in ledgers.values())]
     keys = {key for key, _ in COSTS} - {"idle_share"}
     total = _with_idle_share({key: sum(ledger.get(key, 0) for ledger in ledgers.values()) for key in keys})

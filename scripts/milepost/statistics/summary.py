@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from milepost.errors import RecordError
-from milepost.reasoning import strip_reasoning
 from milepost.records import Answer, Estimate, PromptSet, Rates, Runs, Score, Summary
 from milepost.statistics.means import FEW_CLUSTERS, advise, mean_estimate, split_variance
+from milepost.text import strip_reasoning
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import orjson
 
+from milepost.errors import RecordError
 from milepost.records import Answer, LedgerLine
 from milepost.store.answers import append, mend, read_records_if_any, sync
 
@@ -160,6 +161,15 @@ def sum_lines(store: Path) -> dict[str, Any]:
             total[name] += line.get(name, 0)
         total["gpu_s"] += line.get("gpus", 0) * sum(line.get(name, 0) for name in ("start_s", "busy_s", "idle_s"))
     return {name: round(value, 2) for name, value in total.items()}
+
+
+def sums_so_far(store: Path) -> dict[str, Any]:
+    """Sums over the attempts at a checkpoint; empty where there was none, or where the ledger cannot be read."""
+    try:
+        total = sum_lines(store)
+    except (RecordError, OSError, TypeError):
+        return {}
+    return total if total["attempts"] else {}
 
 
 def gpu_type() -> str | None:

@@ -11,24 +11,27 @@ from typing import Any
 
 from milepost import __version__
 from milepost.paths import WORKFLOW
-from milepost.records import read_record
+from milepost.records import read_record, read_records
 from milepost.store.answers import STORE, read_records_if_any
 from milepost.store.ledger import LEDGER
 
 
-def provenance_of(ckpt: str, model: str, prompts: str) -> dict[str, Any]:
+def provenance_of(ckpt: str, model: str, prompts: str, scored: str | None = None) -> dict[str, Any]:
     """What stands beside the numbers of one checkpoint on one task.
 
     Args:
         ckpt: Name of the checkpoint.
         model: Its file in results/models.
         prompts: The task's file in results/prompts.
+        scored: Digest of all that decides how the answers were scored.
     """
     return {
         "model": read_record(model)["digest"],
         "prompts": hashlib.sha256(Path(prompts).read_bytes()).hexdigest(),
         "versions": {**engine_versions(ckpt), "milepost": __version__, "python": platform.python_version()},
         "commit": commit(),
+        "asked": next(read_records(prompts), {}).get("asked"),
+        "scored": scored,
     }
 
 

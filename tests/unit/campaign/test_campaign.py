@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from milepost.campaign.config import load_config, load_task
+from milepost.campaign.frozen import FROZEN
 from milepost.campaign.models import find_model, has_chat_template
 from milepost.campaign.schemas import check, load_schema
 from milepost.campaign.sheet import parse_options
@@ -16,7 +17,7 @@ from milepost.errors import (
     UnknownScorerError,
     UnknownTaskError,
 )
-from milepost.preflight.campaign import check_campaign, load_campaign
+from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign
 
 ROOT = Path(__file__).parents[3]
 TASK = {"version": 1, "data": "data/t.jsonl", "scorer": {"name": "exact_match"}}
@@ -28,7 +29,7 @@ SHEET = "name\tmodel\nc\tmodel\n"
 @pytest.fixture(autouse=True)
 def campaign(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MILEPOST_CONFIG", raising=False)
+    monkeypatch.delenv(FROZEN, raising=False)
 
 
 def make_model(folder, template=True):
@@ -397,10 +398,19 @@ def test_the_demos_campaign(tmp_path):
     assert all(ckpt.serving.gpus == 0 for ckpt in campaign.checkpoints.values())
 
 
-def test_the_configuration_that_snakemake_merged_is_what_counts(monkeypatch):
+def test_a_run_reads_its_own_copy_of_the_configuration(monkeypatch):
     write()
-    monkeypatch.setenv("MILEPOST_CONFIG", '{"tasks": ["t"], "limit": 3}')
-    assert load_campaign().config["limit"] == 3
+    # As Snakemake merged it with the command line.
+    campaign = load_campaign({**load_config(), "limit": 3})
+    copy = freeze_campaign(campaign)
+    write(task={**TASK, "title": "edited while the run goes on"})
+    Path("config/checkpoints.tsv").write_text("name\tmodel\nother\tm\n")
+    edited = load_campaign()
+    monkeypatch.setenv(FROZEN, str(copy))
+    assert load_campaign() == campaign != edited
+    monkeypatch.delenv(FROZEN)
+    assert freeze_campaign(edited) != copy
+    assert freeze_campaign(campaign) != copy, "its files are read anew"
 
 
 def test_parts_of_a_task_so_that_a_change_reruns_only_what_depends_on_it():

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from scipy import stats as scipy_stats
 
 import compare as step
-from milepost.campaign.types import Campaign, Checkpoint, Serving, Task
+from milepost.campaign.shown import Point, Shown, ShownTask
+from milepost.campaign.types import Campaign, Checkpoint, Serving
 from milepost.comparisons.compare import compare_campaign
 from milepost.comparisons.item_scores import read_items, read_task
 from milepost.comparisons.pairs import MOST_RANKED, Pair, plan_pairs, ranked
@@ -43,7 +43,7 @@ class Results:
     def __init__(self, folder, ckpts, tasks=("sums",), **comparisons):
         config = {"tasks": list(tasks)} | ({"comparisons": comparisons} if comparisons else {})
         self.folder = folder
-        self.campaign = Campaign(config, sheet(*ckpts), {name: Task(name, {"title": name.title()}) for name in tasks})
+        self.campaign = Shown(sheet(*ckpts), {name: ShownTask(name.title()) for name in tasks}, config)
 
     def put(self, ckpt, scores, task="sums", samples=1, clusters=None, **summary):
         """`scores` are of items, by id or in order; None is unreadable."""
@@ -484,14 +484,10 @@ def test_equal_scores_share_a_rank(tmp_path):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "config/tasks").mkdir(parents=True)
-    config = {"tasks": ["sums"], "comparisons": {"same_step": ["a", "b"]}}
-    (tmp_path / "config/config.yaml").write_text(yaml.safe_dump(config))
-    spec = {"version": 1, "data": "d.jsonl", "scorer": {"name": "exact_match"}}
-    (tmp_path / "config/tasks/sums.yaml").write_text(yaml.safe_dump(spec))
     names = ["a-0", "a-1", "b-0", "b-1"]
-    rows = [f"{name}\tm\t{name[0]}\t{name[2]}" for name in names]
-    (tmp_path / "config/checkpoints.tsv").write_text("\n".join(["name\tmodel\trun\tstep", *rows]))
+    points = {name: Point(name, name[0], int(name[2])) for name in names}
+    shown = Shown(points, {"sums": ShownTask("Sums")}, {"comparisons": {"same_step": ["a", "b"]}})
+    write_record(tmp_path / "settings.json", shown.record())
     results = Results(tmp_path, names)
     for seed, name in enumerate(names):
         results.put(name, draw(0.3 + 0.15 * seed, seed=seed), samples=2)
@@ -499,7 +495,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_command(folder):
-    folders = ["--scores", "scores", "--summaries", "summaries", "--out"]
+    folders = ["--settings", "settings.json", "--scores", "scores", "--summaries", "summaries", "--out"]
     step.main([*folders, "one"])
     step.main([*folders, "two"])
     kinds = {"comparisons": ComparisonRow, "flips": FlipRow, "steps": StepRow, "trends": TrendRow, "ranking": RankRow}

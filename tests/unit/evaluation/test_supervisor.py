@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from campaigns import STUB, Campaign, copy_code
 
-import describe_checkpoint
 import prepare_prompts
+from milepost.campaign.identity import identify
 from milepost.errors import ModelError, ServerError, StoreError
 from milepost.evaluation import asking
 from milepost.evaluation import supervisor as evaluate_module
 from milepost.evaluation.supervisor import EvaluationJob, Stopped, evaluate
 from milepost.preflight.campaign import load_campaign
-from milepost.records import read_prompts, read_record
+from milepost.records import read_prompts, read_record, write_record
 from milepost.runtime import environments
 from milepost.runtime.processes import free_port
 from milepost.store.answers import TaskStore
@@ -57,7 +57,7 @@ def prepare(campaign):
     """The two steps before an evaluation."""
     for task in campaign.config["tasks"]:
         prepare_prompts.main(["--task", task, "--out", f"results/prompts/{task}.jsonl"])
-    describe_checkpoint.main(["--ckpt", "c1", "--out", "results/models/c1.json"])
+    write_record("results/models/c1.json", identify(load_campaign().checkpoints["c1"]))
 
 
 def job(campaign, gpus=0):

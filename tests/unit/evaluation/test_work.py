@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from milepost.evaluation.collect import IncompleteError, collect_answers, finished_runs, withdraw
-from milepost.evaluation.work import is_complete, missing_runs, remember_complete, requests_of, sample_seed, store_file
-from milepost.nemo import run as nemo
+from milepost.evaluation.work import is_complete, remember_complete, requests_of, sample_seed, store_file
+from milepost.nemo.runs import DONE, missing_runs
 from milepost.records import PromptSet, write_record, write_records
 from milepost.store.answers import TaskStore
 
@@ -47,8 +47,8 @@ def answer_all(prompts, attempt="a", skip=(), digest=DIGEST):
 
 
 def finish(prompts):
-    for _, folder in missing_runs("c", DIGEST, prompts.header):
-        write_record(folder / nemo.DONE, {})
+    for _, folder in missing_runs(Path("results/store/c"), DIGEST, prompts.header):
+        write_record(folder / DONE, {})
 
 
 def test_what_is_asked():

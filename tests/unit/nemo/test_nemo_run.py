@@ -11,6 +11,7 @@ from milepost.nemo import run as nemo
 from milepost.nemo.catalogue import Catalogue
 from milepost.nemo.installation import NemoInstallation
 from milepost.nemo.results import read_samples
+from milepost.nemo.runs import collect, run_folders
 from milepost.runtime import environments
 from milepost.runtime.containers import Containers
 
@@ -99,7 +100,7 @@ def test_a_tokenizers_folder_is_named_from_the_root(tmp_path, monkeypatch):
 
 
 def folders(digest="d", **options):
-    return nemo.run_folders(Path("store/c"), digest, header(**options))
+    return run_folders(Path("store/c"), digest, header(**options))
 
 
 def test_a_folder_belongs_to_one_model_one_configuration_and_one_repetition():
@@ -240,7 +241,7 @@ def test_collecting_copies_results_and_samples_and_nothing_else(tmp_path):
     target = tmp_path / "results" / "c" / "a"
     target.mkdir(parents=True)
     (target / "old").touch()
-    nemo.collect(store, target)
+    collect(store, target)
     assert sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()) == [
         f"run-{number}/{name}"
         for number in range(2)

@@ -6,15 +6,14 @@ from pathlib import Path
 import pytest
 from campaigns import Campaign
 
-import describe_checkpoint
 import prepare_prompts
 from milepost.campaign.identity import identify
 from milepost.evaluation.work import remember_complete, requests_of
-from milepost.nemo.run import DONE, run_folders
+from milepost.nemo.runs import DONE, run_folders
 from milepost.preflight.campaign import load_campaign
 from milepost.preflight.plan import duration, make_plan, render, summary
 from milepost.preflight.submission import JobRequest, Submission
-from milepost.records import read_prompts
+from milepost.records import read_prompts, write_record
 from milepost.tasks import build_prompts
 
 
@@ -89,7 +88,7 @@ def test_what_was_asked_otherwise_is_missing(campaign):
 @pytest.mark.parametrize("changed", ["nothing", "prompts", "model"])
 def test_a_task_that_is_remembered_as_complete_is_so_while_it_is_asked_the_same(campaign, changed, monkeypatch):
     answer("c1", "t1")
-    describe_checkpoint.main(["--ckpt", "c1", "--out", "results/models/c1.json"])
+    write_record("results/models/c1.json", identify(load_campaign().checkpoints["c1"]))
     prepare_prompts.main(["--task", "t1", "--out", "results/prompts/t1.jsonl"])
     asked = read_prompts("results/prompts/t1.jsonl")
     remember_complete("c1", [asked], identify(load_campaign().checkpoints["c1"])["digest"])

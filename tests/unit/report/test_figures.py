@@ -5,8 +5,9 @@ import pytest
 from matplotlib.figure import Figure
 
 import plot
-from milepost.campaign.types import Campaign, Task
+from milepost.campaign.shown import Shown, ShownTask
 from milepost.errors import ConfigError, UnknownTaskError
+from milepost.records import write_record
 from milepost.report import figures
 from milepost.report.curves import draw_curves
 from milepost.report.figures import Look, draw_figures, make_panels
@@ -206,13 +207,22 @@ def test_what_does_not_exist_cannot_be_drawn(beside, error, message):
         make_panels(CURVE, [metric("exact_match", 0.1, 0)], beside)
 
 
-def test_command(tmp_path, monkeypatch):
-    tasks = {"sums": Task("sums", {"beside": ["truth"]}), "b": Task("b", {})}
-    monkeypatch.setattr(plot, "load_campaign", lambda: Campaign({}, {}, tasks))
+def test_command(tmp_path):
+    shown = Shown({}, {"sums": ShownTask("Sums", ("truth",)), "b": ShownTask("B")})
+    write_record(tmp_path / "settings.json", shown.record())
     write_table(tmp_path / "scores.csv", ScoreRow, [*CURVE, row(0.2, 0, task="b")])
     write_table(tmp_path / "metrics.csv", MetricRow, [metric("truth", 0.1, 0)])
     plot.main(
-        ["--scores", f"{tmp_path}/scores.csv", "--metrics", f"{tmp_path}/metrics.csv", "--out", f"{tmp_path}/out"]
+        [
+            "--settings",
+            f"{tmp_path}/settings.json",
+            "--scores",
+            f"{tmp_path}/scores.csv",
+            "--metrics",
+            f"{tmp_path}/metrics.csv",
+            "--out",
+            f"{tmp_path}/out",
+        ]
     )
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {

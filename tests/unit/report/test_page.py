@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import pytest
 
 import report
-from milepost.campaign.types import Campaign, Checkpoint, Serving, Task
+from milepost.campaign.shown import Point, Shown, ShownTask
 from milepost.comparisons.rows import ComparisonRow, FlipRow, RankRow, StepRow, TrendRow
 from milepost.errors import RecordError
 from milepost.records import write_record
@@ -35,10 +35,6 @@ def metric(name, ckpt="a"):
     return MetricRow(
         ckpt=ckpt, run=None, step=1, task="sums", metric=name, value=0.5, stderr=0.1, ci_low=0.4, ci_high=0.6
     )
-
-
-def note(ckpt="a", tasks=None, **ledger):
-    return {"ckpt": ckpt, "tasks": tasks or {"sums": {"done": 9, "missing": 0}}, "ledger": ledger}
 
 
 def summary(ckpt="a", task="sums", **facts):
@@ -112,7 +108,7 @@ def hostile(figures):
             RankRow(task=NASTY, rank=rank, ckpt=NASTY, run=NASTY, step=1, value=rank, letters=NASTY, **bad)
             for rank in (None, 1)
         ],
-        evaluated=[note(NASTY, requests=3)],
+        ledgers={NASTY: {"requests": 3}},
         summaries=[
             {**summary(commit=NASTY, model=NASTY), "advice": NASTY, "stderr": 0.1},
             {**summary(ckpt=NASTY, commit="x", model="y"), "advice": NASTY, "stderr": 0.2},
@@ -185,7 +181,7 @@ def test_a_large_campaign_stays_usable(figures):
     ckpts = [f"c{number:03}" for number in range(500)]
     rows = [row(ckpt, step=number, run="r") for number, ckpt in enumerate(ckpts)]
     pairs = [pair(title=f"pair {number}") for number in range(500)]
-    page = render(figures, rows, evaluated=[note(ckpt, busy_s=3600.0) for ckpt in ckpts], comparisons=pairs)
+    page = render(figures, rows, ledgers={ckpt: {"busy_s": 3600.0} for ckpt in ckpts}, comparisons=pairs)
     assert page.count("<tr") < 5 * UNFOLDED + 2 * SHOWN
     assert "400 of 500 lines are shown; all are in <code>tables/scores.csv</code>" in page
     # In the first table: the ends of the run.
@@ -271,18 +267,15 @@ def test_what_would_narrow_the_widest_interval_of_each_task_is_said(figures):
 
 
 def test_costs_are_summed_and_columns_of_zeros_left_out():
-    found = costs([note("a", start_s=30, gpu_s=0, requests=1200), note("b", start_s=90, requests=1)])
+    found = costs({"a": {"start_s": 30, "gpu_s": 0, "requests": 1200}, "b": {"start_s": 90, "requests": 1}})
     assert found["headings"] == ["server start", "requests"]
     assert found["lines"] == [["a", "30.0 s", "1,200"], ["b", "1 min 30 s", "1"]]
     assert found["total"] == ["all", "2 min 0 s", "1,201"]
 
 
 def test_costs_name_gpu_hours_and_the_idle_share_of_all_time():
-    evaluated = [
-        note("a", start_s=60.0, busy_s=120.0, idle_s=20.0, gpu_s=7200.0),
-        note("b", busy_s=200.0, gpu_s=1800.0),
-    ]
-    found = costs(evaluated)
+    first = {"start_s": 60.0, "busy_s": 120.0, "idle_s": 20.0, "gpu_s": 7200.0}
+    found = costs({"a": first, "b": {"busy_s": 200.0, "gpu_s": 1800.0}})
     assert found["headings"] == ["server start", "busy", "idle", "idle share", "GPU hours"]
     assert [line[4:] for line in found["lines"]] == [["10.0 %", "2.00"], ["0.0 %", "0.50"]]
     assert found["total"][4:] == ["5.0 %", "2.50"]
@@ -311,21 +304,21 @@ def test_how_a_task_asks_comes_with_its_seed():
     }  # fmt: skip
 
 
-def test_command(figures, monkeypatch):
+def test_command(figures):
     ckpt, task = summary()["ckpt"], summary()["task"]
-    checkpoint = Checkpoint(ckpt, "model", None, "a", 0.0, 1, Serving())
-    campaign = Campaign({"title": "Tiny"}, {ckpt: checkpoint}, {task: Task(task, {})})
-    monkeypatch.setattr(report, "load_campaign", lambda: campaign)
+    shown = Shown({ckpt: Point(ckpt, "a", 0.0)}, {task: ShownTask(task)}, {"title": "Tiny"})
+    write_record(figures / "settings.json", shown.record())
     write_table(figures / "scores.csv", ScoreRow, [row()])
     write_table(figures / "metrics.csv", MetricRow, [metric("accuracy")])
     write_table(figures / "trends.csv", TrendRow, [trend(better_since="x", better_since_step=1234.0)])
     write_table(figures / "missing.csv", MissingRow, [])
-    write_record(figures / f"evaluated/{ckpt}.json", note(requests=3))
+    write_record(figures / f"store/{ckpt}/.ledger.jsonl", {"attempt": "x", "gpus": 1, "busy_s": 36000.0, "requests": 3})
     write_record(figures / f"summaries/{ckpt}/{task}.json", summary(commit="abc"))
     write_record(figures / f"{task}.jsonl", {"task": task, "samples": 4, "sampling": {"seed": 77}})
     inputs = ["--tables", f"{figures}", "--figures", f"{figures}", "--prompts", f"{figures}"]
     inputs += ["--missing", f"{figures}/missing.csv"]
-    report.main([*inputs, "--results", f"{figures}", "--out", f"{figures}/new/report.html"])
+    inputs += ["--settings", f"{figures}/settings.json", "--store", f"{figures}/store"]
+    report.main([*inputs, "--summaries", f"{figures}/summaries", "--out", f"{figures}/new/report.html"])
     page = (figures / "new/report.html").read_text()
-    for words in ["<title>Tiny</title>", "step 1234", "<code>77</code>", "<code>abc</code>", "scipy"]:
+    for words in ["<title>Tiny</title>", "step 1234", "<code>77</code>", "<code>abc</code>", "scipy", "10.00"]:
         assert words in page

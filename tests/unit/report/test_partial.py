@@ -1,14 +1,18 @@
 import csv
 import hashlib
 import json
-import os
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 import partial_report
+from milepost.campaign.frozen import FROZEN
+from milepost.campaign.identity import CACHE, DigestCache
+from milepost.campaign.shown import Shown
 from milepost.preflight.campaign import load_campaign
+from milepost.preflight.decides import current_digests
 from milepost.records import read_prompts, write_record, write_records
 from milepost.report.partial import take_snapshot
 from milepost.statistics.summary import summarize
@@ -18,7 +22,7 @@ from milepost.statistics.summary import summarize
 def campaign(tmp_path, monkeypatch):
     """Two checkpoints of one run on two tasks; nothing was evaluated."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MILEPOST_CONFIG", raising=False)
+    monkeypatch.delenv(FROZEN, raising=False)
     Path("config/tasks").mkdir(parents=True)
     for task in ("sums", "words"):
         spec = {
@@ -44,6 +48,7 @@ def scored(ckpt, task, value=1.0):
         {"id": a["id"], "sample": a["sample"], "score": value, "metrics": {"exact_match": value}} for a in answers
     ]
     facts = {"model": f"digest of {ckpt}", "prompts": hashlib.sha256(prompts.read_bytes()).hexdigest()}
+    facts |= {"asked": shown().current.asked[task], "scored": shown().current.scored[task]}
     summary = summarize(
         ckpt, read_prompts(prompts), answers, scores, scorer="exact_match", metric="exact_match", provenance=facts
     )
@@ -51,6 +56,12 @@ def scored(ckpt, task, value=1.0):
     write_records(f"results/answers/{ckpt}/{task}.jsonl", answers)
     write_records(f"results/scores/{ckpt}/{task}.jsonl", scores)
     write_record(f"results/summaries/{ckpt}/{task}.json", summary)
+
+
+def shown():
+    """What decides today's numbers of the campaign."""
+    campaign = load_campaign()
+    return Shown({}, {}, {}, current_digests(campaign, DigestCache(CACHE)))
 
 
 def note(ckpt, **tasks):
@@ -63,7 +74,7 @@ def log(path, text):
 
 
 def missing(folder="there"):
-    rows = take_snapshot(load_campaign(), Path(folder), Path("results"), Path("logs"))
+    rows = take_snapshot(load_campaign(), shown(), Path(folder), Path("results"), Path("logs"))
     return {(row.ckpt, row.task): (row.state, row.reason) for row in rows}
 
 
@@ -139,7 +150,7 @@ def test_half_written_and_vanished_files_are_missing(campaign, break_it, state):
 
 def test_files_that_vanish_later_stay_in_the_snapshot(campaign):
     scored("a", "sums")
-    take_snapshot(load_campaign(), Path("there"), Path("results"), Path("logs"))
+    take_snapshot(load_campaign(), shown(), Path("there"), Path("results"), Path("logs"))
     kept = Path("results/scores/a/sums.jsonl").read_bytes()
     # A step's outputs are removed before it begins, and appear whole again.
     Path("results/scores/a/sums.jsonl").unlink()
@@ -151,10 +162,10 @@ def test_the_account_of_a_run_under_way_comes_from_the_store(campaign):
     scored("a", "sums")
     line = {"attempt": "x", "gpus": 2, "start_s": 10.0, "busy_s": 20.0, "idle_s": 0.0, "requests": 5}
     write_record("results/store/b/.ledger.jsonl", line)
-    note("a", sums={"done": 24, "missing": 0})
-    missing()
-    assert json.loads(Path("there/evaluated/a.json").read_bytes())["ledger"] == {"busy_s": 7200}
-    assert json.loads(Path("there/evaluated/b.json").read_bytes())["ledger"]["gpu_s"] == 60.0
+    partial_report.main([])
+    page = Path("results/partial/report.html").read_text()
+    costs = page[page.index("server start") :]
+    assert re.search(r">b<.*?10\.0 s.*?20\.0 s.*?</tr>", costs, re.S)
 
 
 def test_it_makes_tables_figures_comparisons_and_a_report_of_what_is_there(campaign, capsys):
@@ -202,11 +213,18 @@ def test_nothing_scored_yet_is_said_with_the_reasons(campaign):
     assert not Path("results/partial/report.html").exists()
 
 
-def test_another_config_can_be_named(campaign, monkeypatch):
-    # What it hands to the steps must not reach other tests.
-    monkeypatch.setenv("MILEPOST_CONFIG", "{}")
+def test_another_config_can_be_named(campaign):
     Path("config/other.yaml").write_text(yaml.safe_dump({"tasks": ["sums"], "title": "Other"}))
     with pytest.raises(SystemExit, match="Nothing is scored yet: 2 not evaluated"):
         partial_report.main(["--configfile", "config/other.yaml", "--out", "elsewhere/partial"])
     assert "words" not in Path("elsewhere/partial/missing.csv").read_text()
-    assert json.loads(os.environ["MILEPOST_CONFIG"])["title"] == "Other"
+
+
+def test_a_number_of_another_scorer_option_is_outdated(campaign):
+    scored("a", "sums")
+    spec = yaml.safe_load(Path("config/tasks/sums.yaml").read_text())
+    spec["scorer"]["ignore_case"] = True
+    Path("config/tasks/sums.yaml").write_text(yaml.safe_dump(spec))
+    state, reason = missing()["a", "sums"]
+    assert state == "outdated"
+    assert "its scorer, the scorer's options or code, or who judges changed since it was scored" in reason

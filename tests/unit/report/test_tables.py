@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 import tabulate
-from milepost.campaign.types import Campaign, Checkpoint, Serving, Task
+from milepost.campaign.shown import Point, Shown, ShownTask
 from milepost.comparisons.rows import ComparisonRow, RankRow, StepRow, TrendRow
 from milepost.errors import ConfigError, RecordError
 from milepost.records import write_record
@@ -384,23 +384,20 @@ def test_workbook_is_the_same_each_time(tmp_path):
 
 
 @pytest.fixture
-def campaign(monkeypatch):
-    checkpoint = Checkpoint("a-9", "model", None, "a", 9, 1, Serving())
-    campaign = Campaign(
-        {"title": "A_b", "tables": {"metrics": "all"}},
-        {"a-9": checkpoint},
-        {"sums": Task("sums", {"title": "Sums & more"})},
-    )
-    monkeypatch.setattr(tabulate, "load_campaign", lambda: campaign)
-    return campaign
+def settings(tmp_path):
+    """What the step is told of a campaign of one checkpoint and one task, as words of its command line."""
+    options = {"title": "A_b", "tables": {"metrics": "all"}}
+    shown = Shown({"a-9": Point("a-9", "a", 9)}, {"sums": ShownTask("Sums & more")}, options)
+    write_record(tmp_path / "settings.json", shown.record())
+    return ["--settings", str(tmp_path / "settings.json")]
 
 
-def test_command(tmp_path, campaign):
+def test_command(tmp_path, settings):
     write_record(tmp_path / "summaries/a-9/sums.json", {**summary(), "ckpt": "a-9"})
     out = {name: str(tmp_path / f"tables/{name}") for name in ("csv", "metrics", "markdown", "text")}
     places = [word for name, path in out.items() for word in (f"--{name}", path)]
     also = ["--also", str(tmp_path / "scores.tex"), str(tmp_path / "scores.xlsx")]
-    tabulate.main(["--summaries", str(tmp_path / "summaries"), *places, *also])
+    tabulate.main([*settings, "--summaries", str(tmp_path / "summaries"), *places, *also])
     with open(out["csv"], newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["ckpt"], line["run"], line["title"], line["value"], line["step"]) for line in lines] == [
@@ -412,6 +409,6 @@ def test_command(tmp_path, campaign):
     assert cells_of(tmp_path / "scores.xlsx")["scores.csv"]["E2"] == "Sums & more"
 
 
-def test_no_summary_at_all_is_an_error(tmp_path, campaign):
+def test_no_summary_at_all_is_an_error(tmp_path, settings):
     with pytest.raises(RecordError, match="holds no summary of this campaign"):
-        tabulate.main(["--summaries", str(tmp_path)])
+        tabulate.main([*settings, "--summaries", str(tmp_path)])

@@ -25,7 +25,7 @@ from milepost.scorers.avert.similarity import Similarities, TextsToCompare, desc
 from milepost.scorers.avert.statement import Options
 from milepost.scorers.avert.verdict import CORRECT, WRONG, AvertVerdict, grouping_of, original_verdict_of, verdict_of
 from milepost.scorers.responses import Response, read_responses, targets_of
-from milepost.text import normalized, same_text
+from milepost.text import normalized
 
 _SEED = 0
 # What the original gives an empty answer, too.
@@ -187,7 +187,7 @@ class Scorer:
             "avert_wrong": _finite(verdict.shares[WRONG]),
             "margin": _finite(verdict.margin),
             "tie": float(verdict.tie),
-            "exact_match": float(any(same_text(text, target) for target in targets)),
+            "exact_match": float(normalized(text) in map(normalized, targets)),
         }
         if self._semscore:
             metrics["semscore"] = max(found.plain(text, targets)) if text and found.plain else 0.0

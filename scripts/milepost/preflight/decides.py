@@ -1,0 +1,146 @@
+"""What decides a number of a campaign, as digests: what is asked, of whom, and how it is scored.
+
+The rules hand these digests to their steps as parameters, so that a step runs again when one changes; each number carries
+those that made it, and what is shown of a campaign takes no number that bears others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from milepost.campaign.identity import DigestCache, identify
+from milepost.campaign.shown import Current
+from milepost.campaign.types import Campaign, Checkpoint, Task
+from milepost.code_digest import SCRIPTS, code_digest
+from milepost.endpoints.specs import find_endpoint
+from milepost.errors import ModelError
+from milepost.scorers import scorer_module
+from milepost.scorers.avert.settings import compared_by
+from milepost.tasks.lm_eval_files import files_digest
+
+
+def digest_of(decides: Any) -> str:
+    """Digest of values that JSON knows.
+
+    >>> digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+@cache
+def code_of(script: str, *modules: str) -> str:
+    """Digest of a step's code, and of modules that it loads by name."""
+    return code_digest(SCRIPTS / script, *modules)
+
+
+def questions(task: Task, limit: int | None, digests: DigestCache) -> dict[str, Any]:
+    """All that decides what a task asks: its part of the task's file, its data or the harness's files, and the limit.
+
+    Args:
+        task: The task.
+        limit: The campaign's.
+        digests: Digests of files; the caller saves them.
+
+    Raises:
+        ConfigError, HarnessError: A harness's files cannot be found.
+    """
+    asked = {**task.questions(), "campaign_limit": limit}
+    if task.kind == "nemo":
+        asked["files"] = files_digest(task.spec, digests)
+    else:
+        paths = data_paths(task)
+        asked["data_digests"] = [digests.digest(path) for path in paths if path.is_file()]
+    return asked
+
+
+def data_paths(task: Task) -> list[Path]:
+    """The files with the items of a task of our own; none for a harness, which has its own."""
+    data = task.spec.get("data", [])
+    return [Path(path) for path in ([data] if isinstance(data, str) else data)]
+
+
+def asked_digest(task: Task, limit: int | None, digests: DigestCache) -> str:
+    """Digest of all that decides what a task asks, the code of its step included."""
+    return digest_of([questions(task, limit, digests), code_of("prepare_prompts.py")])
+
+
+def scoring(task: Task) -> dict[str, Any]:
+    """All that decides how a task's answers are scored, the code aside; with who judges or embeds.
+
+    Raises:
+        ConfigError: An endpoint that does not exist.
+    """
+    decides = task.scoring()
+    scorer = decides.get("scorer", {})
+    if scorer.get("name") == "avert":
+        decides |= compared_by(scorer, task.name)
+    if scorer.get("name") == "equator":
+        decides["scorer"] = {key: value for key, value in scorer.items() if key != "label"}
+        decides["evaluators"] = {name: _endpoint_identity(name) for name in scorer["evaluators"]}
+    return decides
+
+
+@cache
+def _endpoint_identity(name: str) -> dict[str, Any]:
+    """Who answers at an endpoint. The files of a shared one are looked at once, not for each checkpoint."""
+    return find_endpoint(name, "A scorer").identity
+
+
+def scoring_code(task: Task) -> str:
+    """Digest of the code that scores a task's answers, its scorer's included."""
+    if task.kind == "nemo":
+        return code_of("score_harness.py")
+    return code_of("score_answers.py", scorer_module(task.spec["scorer"]["name"]))
+
+
+def scored_digest(task: Task) -> str:
+    """Digest of all that decides how a task's answers are scored, the code included."""
+    return digest_of([scoring(task), scoring_code(task)])
+
+
+def current_digests(campaign: Campaign, digests: DigestCache) -> Current:
+    """What decides today's numbers of a campaign.
+
+    A checkpoint whose files are gone is left out: its numbers stand, and nothing can tell that they are of another model.
+    """
+    limit = campaign.config.get("limit")
+    return Current(
+        asked={name: asked_digest(task, limit, digests) for name, task in campaign.tasks.items()},
+        scored={name: scored_digest(task) for name, task in campaign.tasks.items()},
+        models=dict(_models(campaign.checkpoints.values(), digests)),
+    )
+
+
+def _models(ckpts: Iterable[Checkpoint], digests: DigestCache) -> Iterable[tuple[str, str]]:
+    for ckpt in ckpts:
+        try:
+            yield ckpt.name, str(identify(ckpt, digests)["digest"])
+        except ModelError:
+            continue
+
+
+def shown_record(campaign: Campaign, options: Iterable[str] = (), current: Current | None = None) -> dict[str, Any]:
+    """What a step is told of a campaign: see `campaign.shown`.
+
+    Args:
+        campaign: The campaign.
+        options: Which options of its configuration the step reads.
+        current: What decides today's numbers, for steps that read numbers.
+    """
+    from milepost.campaign.shown import Point, Shown, ShownTask
+
+    config: Mapping[str, Any] = {"title": "Checkpoint evaluation", **campaign.config}
+    return Shown(
+        checkpoints={name: Point(name, ckpt.run, ckpt.step) for name, ckpt in campaign.checkpoints.items()},
+        tasks={
+            name: ShownTask(task.title, tuple(task.spec.get("beside", []))) for name, task in campaign.tasks.items()
+        },
+        config={name: config[name] for name in options if name in config},
+        current=current or Current(),
+    ).record()

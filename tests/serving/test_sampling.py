@@ -4,12 +4,12 @@ import asyncio
 import json
 import shutil
 
-import aiohttp
 import pytest
 from conftest import PROFILE, STEPS
 
 from milepost.campaign.sampling import bases, own_sampling
 from milepost.campaign.types import Checkpoint, Serving
+from milepost.client.client import Client
 from milepost.endpoints.vllm import VllmServer
 from milepost.runtime.processes import Watchdog
 
@@ -26,14 +26,12 @@ def answers(folder, tmp_path, body, **vllm_args):
         server = VllmServer(Checkpoint("c", str(folder), None, None, None, 1, serving), tmp_path / "log", watchdog)
         try:
             await server.start()
-            key = {"Authorization": f"Bearer {server.endpoint.key}"}
-            said = []
-            async with aiohttp.ClientSession(headers=key) as session:
+            endpoint, said = server.endpoint, []
+            async with Client(endpoint.url, endpoint.key, socket=endpoint.socket) as client:
                 for question in QUESTIONS:
-                    asked = {"model": server.endpoint.model, "messages": [{"role": "user", "content": question}],
+                    asked = {"model": endpoint.model, "messages": [{"role": "user", "content": question}],
                              "max_tokens": 16, "seed": 1, "return_token_ids": True, **body}  # fmt: skip
-                    async with session.post(f"{server.endpoint.url}/chat/completions", json=asked) as response:
-                        said.append((await response.json())["choices"][0])
+                    said.append((await client.post("/chat/completions", asked)).body["choices"][0])
             return [(one["token_ids"], one["finish_reason"]) for one in said]
         finally:
             await server.stop()

@@ -202,5 +202,5 @@ def test_check_endpoint_says_that_all_is_well(campaign):
     said = step.communicate(timeout=60)[0]
     assert step.returncode == 0, said
     assert "endpoint judge: ok. It is m1, of kind chat; opened within" in said
-    assert read_json(place_of("judge").record)["port"] > 0
+    assert read_json(place_of("judge").record)["socket"].startswith("/tmp/milepost-")
     stop(campaign)

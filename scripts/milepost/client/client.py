@@ -71,6 +71,7 @@ class Client:
         retries: int = 5,
         pause_s: float = 0.5,
         socket: str | None = None,
+        key_now: Callable[[], str] | None = None,
     ) -> None:
         """Describe the endpoint; nothing is sent yet.
 
@@ -82,6 +83,7 @@ class Client:
             retries: Further tries after a connection error, a timeout, 408, 409, 429 or 5xx.
             pause_s: First pause between tries; doubled by each, and jittered.
             socket: The server's Unix socket, where it listens at one.
+            key_now: The key at this moment, where it may change while this client is open.
         """
         self.url = url.rstrip("/")
         self.retries = retries
@@ -89,6 +91,7 @@ class Client:
         self.concurrency = concurrency
         self._places = asyncio.Semaphore(concurrency)
         # Proxies and .netrc of the user's environment are for the outside, not for a server on loopback: it knows none.
+        self._key_now = key_now
         self._pool = Pool(self.url, key, timeout_s, socket)
 
     async def __aenter__(self) -> Self:
@@ -118,6 +121,8 @@ class Client:
             try:
                 # Waiting for a place is no part of a try: its time limit begins with the request.
                 async with self._places:
+                    if self._key_now is not None:
+                        self._pool.use_key(self._key_now())
                     begun = time.perf_counter()
                     response = await self._pool.post(path, data)
                     if response.status == 200:
@@ -126,6 +131,9 @@ class Client:
                             check(reply.body)
                         return reply
                     failure = _refusal(response.status, response.body)
+                    if response.status == 401 and self._key_now is not None and self._pool.key != self._key_now():
+                        # Its server was started anew while this was on its way.
+                        failure.lasting = False
                     wait_s = retry_after_s(response.headers.get("retry-after"))
             except TimeoutError:
                 message = f"no answer within {self._pool.timeout_s:.0f} s"

@@ -60,7 +60,7 @@ class Pool:
         self.url = url
         self.timeout_s = timeout_s
         self._socket = socket
-        self._key = key
+        self.key = key
         self._heads: dict[str, bytes] = {}
         self._tls: ssl.SSLContext | None = None
         # What came on any of the connections is parsed before the next is read.
@@ -68,6 +68,12 @@ class Pool:
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._closed = False
+
+    def use_key(self, key: str) -> None:
+        """Send this key from now on."""
+        if key != self.key:
+            self.key = key
+            self._heads.clear()
 
     def close(self) -> None:
         """Close all connections; requests under way end unanswered."""
@@ -110,7 +116,7 @@ class Pool:
         lines = (
             f"POST {target} HTTP/1.1",
             f"Host: {parts.netloc.rpartition('@')[2]}",
-            f"Authorization: Bearer {self._key}",
+            f"Authorization: Bearer {self.key}",
             f"User-Agent: milepost/{__version__}",
             "Accept: application/json",
             "Accept-Encoding: identity",

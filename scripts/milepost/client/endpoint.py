@@ -29,6 +29,7 @@ class Endpoint:
         version: The engine's, where only the running server can say it.
         watched: Whether `died` tells of the server's death.
         died: Returns what the server died of, once it has.
+        key_now: Its key at this moment, where it may be started anew with another one.
         socket: Where it listens, if that is a Unix socket; the address's host then is a word only.
     """
 
@@ -37,6 +38,7 @@ class Endpoint:
     model: str
     name: str
     socket: str | None = None
+    key_now: Callable[[], str] | None = field(default=None, compare=False)
     version: str | None = field(default=None, compare=False)
     watched: bool = field(default=False, compare=False)
     died: Callable[[], Coroutine[Any, Any, MilepostError]] = field(default=never, compare=False)

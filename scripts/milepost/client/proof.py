@@ -67,6 +67,11 @@ def proof_of(key: str, asked: str, answered: str, place: str, attempt: str) -> s
     return hmac.new(key.encode(), said.encode(), "sha256").hexdigest()
 
 
+def published(port: int) -> str:
+    """The place of a server that is published at a port of another host's loopback, as both sides write it."""
+    return f"published {port}"
+
+
 async def prove(streams: Streams, key: str, place: Place | str, attempt: str) -> None:
     """Have the server behind a connection show that it knows the key, for this place and start of it.
 
@@ -78,7 +83,9 @@ async def prove(streams: Streams, key: str, place: Place | str, attempt: str) ->
     """
     reader, writer = streams
     nonce = secrets.token_hex(16)
-    writer.write(f"GET /milepost/proof?{nonce} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    # Where it is published, it is told by whoever published it; all else it sees by itself.
+    query = nonce if isinstance(place, Place) else f"{nonce}&published"
+    writer.write(f"GET /milepost/proof?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     try:
         async with asyncio.timeout(PROOF_S):
             head = await reader.readuntil(b"\r\n\r\n")

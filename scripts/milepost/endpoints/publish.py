@@ -9,7 +9,7 @@ import re
 import secrets
 from pathlib import Path
 
-from milepost.client.proof import Place
+from milepost.client.proof import Place, published
 from milepost.endpoints.shared_spec import Publication
 from milepost.endpoints.tunnel import BACKOFF_S, OPTIONS
 from milepost.runtime.processes import ProcessGroup, Watchdog
@@ -19,13 +19,16 @@ POLL_S = 0.2
 ALLOCATED = re.compile(rb"Allocated port (\d+) for remote forward")
 
 
-async def publish(publication: Publication, place: Place, key: str, watchdog: Watchdog, output: Path) -> None:
+async def publish(
+    publication: Publication, place: Place, key: str, told: Path, watchdog: Watchdog, output: Path
+) -> None:
     """Forward a port of the publication's host to the server and write both files; again when it drops, until cancelled.
 
     Args:
         publication: Where to.
         place: Where the server listens here.
         key: The server's.
+        told: The file that tells the server where it is published, so that it can prove itself there.
         watchdog: Looks after ssh.
         output: Where ssh writes.
     """
@@ -47,10 +50,13 @@ async def publish(publication: Publication, place: Place, key: str, watchdog: Wa
                     given = found[1].decode() if found else ""
                     if given and publication_port(publication.port_file) != given:
                         failures = 0
+                        told.write_text(published(int(given)))
                         write_shared(publication.port_file, given)
                         log.info("published on %s as port %s, in %s", publication.host, given, publication.port_file)
                     await asyncio.sleep(POLL_S)
             finally:
+                # Whoever takes that port now has nobody behind him who proves it.
+                told.unlink(missing_ok=True)
                 publication.port_file.unlink(missing_ok=True)
                 await group.stop()
             said = " ".join(group.last_lines(2).split())

@@ -52,7 +52,8 @@ async def open_shared(spec: SharedSpec) -> AsyncIterator[Endpoint]:
         try:
             await client.first_proof(watcher)
             url = f"http://127.0.0.1:{near}/v1"
-            yield Endpoint(url=url, key=client.place.key, model=client.place.model, name=spec.name)
+            # By the name that every start of it goes by, with the key of the one that runs.
+            yield Endpoint(url=url, key=client.key(), model=spec.name, name=spec.name, key_now=client.key)
         finally:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
@@ -102,7 +103,8 @@ class SharedServerClient:
 
     def _look(self) -> Way | None:
         """The server's place if its record may hold; otherwise see that one is on its way."""
-        place = self.place
+        # Read again each time: a run that ended meanwhile took the key with it, and the next server has another.
+        place = self.place = place_of(self.spec.name)
         record = read_json(place.record)
         if record.get("identity") not in (None, self._digest):
             raise EndpointError(
@@ -176,7 +178,11 @@ class SharedServerClient:
     async def prove(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Whether the server behind a connection knows the key, for the place and the start that its record names."""
         assert self._where is not None, "there is no connection before a record was found"
-        return await proves((reader, writer), self.place.key, self._where, str(self._current))
+        return await proves((reader, writer), self.key(), self._where, str(self._current))
+
+    def key(self) -> str:
+        """The key of the server that was found last."""
+        return self.place.key_of(str(self._current))
 
     async def watch(self, tunnel: Tunnel) -> None:
         """Ask the server again and again whether it is the one; where it is not, have the tunnel look for another."""

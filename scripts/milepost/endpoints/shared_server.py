@@ -87,11 +87,11 @@ async def _serve(service: Service, lease: Lease) -> str:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number.name)
     account = _account(service)
-    address = address_of(service.spec)
+    address, key = address_of(service.spec), place.key_of(service.attempt)
     watchdog = Watchdog()
     server = VllmServer(
         service.spec.as_checkpoint(), place.log, watchdog, containers=service.containers,
-        known_as=(place.key, place.model), attempt=service.attempt, address=address,
+        known_as=(key, place.model), attempt=service.attempt, address=address,
     )  # fmt: skip
     begun = time.monotonic()
     keeper = asyncio.create_task(_keep(lease, account))
@@ -113,7 +113,7 @@ async def _serve(service: Service, lease: Lease) -> str:
         death = asyncio.create_task(server.died())
         if service.kept and service.spec.publish is not None:
             output = place.log.with_suffix(".ssh.log")
-            published = publish(service.spec.publish, server.place, place.key, watchdog, output)
+            published = publish(service.spec.publish, server.place, key, server.published, watchdog, output)
             beside.append(asyncio.create_task(published))
         where = asdict(server.place)
         await _attend(service, server, where, [told, death, keeper, *beside], account, stop)

@@ -109,6 +109,11 @@ class VllmServer:
         self.place: Place
         self._take_place()
 
+    @property
+    def published(self) -> Path:
+        """A file for whoever publishes it, which tells it the place that it is to prove."""
+        return self._private / "published"
+
     def _take_place(self) -> None:
         """Choose where it will listen."""
         if self._address is None:
@@ -161,6 +166,7 @@ class VllmServer:
             "VLLM_API_KEY": self._key,
             "MILEPOST_ATTEMPT": self.attempt,
             "MILEPOST_SOCKET": self.place.socket or "",
+            "MILEPOST_PUBLISHED": str(self.published),
             "PYTHONPATH": str(WORKFLOW / "scripts"),
         }
 

@@ -71,7 +71,7 @@ class Asking:
                     answer, final = await self._answer(client, endpoint, request)
                 keep(request, answer, final)
 
-        options |= {"socket": endpoint.socket}
+        options |= {"socket": endpoint.socket, "key_now": endpoint.key_now}
         async with Client(endpoint.url, endpoint.key, **options) as client:
             workers = [asyncio.create_task(worker(client)) for _ in range(self.concurrency)]
             try:

@@ -338,7 +338,10 @@ class Supervisor:
                 try:
                     with self.ledger.busy():
                         setting = replace(
-                            self.job.nemo.get(name, nemo.Setting()), tokenizer=tokenizer, sampling=self.sampling
+                            self.job.nemo.get(name, nemo.Setting()),
+                            tokenizer=tokenizer,
+                            sampling=self.sampling,
+                            attempt=self.attempt,
                         )
                         await nemo.run(
                             prompts.header, number, folder, endpoint, setting, output, watchdog, self.count_reply

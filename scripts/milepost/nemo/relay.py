@@ -51,6 +51,7 @@ class Relay:
         record: Path,
         told: Callable[[dict[str, Any]], None],
         models_own: Mapping[str, Any] | None = None,
+        attempt: str = "",
     ) -> None:
         """Nothing is opened yet.
 
@@ -59,6 +60,7 @@ class Relay:
             seed: Of the run; a request's own follows from it, from what is asked, and from how often it was asked.
             record: The run's replies, a line each. What it holds already is not asked again.
             told: Is given a line for each reply of the server, without what it says.
+            attempt: Stands with each reply, so that it can be told later who gave it.
             models_own: How to sample, in place of what the harness asks for; None leaves that.
         """
         self.endpoint = endpoint
@@ -66,6 +68,7 @@ class Relay:
         self.record = record
         self.told = told
         self.models_own = models_own
+        self._attempt = attempt
         self._key = secrets.token_urlsafe(32)
         self._asked: Counter[str] = Counter()
         mend(record)
@@ -161,7 +164,12 @@ class Relay:
             request = {name: value for name, value in request.items() if name not in NEUTRAL}
             request |= self.models_own
         sampling = {name: request[name] for name in SAMPLING if request.get(name) is not None}
-        return orjson.dumps({**request, "seed": seed}), {"key": key, "seed": seed, "sampling": sampling}
+        return orjson.dumps({**request, "seed": seed}), {
+            "key": key,
+            "seed": seed,
+            "sampling": sampling,
+            "attempt": self._attempt,
+        }
 
     def note(self, asked: dict[str, Any], status: int, seconds: float, content: bytes) -> None:
         """Keep a reply, and tell of it."""

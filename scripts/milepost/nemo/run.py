@@ -54,6 +54,7 @@ class Setting:
         offline: Whether data and tokenizers come from the caches alone.
         sampling: How the server samples where a request says nothing (`campaign.sampling.bases`); the supervisor fills it
             in, but for an endpoint of others.
+        attempt: The supervisor's; stands with each reply.
     """
 
     tokenizer: str = ""
@@ -61,6 +62,7 @@ class Setting:
     containers: Containers = field(default_factory=Containers)
     offline: bool = True
     sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    attempt: str = ""
 
 
 def run_seed(task: str, repetition: int) -> int:
@@ -176,7 +178,8 @@ async def run(
     record = folder.with_suffix(".requests.jsonl")
     config = folder.with_suffix(".yml")
     models_own = dict(setting.sampling.get(MODEL, {})) if header["harness"].get("sampling") == MODEL else None
-    async with Relay(endpoint, run_seed(header["task"], repetition), record, told, models_own) as relayed:
+    seed = run_seed(header["task"], repetition)
+    async with Relay(endpoint, seed, record, told, models_own, setting.attempt) as relayed:
         made = run_config(header, relayed, folder, setting)
         config.write_text(yaml.safe_dump(made, sort_keys=False))
         env = variables(relayed, setting)

@@ -252,8 +252,9 @@ def test_a_proof_that_a_stranger_relays_is_of_no_use_to_him(server):
         far_writer.write(heard[-1])
         writer.write(await far_reader.read(1 << 16))
         heard.append(await reader.read(1 << 16))
-        far_writer.close()
-        writer.close()
+        for end in (far_writer, writer):
+            end.close()
+            await end.wait_closed()
 
     async def play():
         async with await asyncio.start_server(relay, "127.0.0.1", 0) as stranger:
@@ -261,10 +262,16 @@ def test_a_proof_that_a_stranger_relays_is_of_no_use_to_him(server):
             with pytest.raises(StrangerError):
                 await get(Place.here(port=port), "/v1/models", KEY, "a1")
         assert (await get(true, "/v1/models", KEY, "a1"))[0] == 200
-        for other in (Place("other", None, true.address, true.port), Place.here(port=true.port, path=Path("/s"))):
-            assert not await proves(await true.connect(), KEY, other, "a1")
-        assert not await proves(await true.connect(), KEY, true, "a2"), "another start of the server"
-        assert not await proves(await true.connect(), "another-key", true, "a1")
+        for key, place, attempt in (
+            (KEY, Place("other", None, true.address, true.port), "a1"),
+            (KEY, Place.here(port=true.port, path=Path("/s")), "a1"),
+            (KEY, true, "a2"),  # another start of the server
+            ("another-key", true, "a1"),
+        ):
+            streams = await true.connect()
+            assert not await proves(streams, key, place, attempt)
+            streams[1].close()
+            await streams[1].wait_closed()
 
     asyncio.run(play())
     assert len(heard) == 2
@@ -389,13 +396,15 @@ def test_a_server_is_published_on_another_host_and_again_when_that_drops(host, s
 
     async def play():
         port = int((server / "port").read_text())
-        task = asyncio.create_task(publish(place, Place.here(port=port), KEY, watchdog, tmp_path / "ssh.log"))
+        true = Place.here(port=port)
+        task = asyncio.create_task(publish(place, true, KEY, tmp_path / "told", watchdog, tmp_path / "ssh.log"))
         ports = []
         for _ in range(2):
             async with asyncio.timeout(10), aiohttp.ClientSession() as session:
                 while publication_port(place.port_file) in ["", *ports] and not task.done():
                     await asyncio.sleep(0.05)
                 ports.append(publication_port(place.port_file))
+                assert (tmp_path / "told").read_text() == f"published {ports[-1]}"
                 headers = {"Authorization": f"Bearer {place.key_file.read_text().strip()}"}
                 async with session.get(f"http://127.0.0.1:{int(ports[-1])}/v1/models", headers=headers) as response:
                     assert response.status == 200
@@ -410,6 +419,7 @@ def test_a_server_is_published_on_another_host_and_again_when_that_drops(host, s
     watchdog.close()
     assert not place.port_file.exists()
     assert not place.key_file.exists()
+    assert not (tmp_path / "told").exists(), "nobody proves it any more"
     assert ssh_processes(host) == []
 
 

@@ -29,7 +29,7 @@ rule all:
         collect("results/summaries/{ckpt}/{task}.json", ckpt=CHECKPOINTS, task=TASKS),
         collect("results/scores/{ckpt}/{task}.jsonl", ckpt=CHECKPOINTS, task=TASKS),
         [answers_of(ckpt, task) for ckpt in CHECKPOINTS for task in TASKS],
-        collect("results/equator/{task}", task=BY_ANSWER_KEY),
+        [f"results/{SCORERS[task].name}/{task}" for task in TABULATED],
 
 
 onsuccess:

@@ -26,8 +26,8 @@ from milepost.evaluation.collect import is_current
 from milepost.evaluation.work import is_complete
 from milepost.nemo.check import check_nemo_tasks
 from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign
-from milepost.preflight.decides import asked_digest, code_of, scored_digest, shown_record
-from milepost.scorers.equator.keys import check_answer_keys
+from milepost.preflight.decides import asked_digest, code_of, scored_digest, scoring, shown_record
+from milepost.scorers import CheckpointTask, load_scorer, scorer_module
 
 # Planning makes millions of objects that stay. Looking through all of them for garbage, over and over, was a tenth of it.
 gc.freeze()
@@ -58,11 +58,15 @@ try:
     CAMPAIGN = load_campaign(config if IS_MAIN or FROZEN not in os.environ else None)
     config = CAMPAIGN.config
     if IS_MAIN:
-        check_campaign(CAMPAIGN)
+        check_campaign(CAMPAIGN, installed=not workflow.dryrun)
         check_nemo_tasks(CAMPAIGN, installed=not workflow.dryrun)
-        check_answer_keys(CAMPAIGN.tasks.values())
         if not workflow.dryrun:
             os.environ[FROZEN] = str(freeze_campaign(CAMPAIGN))
+    # The scorer of every task of our own. What it needs, and has of its own, decides which rules are for the task.
+    SCORERS = {
+        name: load_scorer(CAMPAIGN.tasks[name].spec["scorer"], CheckpointTask(None, name))
+        for name in CAMPAIGN.named("native")
+    }
 except MilepostError as error:
     raise WorkflowError(f"{type(error).__name__}: {error}") from None
 
@@ -106,10 +110,14 @@ def names(tasks):
 
 
 NATIVE = names(CAMPAIGN.named("native"))
-# Scorers that load a model of their own: work for a node, not for a host on which people log in.
-BY_MEANING = [task for task in CAMPAIGN.named("native") if CAMPAIGN.tasks[task].spec["scorer"]["name"] == "avert"]
-BY_ANSWER_KEY = [task for task in CAMPAIGN.named("native") if CAMPAIGN.tasks[task].spec["scorer"]["name"] == "equator"]
-BY_RULE = [task for task in CAMPAIGN.named("native") if task not in [*BY_MEANING, *BY_ANSWER_KEY]]
+# Work for a node, not for a host on which people log in.
+ON_NODE = [task for task, scorer in SCORERS.items() if scorer.needs().node]
+# Judges are asked, and waited for.
+JUDGED = [task for task, scorer in SCORERS.items() if scorer.needs().judges and task not in ON_NODE]
+BY_RULE = [task for task in SCORERS if task not in [*ON_NODE, *JUDGED]]
+# Scorers that report more than scores.
+TABULATED = [task for task, scorer in SCORERS.items() if scorer.tabulates]
+PREPARED = [task for task, scorer in SCORERS.items() if scorer.prepares]
 NEMO = names(CAMPAIGN.named("nemo"))
 
 
@@ -196,9 +204,33 @@ def shown(*options, numbers=False):
     return lambda wildcards: settings(shown_record(CAMPAIGN, options, today() if numbers else None))
 
 
-def answer_key_of(wildcards):
-    """The user's answer key of a task."""
-    return CAMPAIGN.tasks[wildcards.task].spec["scorer"]["answer_key"]
+def scorer_code(name):
+    """What a step's code says, as its parameter; that of the task's scorer included, which is loaded by its name."""
+    return lambda wildcards: code_of(name, scorer_module(SCORERS[wildcards.task].name))
+
+
+@cache
+def scoring_of(task):
+    """All that decides the scores of a task beside code and files: its scorer's options, and who is asked."""
+    try:
+        return json.dumps(scoring(CAMPAIGN.tasks[task]), sort_keys=True, default=str)
+    except MilepostError as error:
+        raise told(error) from None
+
+
+def scorer_files(wildcards):
+    """The user's files that a task's scorer reads."""
+    return list(SCORERS[wildcards.task].needs().files)
+
+
+def scorer_options(wildcards):
+    """A task's `scorer`, for a step."""
+    return json.dumps(CAMPAIGN.tasks[wildcards.task].spec["scorer"], sort_keys=True)
+
+
+def prepared(wildcards):
+    """What was prepared for the tables of a task, where its scorer prepares anything."""
+    return f"results/prepared/{wildcards.task}" if wildcards.task in PREPARED else []
 
 
 def data_of(wildcards):

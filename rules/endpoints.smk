@@ -4,6 +4,7 @@ SERVED = config.get("endpoint")
 
 localrules:
     check_endpoint,
+    forget_refusals,
     stop_servers,
 
 
@@ -40,6 +41,36 @@ rule serve_shared:
             trap '' INT TERM
             exec tee {log:q}
         )
+        """
+
+
+rule forget_attempt:
+    """Take out what one attempt stored (--config forget=CKPT/ATTEMPT); the next run asks for it again."""
+    input:
+        script=script("forget_attempt.py"),
+    log:
+        "logs/forget_attempt.log",
+    retries: 0
+    params:
+        of=config.get("forget", ""),
+    shell:
+        """
+        python {input.script:q} --of {params.of:q} 2>&1 | tee {log:q}
+        """
+
+
+rule forget_refusals:
+    """Have what an endpoint refused for good asked again by the next run (--config forget=CKPT or CKPT/TASK: only theirs)."""
+    input:
+        script=script("forget_refusals.py"),
+    log:
+        "logs/forget_refusals.log",
+    retries: 0
+    params:
+        of=["--of", config["forget"]] if "forget" in config else [],
+    shell:
+        """
+        python {input.script:q} {params.of:q} 2>&1 | tee {log:q}
         """
 
 

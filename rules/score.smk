@@ -2,10 +2,10 @@
 
 
 localrules:
+    judge_answers,
     score_answers,
-    score_by_answer_key,
     score_harness,
-    tabulate_equator,
+    tabulate_task,
 
 
 rule score_answers:
@@ -14,6 +14,7 @@ rule score_answers:
         answers="results/answers/{ckpt}/{task}.jsonl",
         prompts="results/prompts/{task}.jsonl",
         model="results/models/{ckpt}.json",
+        files=scorer_files,
         script=script("score_answers.py"),
     output:
         scores="results/scores/{ckpt}/{task}.jsonl",
@@ -23,79 +24,77 @@ rule score_answers:
     wildcard_constraints:
         task=names(BY_RULE),
     params:
+        scoring=lambda wildcards: scoring_of(wildcards.task),
         scored=scored,
     shell:
         """
-        python {input.script:q} --ckpt {wildcards.ckpt:q} --task {wildcards.task:q} --model {input.model:q} \
-            --prompts {input.prompts:q} --answers {input.answers:q} \
+        python {input.script:q} --ckpt {wildcards.ckpt:q} --task {wildcards.task:q} --scoring {params.scoring:q} \
+            --model {input.model:q} --prompts {input.prompts:q} --answers {input.answers:q} \
             --scored {params.scored} --scores {output.scores:q} --summary {output.summary:q} 2> >(tee {log:q} >&2)
         """
 
 
-use rule score_answers as score_by_meaning with:
+# Loads a model of its own, or computes for minutes.
+use rule score_answers as score_on_node with:
     wildcard_constraints:
-        task=names(BY_MEANING),
+        task=names(ON_NODE),
 
 
-rule build_answer_key:
-    """Keep a task's answer key in a Chroma collection, and try how well a search for the nearest question finds it."""
+# Waits for judges, and computes next to nothing.
+use rule score_answers as judge_answers with:
+    wildcard_constraints:
+        task=names(JUDGED),
+
+
+rule prepare_tables:
+    """Prepare what a task's scorer reports beside scores: the part of it that rests on the task alone."""
     input:
-        key=answer_key_of,
         prompts="results/prompts/{task}.jsonl",
-        script=script("build_answer_key.py"),
+        files=scorer_files,
+        script=script("prepare_tables.py"),
     output:
-        collection=directory("results/answer_keys/{task}/collection"),
-        retrieval="results/answer_keys/{task}/retrieval.json",
+        directory("results/prepared/{task}"),
     log:
-        "logs/build_answer_key/{task}.log",
+        "logs/prepare_tables/{task}.log",
     wildcard_constraints:
-        task=names(BY_ANSWER_KEY),
+        task=names(PREPARED),
     params:
-        code=code("build_answer_key.py"),
+        scorer=lambda wildcards: json.dumps(json.loads(scoring_of(wildcards.task))["scorer"]),
+        code=scorer_code("prepare_tables.py"),
     shell:
         """
-        python {input.script:q} --key {input.key:q} --prompts {input.prompts:q} \
-            --collection {output.collection:q} --retrieval {output.retrieval:q} 2> >(tee {log:q} >&2)
+        python {input.script:q} --task {wildcards.task:q} --scorer {params.scorer:q} --prompts {input.prompts:q} \
+            --out {output:q} 2> >(tee {log:q} >&2)
         """
 
 
-# Waits for evaluators, and computes next to nothing.
-use rule score_answers as score_by_answer_key with:
-    input:
-        answers="results/answers/{ckpt}/{task}.jsonl",
-        prompts="results/prompts/{task}.jsonl",
-        model="results/models/{ckpt}.json",
-        key=rules.build_answer_key.output.collection,
-        script=script("score_answers.py"),
-    wildcard_constraints:
-        task=names(BY_ANSWER_KEY),
-    params:
-        scored=scored,
-
-
-rule tabulate_equator:
-    """Put the verdicts on one task into EQUATOR's files, and one table and figure by category and model."""
+rule tabulate_task:
+    """Write what a task's scorer reports beside scores: its own files, tables and figures, from all checkpoints."""
     input:
         scores=collect("results/scores/{ckpt}/{{task}}.jsonl", ckpt=CHECKPOINTS),
         summaries=collect("results/summaries/{ckpt}/{{task}}.json", ckpt=CHECKPOINTS),
         answers=collect("results/answers/{ckpt}/{{task}}.jsonl", ckpt=CHECKPOINTS),
         prompts="results/prompts/{task}.jsonl",
-        key=answer_key_of,
-        retrieval="results/answer_keys/{task}/retrieval.json",
-        script=script("tabulate_equator.py"),
+        files=scorer_files,
+        prepared=prepared,
+        script=script("tabulate_task.py"),
     output:
-        directory("results/equator/{task}"),
+        directory("results/{scorer}/{task}"),
     log:
-        "logs/tabulate_equator/{task}.log",
+        "logs/tabulate_task/{scorer}/{task}.log",
     wildcard_constraints:
-        task=names(BY_ANSWER_KEY),
+        task=names(TABULATED),
+        scorer=names({SCORERS[task].name for task in TABULATED}),
     params:
-        code=code("tabulate_equator.py"),
-        label=lambda wildcards: CAMPAIGN.tasks[wildcards.task].spec["scorer"].get("label", wildcards.task),
+        ckpts=CHECKPOINTS,
+        scorer=scorer_options,
+        title=lambda wildcards: CAMPAIGN.tasks[wildcards.task].title,
+        prepared=lambda wildcards, input: ["--prepared", input.prepared] if input.prepared else [],
+        code=scorer_code("tabulate_task.py"),
     shell:
         """
-        python {input.script:q} --task {wildcards.task:q} --results results --prompts {input.prompts:q} \
-            --key {input.key:q} --retrieval {input.retrieval:q} --label {params.label:q} --out {output:q} \
+        python {input.script:q} --task {wildcards.task:q} --scorer {params.scorer:q} --title {params.title:q} \
+            --ckpts {params.ckpts:q} --results results --prompts {input.prompts:q} {params.prepared:q} --out {output:q} \
             2> >(tee {log:q} >&2)
         """
 

@@ -8,7 +8,16 @@ from milepost.endpoints.shared_jobs import SBATCH, sbatch_options
 from milepost.endpoints.specs import load_endpoints
 from milepost.preflight.submission import explain_refusals
 
-LOOKS = {"preflight", "plan", "preview_prompts", "list_evals", "prefetch", "check_endpoint", "stop_servers"}
+LOOKS = {
+    "preflight",
+    "plan",
+    "preview_prompts",
+    "list_evals",
+    "prefetch",
+    "check_endpoint",
+    "forget_refusals",
+    "stop_servers",
+}
 # What SLURM is asked for.
 SUBMITTED = {
     "slurm_account",

@@ -11,10 +11,15 @@ from milepost.store.forget import forget_attempt
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ckpt", required=True, help="name of the checkpoint")
-    parser.add_argument("--attempt", required=True, help="its name in results/store/{ckpt}/.ledger.jsonl")
+    parser.add_argument(
+        "--of",
+        required=True,
+        metavar="CKPT/ATTEMPT",
+        help="a checkpoint, and a name in its results/store/CKPT/.ledger.jsonl",
+    )
     args = parser.parse_args(argv)
-    for task, count in forget_attempt(args.ckpt, args.attempt).items():
+    ckpt, _, attempt = args.of.partition("/")
+    for task, count in forget_attempt(ckpt, attempt).items():
         print(f"{task}: {count} gone")
 
 

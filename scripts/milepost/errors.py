@@ -47,8 +47,9 @@ class CallError(MilepostError):
     """A call to a scoring model (embedder, reranker, evaluator, judge) that failed for good.
 
     Attributes:
-        kind: What failed: `refused`, `context`, `server`, `timeout`, `connection` or `reply`.
-        lasting: The same call will always fail.
+        kind: What failed: this call (`refused`, `context`, `filtered`); all calls of its form (`form`) or of any
+            (`endpoint`); or `server`, `timeout`, `connection`, which may go away.
+        lasting: The same call will always fail, and it is this call's fault.
         status: HTTP status of the last try; None if there was none.
     """
 

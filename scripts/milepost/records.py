@@ -59,7 +59,7 @@ class Prompt(TypedDict):
 
 
 class AnswerError(TypedDict):
-    """Why there is no answer: `type` is context, refused, server, timeout or connection."""
+    """Why there is no answer: `type` is context, filtered, refused, server, timeout or connection."""
 
     type: str
     message: str
@@ -104,16 +104,30 @@ class Winner(TypedDict):
 
 
 class Score(TypedDict):
-    """The verdict on one answer. `score` null means that it could not be scored; `note` then says why."""
+    """The verdict on one answer. `score` null means that it could not be scored; `note` then says why.
+
+    `weights` holds what a metric weighs in this answer, where it is a ratio of sums; 1 where nothing is said.
+    """
 
     id: str
     sample: int
     score: float | None
     metrics: dict[str, float | None]
+    weights: NotRequired[dict[str, float]]
     cluster: NotRequired[str]
     note: NotRequired[str]
     verdicts: NotRequired[dict[str, EvaluatorVerdict]]
     winner: NotRequired[Winner]
+
+
+Better = Literal["higher", "lower"]
+
+
+class Scale(TypedDict):
+    """Which values of a number are better, and between which it must lie; null where it has no bounds."""
+
+    better: Better
+    range: tuple[float, float] | None
 
 
 class Estimate(TypedDict):
@@ -156,7 +170,10 @@ class Runs(TypedDict):
 
 
 class Summary(TypedDict):
-    """What one checkpoint scored on one task. `harness` marks a stderr that is a harness's own."""
+    """What one checkpoint scored on one task. `harness` marks a stderr that is a harness's own.
+
+    `scales` says how to read each number of `metrics`, where the scorer describes it.
+    """
 
     ckpt: str
     task: str
@@ -171,6 +188,7 @@ class Summary(TypedDict):
     n_errors: int
     n_unscored: int
     metrics: dict[str, Estimate]
+    scales: NotRequired[dict[str, Scale]]
     variance: Variance
     rates: Rates
     mean_tokens: float | None

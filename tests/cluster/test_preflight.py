@@ -47,7 +47,7 @@ def test_a_site_that_fits_passes(project: Project) -> None:
         "ok nodes for evaluate_checkpoint",
         "ok walltime of evaluate_checkpoint 240, 480, 720 minutes in attempts 1 to 3",
         "ok trial of evaluate_checkpoint SLURM would take the job now",
-        "ok trial of score_by_meaning SLURM would take the job now",
+        "ok trial of score_on_node SLURM would take the job now",
     ):
         assert line in said
 

@@ -152,7 +152,7 @@ def test_one_gpu_job_per_checkpoint_and_nothing_else_on_a_gpu_host(
         assert jobs[-1].state == "COMPLETED"
         assert {job.gpus for job in jobs} == {1}
     others = [job for job in cluster.jobs(begun) if job.rule != "evaluate_checkpoint"]
-    assert {(job.rule, job.node, job.gpus) for job in others} == {("score_by_meaning", "cpu01", 0)}
+    assert {(job.rule, job.node, job.gpus) for job in others} == {("score_on_node", "cpu01", 0)}
     for ckpt in CHECKPOINTS:
         last, attempt = evaluations(cluster, begun, ckpt)[-1], project.ledger(ckpt)[-1]
         assert attempt["job"] == last.id

@@ -89,7 +89,7 @@ class TestEquator:
     def test_from_answers_to_the_table(self, campaign, evaluator):
         run = campaign.run()
         assert run.rc == 0, run.said
-        assert (run.rules["build_answer_key"], run.rules["score_by_answer_key"], run.rules["tabulate_equator"]) == (
+        assert (run.rules["prepare_tables"], run.rules["judge_answers"], run.rules["tabulate_task"]) == (
             1,
             2,
             1,
@@ -106,8 +106,8 @@ class TestEquator:
                 "equator",
             )
         results = campaign.folder / "results"
-        assert (results / "answer_keys/t1/collection/chroma.sqlite3").exists()
-        assert json.loads((results / "answer_keys/t1/retrieval.json").read_text())["n_found"] == 2
+        assert (results / "prepared/t1/collection/chroma.sqlite3").exists()
+        assert json.loads((results / "prepared/t1/retrieval.json").read_text())["n_found"] == 2
         tables = results / "equator/t1/t1/tables_and_charts"
         rows = list(csv.DictReader((tables / "by_category.csv").open()))
         assert [(row["student"], row["category"], row["mean_score"]) for row in rows] == [
@@ -132,7 +132,7 @@ class TestEquator:
     def test_another_label_scores_nothing(self, campaign, evaluator):
         campaign.task("t1", scorer=scorer(label="2025-01-19"))
         run = campaign.run()
-        assert (run.rc, run.rules["score_by_answer_key"], run.rules["tabulate_equator"]) == (0, 0, 1), run.said
+        assert (run.rc, run.rules["judge_answers"], run.rules["tabulate_task"]) == (0, 0, 1), run.said
         assert [path.name for path in (campaign.folder / "results/equator/t1").iterdir() if path.name[0] != "."] == [
             "2025-01-19"
         ]
@@ -140,12 +140,12 @@ class TestEquator:
     def test_scores_that_are_lost_cost_no_call(self, campaign, evaluator):
         shutil.rmtree(campaign.folder / "results/scores")
         run = campaign.run()
-        assert (run.rc, run.rules["score_by_answer_key"], marked(evaluator[1])) == (0, 2, 8), run.said
+        assert (run.rc, run.rules["judge_answers"], marked(evaluator[1])) == (0, 2, 8), run.said
 
     def test_another_evaluator_under_the_name_marks_everything_anew(self, campaign, evaluator):
         write_endpoints(campaign, evaluator[0], revision="2")
         run = campaign.run()
-        assert (run.rc, run.rules["score_by_answer_key"], marked(evaluator[1])) == (0, 2, 16), run.said
+        assert (run.rc, run.rules["judge_answers"], marked(evaluator[1])) == (0, 2, 16), run.said
         assert run.asks == 0
 
     def test_an_unknown_evaluator_is_an_error_before_anything_runs(self, campaign):

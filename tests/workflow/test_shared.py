@@ -204,3 +204,16 @@ def test_check_endpoint_says_that_all_is_well(campaign):
     assert "endpoint judge: ok. It is m1, of kind chat; opened within" in said
     assert read_json(place_of("judge").record)["socket"].startswith("/tmp/milepost-")
     stop(campaign)
+
+
+@pytest.mark.parametrize("left", ["", '{"nonce": "of a server before"}'])
+def test_what_told_one_server_to_end_tells_the_next_one_nothing(campaign, left):
+    place = place_of("judge")
+    place.stop.write_text(left)
+    server = campaign.step("serve_shared", "--endpoint", "judge", "--kept")
+    wait("it serves", lambda: read_json(place.record), within_s=60)
+    time.sleep(2.5)
+    assert server.poll() is None
+    assert stop(campaign) == "ended: judge\n"
+    assert "has ended: stopped" in server.communicate(timeout=20)[0]
+    assert (server.returncode, place.stop.exists()) == (0, False)

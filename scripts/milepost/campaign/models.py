@@ -12,7 +12,7 @@ from milepost.errors import ModelError
 
 
 def find_model(ckpt: Checkpoint) -> Path | None:
-    """The folder that holds the model's files, or None if they are not on this machine: a hub model's, an endpoint's.
+    """Find the folder of a model's files; None if they are not on this machine (hub model not in the cache, endpoint).
 
     Raises:
         ModelError: A folder that is not there, or a hub model without a revision.

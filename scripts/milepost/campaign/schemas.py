@@ -1,4 +1,4 @@
-"""The closed schemas of config/schemas: a misspelt key is an error that names its neighbours, not a silent default."""
+"""Checks data against the closed schemas of config/schemas: a misspelt key is an error that names similar keys."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def read_rows(sheet: Path) -> list[dict[str, str]]:
 
 
 def spread(cells: dict[str, str], sheet: Path) -> list[dict[str, str]]:
-    """One row per folder that a `{step}` in `model` fits, by ascending step."""
+    """Spread a row with `{step}` over the folders that fit its `model`: one row for each, by ascending step."""
     model = re.sub("/+", "/", cells.get("model", ""))
     if "{step}" not in "".join(cells.values()):
         return [cells]
@@ -89,12 +89,12 @@ def spread(cells: dict[str, str], sheet: Path) -> list[dict[str, str]]:
     before, after = model.split("{step}")
     fits = re.compile(f"{re.escape(before)}([0-9]+){re.escape(after)}")
     paths = glob.iglob(f"{glob.escape(before)}*{glob.escape(after)}")
-    found = [(int(fit[1]), fit[1]) for fit in map(fits.fullmatch, paths) if fit]
-    if not found:
+    folders = [(int(fit[1]), fit[1]) for fit in map(fits.fullmatch, paths) if fit]
+    if not folders:
         raise ConfigError(
             f"{sheet}: no folder fits the pattern {model!r} (from {Path.cwd()}). Train first, or correct it."
         )
-    return [{key: value.replace("{step}", step) for key, value in cells.items()} for _, step in sorted(found)]
+    return [{key: value.replace("{step}", step) for key, value in cells.items()} for _, step in sorted(folders)]
 
 
 def parse_checkpoint(
@@ -144,13 +144,13 @@ def parse_checkpoint(
 
 
 def parse_step(cells: Mapping[str, str]) -> float | None:
-    """Where a row stands on its curve."""
+    """The training step of a row; None if it has none."""
     step = cells.get("step")
     return None if not step else int(step) if step.isdigit() else float(step)
 
 
 def parse_options(text: str, where: str) -> dict[str, Any]:
-    """Options of a command line as a mapping; a switch becomes true.
+    """Read options of a command line into a mapping; a switch becomes true.
 
     >>> parse_options("--dtype float32 --enforce-eager --seed=1", "")
     {'dtype': 'float32', 'enforce-eager': True, 'seed': '1'}

@@ -22,7 +22,7 @@ NEMO_QUESTIONS = (
 )  # fmt: skip
 
 
-# What of a NeMo task's settings changes no answer: nothing is asked again for it.
+# Settings of a NeMo task that change no answer: nothing is asked again for them.
 NEMO_TUNING = {
     "params": ("parallelism", "request_timeout", "max_retries"),
     "adapter": (
@@ -62,7 +62,7 @@ class EndpointSpec(ABC):
         kind: What it is asked: `chat`, `embedding` or `reranker`.
         revision: The user's word for the model's version.
         serving: How many requests at once, and how long they may take; of one that we serve, how it is served.
-        provider: Who runs it.
+        provider: The provider's name, which says who runs the server.
         ours: Whether this campaign serves it, by vLLM, in a job that opening it may start.
     """
 
@@ -78,7 +78,7 @@ class EndpointSpec(ABC):
     @property
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What decides its answers, for digests: who is asked where, as far as it can be seen from here."""
+        """What decides the endpoint's answers, for digests: which model is asked where, as far as it can be seen from here."""
 
     @abstractmethod
     def open(self, *, verified: bool = True) -> AbstractAsyncContextManager[Endpoint]:
@@ -143,11 +143,11 @@ class Task:
 
     @property
     def title(self) -> str:
-        """Name for people."""
+        """The task's title in tables and figures."""
         return str(self.spec.get("title", self.name))
 
     def questions(self) -> dict[str, Any]:
-        """The part of the file that decides what is asked."""
+        """The part of the task's file that decides what is asked."""
         keys = NEMO_QUESTIONS if self.kind == "nemo" else NATIVE_QUESTIONS
         asked = {key: self.spec[key] for key in keys if key in self.spec}
         if self.kind == "nemo":
@@ -164,7 +164,7 @@ class Task:
         }
 
     def scoring(self) -> dict[str, Any]:
-        """The part of the file that decides scores."""
+        """The part of the task's file that decides scores."""
         return {key: self.spec[key] for key in SCORING if key in self.spec}
 
 

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
+import resource
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import orjson
 
-from milepost.client.connections import ConnectError, Pool, ServerDisconnectedError
-from milepost.records import Answer, AnswerError, Usage
+from milepost.client.connections import ConnectError, HttpResponse, Pool, ServerDisconnectedError
+from milepost.client.outside import Outside, on_this_host
+from milepost.client.refusals import HARMLESS, Fault, error_inside, form_of, harmless, read_refusal
+from milepost.client.replies import MARK, Reply, read_choice
+from milepost.records import Answer, AnswerError
 
-RETRIED = frozenset({408, 409, 429})
-# Not the server that was meant: another one, another address, or another key.
-ELSEWHERE = frozenset({401, 403, 404, *range(300, 400)})
-BROKEN_OFF = ("abort", "error")  # vLLM's finish reasons of requests that it gave up
+__all__ = ["Client", "Reply", "RequestError", "read_reply"]
+
+log = logging.getLogger("milepost")
 LONGEST_PAUSE_S = 60.0
-# How servers say that a text does not fit: vLLM, OpenAI, TGI, llama.cpp, TEI.
-CONTEXT = (
-    "context length",
-    "context_length_exceeded",
-    "maximum input length",
-    "exceed_context_size",
-    "context window",
-    "max_model_len",
-    "`inputs` must have less than",
-)
+OTHER_FILES = 64  # stores, logs, pipes
+HARMLESS_S = 60.0  # in which a server that lives answers a harmless question
 
 
 class RequestError(Exception):
@@ -39,23 +35,53 @@ class RequestError(Exception):
     Attributes:
         error: What is stored in place of an answer.
         status: HTTP status of the last try; None if there was none.
-        lasting: The same request will always fail: an answer of its own, never asked again.
+        fault: Whose fault it is.
     """
 
-    def __init__(self, error: AnswerError, status: int | None, lasting: bool) -> None:
-        """Make one."""
+    def __init__(self, error: AnswerError, status: int | None, fault: Fault) -> None:
+        """Make the error, with its kind and message as the text."""
         super().__init__(f"{error['type']}: {error['message']}")
         self.error = error
         self.status = status
-        self.lasting = lasting
+        self.fault = fault
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the same request will always fail: an answer of its own, never asked again."""
+        return self.fault is Fault.REQUEST
 
 
-@dataclass(frozen=True)
-class Reply:
-    """A server's answer to one request: its parsed body, and the seconds from sending to the end of the answer."""
+def room_for(concurrency: int) -> int:
+    """As many requests at once as this process may have files open: three of a tunnel's for each, and others.
 
-    body: Any
-    latency_s: float
+    The limit is lifted as far as the system lets a process lift it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * concurrency + OTHER_FILES
+    if resource.RLIM_INFINITY != soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    room = concurrency if soft == resource.RLIM_INFINITY else min(concurrency, max(1, (soft - OTHER_FILES) // 4))
+    if room < concurrency:
+        log.warning(
+            "%d requests at once, not %d: this process may open %d files only (ulimit -Hn)", room, concurrency, soft
+        )
+    return room
+
+
+class Transport(Protocol):
+    """What sends a request and waits for its answer: `Pool` on this host, `Outside` elsewhere."""
+
+    timeout_s: float
+
+    async def post(self, path: str, body: bytes, timeout_s: float | None = None) -> HttpResponse:
+        """Send JSON."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        ...
 
 
 class Client:
@@ -88,92 +114,161 @@ class Client:
         self.url = url.rstrip("/")
         self.retries = retries
         self.pause_s = pause_s
-        self.concurrency = concurrency
-        self._places = asyncio.Semaphore(concurrency)
-        # Proxies and .netrc of the user's environment are for the outside, not for a server on loopback: it knows none.
+        self.concurrency = room_for(concurrency)
+        self._places = asyncio.Semaphore(self.concurrency)
+        # Proxies of the user's environment are for the outside, not for a server on loopback: they know none.
         self._key_now = key_now
-        self._pool = Pool(self.url, key, timeout_s, socket)
+        self._transport: Transport = (
+            Pool(self.url, key, timeout_s, socket)
+            if socket is not None or on_this_host(self.url)
+            else Outside(self.url, key, timeout_s)
+        )
+        # Of requests of one form: when a harmless question was last asked, and what came of it.
+        self._verdicts: dict[bytes, tuple[float, Reply | RequestError]] = {}
+        self._judging: dict[bytes, asyncio.Lock] = {}
 
     async def __aenter__(self) -> Self:
-        """Nothing is opened before the first request."""
+        """Enter the context; connections are opened with the first requests."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close all connections; requests under way end unanswered."""
-        self._pool.close()
+        await self._transport.aclose()
 
-    async def post(self, path: str, body: Mapping[str, Any], check: Callable[[Any], object] | None = None) -> Reply:
+    async def post(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        check: Callable[[Any], object] | None = None,
+        *,
+        judged: bool = True,
+    ) -> Reply:
         """Send one request until it is answered, refused, or has failed too often.
 
         Args:
             path: What follows the base address.
             body: Sent as JSON.
             check: Raises ValueError for a body that is no answer: such a reply is a failed try.
+            judged: Ask a harmless question where a refusal does not say whose fault it is. Not needed by who will ask
+                in another form.
 
         Raises:
             RequestError: It was refused, or all tries failed.
         """
+        failure = await self._post(path, body, check, self.retries)
+        if isinstance(failure, Reply):
+            return failure
+        if failure.fault is Fault.UNKNOWN and not judged:
+            failure = RequestError(failure.error, failure.status, Fault.REQUEST)
+        elif failure.fault is Fault.UNKNOWN or failure.error["type"] == "timeout":
+            failure = await self._judge(path, body, failure)
+        raise failure
+
+    async def _post(
+        self, path: str, body: Mapping[str, Any], check: Callable[[Any], object] | None, retries: int, **limit: float
+    ) -> Reply | RequestError:
+        """The reply to a request, or how its last try failed."""
         data = orjson.dumps(body)
-        for tries_left in range(self.retries, -1, -1):
-            wait_s: float | None = None
+        tries = 0
+        while True:
             try:
                 # Waiting for a place is no part of a try: its time limit begins with the request.
                 async with self._places:
-                    if self._key_now is not None:
-                        self._pool.use_key(self._key_now())
-                    begun = time.perf_counter()
-                    response = await self._pool.post(path, data)
-                    if response.status == 200:
-                        reply = Reply(orjson.loads(response.body), time.perf_counter() - begun)
-                        if check is not None:
-                            check(reply.body)
-                        return reply
-                    failure = _refusal(response.status, response.body)
-                    if response.status == 401 and self._key_now is not None and self._pool.key != self._key_now():
-                        # Its server was started anew while this was on its way.
-                        failure.lasting = False
-                    wait_s = retry_after_s(response.headers.get("retry-after"))
+                    reply, wait_s = await self._try(path, data, check, **limit)
             except TimeoutError:
-                message = f"no answer within {self._pool.timeout_s:.0f} s"
-                failure = RequestError(AnswerError(type="timeout", message=message), None, lasting=False)
+                wait_s = None
+                message = f"no answer within {limit.get('timeout_s', self._transport.timeout_s):.0f} s"
+                reply = RequestError(AnswerError(type="timeout", message=message), None, Fault.PASSING)
             except (ConnectError, ServerDisconnectedError, OSError) as error:
+                wait_s = None
                 message = f"{type(error).__name__}: {error}"
-                failure = RequestError(AnswerError(type="connection", message=message), None, lasting=False)
-            except orjson.JSONDecodeError as error:
-                message = f"the answer is not JSON: {error}{'; it holds NaN' if b'NaN' in response.body else ''}"
-                failure = RequestError(AnswerError(type="server", message=message), 200, lasting=False)
-            except ValueError as error:
-                failure = RequestError(AnswerError(type="server", message=str(error)), 200, lasting=False)
-            if failure.lasting or tries_left == 0:
-                raise failure
-            if wait_s is None:
-                wait_s = self.pause_s * 2 ** (self.retries - tries_left) * random.uniform(0.5, 1.5)  # noqa: S311 (jitter)
+                reply = RequestError(AnswerError(type="connection", message=message), None, Fault.PASSING)
+            if isinstance(reply, Reply) or reply.fault is not Fault.PASSING or tries == retries:
+                return reply
+            pause_s = self.pause_s * 2**tries * random.uniform(0.5, 1.5)  # noqa: S311 (jitter)
+            # Who says 0 has no opinion: all tries would be over within milliseconds.
+            wait_s = pause_s if wait_s is None or wait_s < self.pause_s / 2 else wait_s
+            tries += 1
             await asyncio.sleep(min(wait_s, LONGEST_PAUSE_S))
-        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def _try(
+        self, path: str, data: bytes, check: Callable[[Any], object] | None, **limit: float
+    ) -> tuple[Reply | RequestError, float | None]:
+        """One try: the reply or what went wrong with it, and for how long the server wants to be left alone."""
+        begun = time.perf_counter()
+        if self._key_now is not None and isinstance(self._transport, Pool):
+            self._transport.use_key(self._key_now())
+        response = await self._transport.post(path, data, **limit)
+        wait_s = told_pause_s(response.headers)
+        status, content = response.status, response.body.removeprefix(MARK)
+        if status == 200:
+            try:
+                reply = Reply(orjson.loads(content), time.perf_counter() - begun)
+                inside = error_inside(reply.body)
+                if inside is None:
+                    if check is not None:
+                        check(reply.body)
+                    return reply, None
+                status = inside
+            except orjson.JSONDecodeError as error:
+                message = f"the answer is not JSON: {error}{'; it holds NaN' if b'NaN' in content else ''}"
+                return RequestError(AnswerError(type="server", message=message), 200, Fault.PASSING), wait_s
+            except ValueError as error:
+                return RequestError(AnswerError(type="server", message=str(error)), 200, Fault.PASSING), wait_s
+        refusal = read_refusal(status, content, comes_again=wait_s is not None)
+        stored = AnswerError(type=refusal.kind, message=refusal.message)
+        fault = refusal.fault
+        if status == 401 and self._key_now is not None and isinstance(self._transport, Pool):
+            # Its server may have been started anew, with another key, while this was on its way.
+            fault = Fault.PASSING if self._transport.key != self._key_now() else fault
+        return RequestError(stored, status, fault), wait_s
+
+    async def _judge(self, path: str, body: Mapping[str, Any], failure: RequestError) -> RequestError:
+        """Find out whose fault a failure is: ask a harmless question of the same form.
+
+        Those who wait for the same verdict share a question that was asked after their own had failed.
+        """
+        kind, said = failure.error["type"], failure.error["message"].rstrip(".")
+        own = failure.fault if kind == "timeout" else Fault.REQUEST
+        if not HARMLESS.keys() & body.keys():
+            return RequestError(failure.error, failure.status, own)
+        verdict = await self._harmless(path, body, kind)
+        if isinstance(verdict, Reply):
+            return RequestError(failure.error, failure.status, own)
+        fault = verdict.fault if verdict.fault is Fault.PASSING else Fault.ENDPOINT
+        if fault is Fault.PASSING:
+            kind = "connection" if kind == "timeout" else "server"
+        else:
+            kind = "endpoint" if verdict.fault is Fault.ENDPOINT or verdict.status == 403 else "form"
+        too = verdict.error["message"].rstrip(".")
+        message = said if too == said else f"{said} (a harmless question of the same form: {too})"
+        return RequestError(AnswerError(type=kind, message=message), failure.status, fault)
+
+    async def _harmless(self, path: str, body: Mapping[str, Any], kind: str) -> Reply | RequestError:
+        form = form_of(path, body)
+        failed_at = time.monotonic()
+        async with self._judging.setdefault(form, asyncio.Lock()):
+            known = self._verdicts.get(form)
+            if known is not None and known[0] > failed_at:
+                return known[1]
+            asked_at = time.monotonic()
+            retries = 0 if kind == "timeout" else self.retries
+            limit_s = min(HARMLESS_S, self._transport.timeout_s)
+            verdict = await self._post(path, harmless(body), None, retries, timeout_s=limit_s)
+            self._verdicts[form] = asked_at, verdict
+            return verdict
 
 
-def _refusal(status: int, content: bytes) -> RequestError:
-    """What a status other than 200 means."""
-    kinds: list[Any] = []
-    try:
-        said = orjson.loads(content)
-        inner = said.get("error", said) if isinstance(said, dict) else said
-        message = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
-        # Some servers say it in the error's type or code only.
-        kinds = [inner.get("type"), inner.get("code")] if isinstance(inner, dict) else []
-    except orjson.JSONDecodeError:
-        message = content.decode(errors="replace")
-    message = message[:500]
-    if 300 <= status < 400:
-        message = "it redirects to another address; give that one"
-    lasting = 300 <= status < 500 and status not in RETRIED
-    sign = " ".join(map(str, [message, *kinds])).lower()
-    kind = "refused" if lasting else "server"
-    if lasting and any(words in sign for words in CONTEXT):
-        kind = "context"
-    return RequestError(AnswerError(type=kind, message=f"{status}: {message}"), status, lasting)
+def told_pause_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server wants to be left alone, by its headers; None where it does not say.
+
+    >>> told_pause_s({"retry-after": "2"}), told_pause_s({"retry-after-ms": "1500", "retry-after": "2"})
+    (2.0, 1.5)
+    """
+    pause = retry_after_s(headers.get("retry-after-ms"))
+    return pause / 1000 if pause is not None else retry_after_s(headers.get("retry-after"))
 
 
 def retry_after_s(value: str | None, now: float | None = None) -> float | None:
@@ -205,32 +300,18 @@ def read_reply(reply: Reply, ident: str, sample: int, seed: int) -> Answer:
         RequestError: A reply without a whole answer, which an OpenAI-compatible server in good health never sends.
     """
     try:
-        choice = reply.body["choices"][0]
-        message = choice.get("message")
-        content = (message.get("content") if message is not None else choice["text"]) or ""
-        reasoning = (message or {}).get("reasoning_content") or (message or {}).get("reasoning") or ""
-        finish_reason = choice.get("finish_reason")
-        usage = reply.body.get("usage") or {}
-        counted = Usage(
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
-        )
-        # An answer that the server broke off itself, as it may when it ends, is not what the model says.
-        whole = isinstance(content, str) and isinstance(reasoning, str) and finish_reason not in BROKEN_OFF
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-        whole = False
-    if not whole:
-        error = AnswerError(type="server", message=f"a reply without an answer: {str(reply.body)[:200]}")
-        raise RequestError(error, 200, lasting=False)
+        read = read_choice(reply.body)
+    except ValueError as error:
+        raise RequestError(AnswerError(type="server", message=str(error)), 200, Fault.PASSING) from None
     answer = Answer(
         id=ident,
         sample=sample,
-        content=content,
-        finish_reason=finish_reason,
-        usage=counted,
+        content=read.content,
+        finish_reason=read.finish_reason,
+        usage=read.usage,
         seed=seed,
         latency_s=round(reply.latency_s, 4),
     )
-    if reasoning:
-        answer["reasoning"] = reasoning
+    if read.reasoning:
+        answer["reasoning"] = read.reasoning
     return answer

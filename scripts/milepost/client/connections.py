@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import zlib
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -18,7 +19,8 @@ from milepost import __version__
 
 # Servers close connections that are idle (uvicorn after 5 s), and one that is being closed loses the next request.
 IDLE_S = 3.0
-KEPT = frozenset({b"content-length", b"transfer-encoding", b"retry-after"})
+KEPT = frozenset({b"content-length", b"transfer-encoding", b"content-encoding", b"retry-after", b"retry-after-ms"})
+INFLATED = ("gzip", "x-gzip", "deflate")
 IN_A_PATH = "/%:@!$&'()*+,;=~"
 READ_AT_ONCE = 65536
 
@@ -33,11 +35,21 @@ class ServerDisconnectedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What a server said, and those of its headers that are of use: `KEPT`."""
+    """A server's reply: status, body, and the few headers that are used (those in `KEPT`)."""
 
     status: int
     headers: dict[str, str]
     body: bytes
+
+
+def address(url: str, path: str) -> str:
+    """A path under a base address, which may have a query of its own.
+
+    >>> address("https://host/openai?api-version=1", "/models")
+    'https://host/openai/models?api-version=1'
+    """
+    base, query, rest = url.partition("?")
+    return base + path + query + rest
 
 
 class Pool:
@@ -63,7 +75,7 @@ class Pool:
         self.key = key
         self._heads: dict[str, bytes] = {}
         self._tls: ssl.SSLContext | None = None
-        # What came on any of the connections is parsed before the next is read.
+        # One buffer for all connections: what came on one is parsed before the next one is read.
         self._buffer = memoryview(bytearray(READ_AT_ONCE))
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
@@ -81,8 +93,17 @@ class Pool:
         for connection in list(self._open):
             connection.close()
 
-    async def post(self, path: str, body: bytes) -> HttpResponse:
+    async def aclose(self) -> None:
+        """Close all connections; requests under way end unanswered."""
+        self.close()
+
+    async def post(self, path: str, body: bytes, timeout_s: float | None = None) -> HttpResponse:
         """Send JSON; redirections are not followed, so that the key goes nowhere else.
+
+        Args:
+            path: What follows the base address.
+            body: The JSON.
+            timeout_s: Seconds that this request may take, in place of the pool's.
 
         Raises:
             TimeoutError: It took too long.
@@ -93,10 +114,21 @@ class Pool:
         if head is None:
             head = self._heads[path] = self._head(path)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.timeout_s
-        connection = self._kept(loop.time()) or await self._connect(loop, deadline)
+        deadline = loop.time() + (timeout_s or self.timeout_s)
+        request = b"%b%d\r\n\r\n%b" % (head, len(body), body)
+        connection = self._kept(loop.time())
+        kept = connection is not None
+        if connection is None:
+            connection = await self._connect(loop, deadline)
         try:
-            response = await connection.ask(b"%b%d\r\n\r\n%b" % (head, len(body), body), deadline)
+            response = await connection.ask(request, deadline)
+        except ServerDisconnectedError:
+            connection.close()
+            if not kept or connection.heard:
+                raise
+            # A server may close a connection that it kept in the very moment at which it is used: that is no failed try.
+            connection = await self._connect(loop, deadline)
+            response = await self._first(connection, request, deadline)
         except BaseException:
             # Also when this request is given up from outside: its answer must not be taken for the next one's.
             connection.close()
@@ -108,9 +140,17 @@ class Pool:
             connection.close()
         return response
 
+    async def _first(self, connection: Connection, request: bytes, deadline: float) -> HttpResponse:
+        """The answer to the first request on a connection, which is closed if there is none."""
+        try:
+            return await connection.ask(request, deadline)
+        except BaseException:
+            connection.close()
+            raise
+
     def _head(self, path: str) -> bytes:
-        """A request's first bytes, up to the value of its content's length."""
-        parts = urlsplit(self.url + path)
+        """The head of a request's bytes, up to the value of Content-Length, which differs from request to request."""
+        parts = urlsplit(address(self.url, path))
         query = f"?{quote(parts.query, safe=IN_A_PATH + '?')}" if parts.query else ""
         target = quote(parts.path or "/", safe=IN_A_PATH) + query
         lines = (
@@ -126,7 +166,7 @@ class Pool:
         return "\r\n".join(lines).encode()
 
     def _kept(self, now: float) -> Connection | None:
-        """A connection that has answered before, the latest first."""
+        """An open connection that can be used again, the latest used first; None if there is none."""
         while self._idle:
             connection = self._idle.pop()
             if connection.reusable and now - connection.idle_since < IDLE_S:
@@ -135,12 +175,12 @@ class Pool:
         return None
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, deadline: float) -> Connection:
-        """A new connection.
+        """Open a new connection.
 
         Raises:
-            TimeoutError: The deadline is over.
-            ConnectError: It cannot be made.
+            ConnectError: It cannot be made, or not in time. No question is to be blamed for that.
         """
+        where = self._socket or urlsplit(self.url).netloc.rpartition("@")[2]
         try:
             parts = urlsplit(self.url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -158,11 +198,10 @@ class Pool:
                     _, connection = await loop.create_unix_connection(made, self._socket)
                 else:
                     _, connection = await loop.create_connection(made, parts.hostname, port, ssl=self._tls)
-        except TimeoutError:
-            raise
         except (OSError, ValueError) as error:
-            place = self._socket or urlsplit(self.url).netloc.rpartition("@")[2]
-            raise ConnectError(f"no connection to {place}: {error}") from None
+            # Also a time-out, the kernel's (ETIMEDOUT) or this request's own: a host that has vanished answers no question.
+            why = str(error) or "it was not there in time"
+            raise ConnectError(f"no connection to {where}: {why}") from None
         if self._closed:
             connection.close()
             raise ConnectError("closed while it was being opened")
@@ -170,16 +209,17 @@ class Pool:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One connection; at most one request is under way on it.
+    """One connection to the server; at most one request is under way on it.
 
     Attributes:
         reusable: It can take another request.
+        heard: Something of the answer to the last request has come.
         idle_since: When it last answered, by the loop's clock.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connections: set[Connection], buffer: memoryview) -> None:
         """Not connected yet; it enters `connections` when it is, and leaves them when it is closed."""
-        self.reusable = False
+        self.reusable = self.heard = False
         self.idle_since = 0.0
         self._loop = loop
         self._all = connections
@@ -195,8 +235,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def ask(self, request: bytes, deadline: float) -> asyncio.Future[HttpResponse]:
         """Send a request; its answer comes later, or a TimeoutError at the deadline, by the loop's clock."""
-        self.reusable = False
-        self._answer = self._loop.create_future()
+        self.reusable = self.heard = False
+        answer = self._answer = self._loop.create_future()
         self._deadline = deadline
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._time_out)
@@ -204,10 +244,11 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(ServerDisconnectedError("the server closed the connection"))
         else:
             self._transport.write(request)
-        return self._answer
+        # Not the attribute: of a connection that is closing, it is gone already.
+        return answer
 
     def _time_out(self) -> None:
-        """Give up what is under way, if its time is over. A timer for each request would cost as much as its parsing."""
+        """Give up the request under way, if its time is over. A timer for each request would cost as much as its parsing."""
         self._timer = None
         if self._answer is not None and self._loop.time() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._time_out)
@@ -215,7 +256,7 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(TimeoutError())
 
     def close(self) -> None:
-        """Close it at once; what is under way fails."""
+        """Close the connection at once; the request under way fails."""
         self.reusable = False
         if self._timer is not None:
             self._timer.cancel()
@@ -231,27 +272,28 @@ class Connection(asyncio.BufferedProtocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is open."""
+        """Called by asyncio when the connection is open."""
         self._transport = transport
         self._all.add(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where what comes is put."""
+        """Called by asyncio for the buffer that incoming bytes are put into."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """A part of an answer came."""
+        """Called by asyncio when a part of an answer has come into the buffer."""
         if self._answer is None:
             # Nothing was asked: a server that says why it closes the connection.
             self.close()
             return
+        self.heard = True
         try:
             self._parser.feed_data(self._buffer[:nbytes])
         except (HttpParserError, HttpParserUpgrade) as error:
             self._fail(ServerDisconnectedError(f"the answer is no HTTP: {error}"))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """It is closed. An answer without a length ends with it."""
+        """Called by asyncio when the connection is closed, which also ends an answer of no stated length."""
         self.reusable = False
         self._all.discard(self)
         framed = "content-length" in self._headers or "transfer-encoding" in self._headers
@@ -262,7 +304,7 @@ class Connection(asyncio.BufferedProtocol):
     # What the parser calls.
 
     def on_message_begin(self) -> None:
-        """An answer begins; there is none to a question that was not asked."""
+        """Called by the parser when an answer begins; the connection is closed if no request is under way."""
         if self._answer is None:
             self.close()
         self._headers = {}
@@ -270,25 +312,50 @@ class Connection(asyncio.BufferedProtocol):
         self._in_body = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header came."""
+        """Called by the parser for each header."""
         name = name.lower()
         if name in KEPT:
             self._headers[name.decode()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """The body follows."""
+        """Called by the parser when all headers are read and the body follows."""
         self._in_body = True
 
     def on_body(self, part: bytes) -> None:
-        """A part of the body came."""
+        """Called by the parser for each part of the body."""
         self._body.append(part)
 
     def on_message_complete(self) -> None:
-        """The answer is whole; one that only announces another (1xx) is passed over."""
+        """Called by the parser when an answer is whole; one that only announces another (1xx) is passed over."""
         status = self._parser.get_status_code()
         if status < 200:
             return
         answer, self._answer = self._answer, None
         self.reusable = self._parser.should_keep_alive() and not self._transport.is_closing()
-        if answer is not None and not answer.done():
-            answer.set_result(HttpResponse(status, self._headers, b"".join(self._body)))
+        if answer is None or answer.done():
+            return
+        try:
+            body = _inflated(b"".join(self._body), self._headers.get("content-encoding", ""))
+        except ValueError as error:
+            answer.set_exception(ServerDisconnectedError(str(error)))
+            return
+        answer.set_result(HttpResponse(status, self._headers, body))
+
+
+def _inflated(body: bytes, encoding: str) -> bytes:
+    """A body as it was before a proxy compressed it, which it may do though nobody asked for it.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    if not encoding or not body or encoding == "identity":
+        return body
+    encoding = encoding.strip().lower()
+    if encoding not in INFLATED:
+        raise ValueError(f"the answer is compressed in a way that was not asked for: {encoding}")
+    # Of a deflated body, some servers leave out the head.
+    bits = -zlib.MAX_WBITS if encoding == "deflate" and body[:1] != b"\x78" else zlib.MAX_WBITS | 32
+    try:
+        return zlib.decompress(body, bits)
+    except zlib.error as error:
+        raise ValueError(f"the answer is no {encoding}: {error}") from None

@@ -1,4 +1,4 @@
-"""Item means of many checkpoints, read by columns: a campaign's scores may be millions of lines."""
+"""Reads the item means of many checkpoints, by columns: a campaign's scores may be millions of lines."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class TaskScores:
 
     def of(self, ckpt: str) -> Scores:
         """One checkpoint's item means, shape (n_items,)."""
-        found: Scores = self.means[self.rows[ckpt]]
-        return found
+        means: Scores = self.means[self.rows[ckpt]]
+        return means
 
     def several(self, ckpts: Sequence[str]) -> Scores:
         """Item means of some checkpoints in their order, shape (n, n_items)."""
@@ -84,7 +84,7 @@ def read_items(path: Path) -> pl.DataFrame:
     try:
         lines = pl.read_ndjson(path, schema=schema) if path.is_file() else pl.DataFrame(schema=schema)
     except pl.exceptions.PolarsError as error:
-        # It does not name the line; our reader does, if the line is no JSON at all.
+        # polars does not name the line; Milepost's own reader does, if the line is no JSON at all.
         for _ in read_records(path):
             pass
         raise RecordError(f"{path} is no file of scores: {error}. Score the answers again.") from None

@@ -1,4 +1,4 @@
-"""Which checkpoints a campaign compares: what `comparisons` of its configuration asks for, or a choice of ours.
+"""Decides which checkpoints a campaign compares: those that `comparisons` in its configuration names, or a default choice.
 
 Names only, no numbers: a name that does not exist is found before anything runs.
 """
@@ -14,7 +14,7 @@ from milepost.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from milepost.campaign.shown import OnCurve
 
-# A ranking needs letters, and a reader who keeps them apart.
+# A ranking marks groups by letters, of which there are 26.
 MOST_RANKED = 26
 
 
@@ -28,20 +28,20 @@ class Pair:
 
 
 def plan_pairs(config: Mapping[str, Any], checkpoints: Mapping[str, OnCurve]) -> list[Pair]:
-    """The pairs that `comparisons` asks for; where it asks for none, the last step of each run against its first.
+    """Plan the pairs that `comparisons` asks for; if it asks for none, the last step of each run against its first.
 
-    Checkpoints that are on no curve are compared with the first of the sheet then.
+    Checkpoints without a step are then compared with the first of the sheet.
 
     Raises:
         ConfigError: A checkpoint or run that does not exist, one compared with itself, or runs without a step in common.
     """
     wanted = config.get("comparisons", {})
-    found = [
+    planned = [
         *_listed(wanted.get("pairs", []), checkpoints),
         *_against(wanted.get("against"), checkpoints),
         *_same_step(wanted.get("same_step"), checkpoints),
     ]
-    return found or list(_first_and_last(checkpoints))
+    return planned or list(_first_and_last(checkpoints))
 
 
 def runs_of(checkpoints: Mapping[str, OnCurve]) -> dict[str, list[OnCurve]]:
@@ -60,7 +60,7 @@ def runs_of(checkpoints: Mapping[str, OnCurve]) -> dict[str, list[OnCurve]]:
 
 
 def ranked(config: Mapping[str, Any], checkpoints: Mapping[str, OnCurve]) -> list[str]:
-    """The checkpoints of the ranking: all, or where these are too many to be told apart, the last of each run."""
+    """The checkpoints that are ranked: all, or if these are too many for letters, the last of each run."""
     wanted = config.get("comparisons", {}).get("ranking")
     if wanted == "none":
         return []

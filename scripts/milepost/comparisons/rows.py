@@ -1,4 +1,4 @@
-"""The lines of comparisons.csv and the tables beside it: what was compared, and what came of it.
+"""Row types of comparisons.csv and the tables beside it: what was compared, and with what result.
 
 A null is an empty cell. Where a number is not defined, or would mislead, the line stands all the same, without it, and
 `note` says why. Deltas are b - a, or step - reference: above 0 is a gain.

@@ -1,4 +1,4 @@
-"""What is known of one task in a campaign, and which of it must not be compared."""
+"""All results of one task in a campaign, and which of them must not be compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MISSING = "no scores yet"
 
 @dataclass(frozen=True)
 class TaskResults:
-    """All that is known of one task: a summary for each checkpoint that has one, and the item means."""
+    """The results of one task: a summary for each checkpoint that has one, and the item means."""
 
     name: str
     title: str
@@ -32,12 +32,12 @@ class TaskResults:
         return next((summary["metric"] for summary in self.summaries.values()), None)
 
     def partial(self, *ckpts: str) -> str | None:
-        """The mark of what was asked in part only, if one of these checkpoints bears one."""
+        """The mark of a score on part of the items only, if one of these checkpoints has one."""
         marks = [self.summaries[ckpt].get("partial") for ckpt in ckpts if ckpt in self.summaries]
         return ", ".join(dict.fromkeys(f"{mark['limit']}/{mark['of']}" for mark in marks if mark)) or None
 
     def why_not(self, ckpt: str, other: str | None = None) -> str | None:
-        """Why a checkpoint has nothing to test, by itself or beside another one; None if it has."""
+        """Why a checkpoint cannot be tested, by itself or against another one; None if it can."""
         names = list(filter(None, (other, ckpt)))
         missing = ", ".join(name for name in names if name not in self.summaries)
         if missing:
@@ -51,9 +51,9 @@ class TaskResults:
         return None
 
     def warning(self, ckpt: str, other: str) -> str | None:
-        """What does not forbid a comparison, but must be known."""
-        asked = [self.summaries[name]["provenance"].get("prompts") for name in (ckpt, other)]
-        return "the two answered different prompt files" if asked[0] != asked[1] else None
+        """A note for a comparison that is allowed, but has a flaw that readers must know; None without one."""
+        prompts = [self.summaries[name]["provenance"].get("prompts") for name in (ckpt, other)]
+        return "the two answered different prompt files" if prompts[0] != prompts[1] else None
 
 
 def read_results(campaign: Shown, task: str, scores: Path, summaries: Path) -> TaskResults:
@@ -70,17 +70,17 @@ def read_results(campaign: Shown, task: str, scores: Path, summaries: Path) -> T
         StaleNumberError: A summary that another configuration than today's has made.
     """
     paths = {ckpt: summaries / ckpt / f"{task}.json" for ckpt in campaign.checkpoints}
-    found = {ckpt: campaign.check(read_summary(path), path) for ckpt, path in paths.items() if path.is_file()}
-    return TaskResults(task, campaign.tasks[task].title, found, read_task(scores, list(campaign.checkpoints), task))
+    read = {ckpt: campaign.check(read_summary(path), path) for ckpt, path in paths.items() if path.is_file()}
+    return TaskResults(task, campaign.tasks[task].title, read, read_task(scores, list(campaign.checkpoints), task))
 
 
 def joined(*notes: str | None) -> str | None:
-    """Several notes as one, or nothing."""
+    """Join several notes into one; None if there are none."""
     return "; ".join(filter(None, notes)) or None
 
 
 def is_small(p: float | None) -> bool:
-    """Whether a p-value says that there is a difference; None never does."""
+    """Whether a p-value is significant (at most .05); a missing one (None) is not."""
     return p is not None and p <= ALPHA
 
 

@@ -1,4 +1,4 @@
-"""Since when is a run better, and which checkpoint is best: all steps of a run, and all checkpoints by rank."""
+"""Compares all steps of a run with its start, and ranks checkpoints: since when is a run better, and which is best?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def compare_steps(steps: Sequence[OnCurve], task: TaskResults) -> tuple[list[StepRow], TrendRow]:
-    """All steps of one run on one task against the first of them that has scores."""
+    """Compare all steps of one run on one task with the first of them that has scores."""
     names = [ckpt.name for ckpt in steps]
     start = next((k for k, name in enumerate(names) if _is_scored(task, name)), None)
     notes = [task.why_not(name, names[start] if start is not None else None) for name in names]
@@ -54,7 +54,7 @@ def compare_steps(steps: Sequence[OnCurve], task: TaskResults) -> tuple[list[Ste
     if start is None:
         return rows, replace(trend, note=next(filter(None, notes), MISSING))
     means = task.scores.several(names[start:])
-    # Scores that must not be compared are as if they were not there.
+    # Scores that must not be compared are treated as missing.
     means[[note is not None for note in notes[start:]]] = np.nan
     clusters = task.scores.clusters
     first, better = first_better(means, clusters=clusters)
@@ -105,7 +105,7 @@ def compare_steps(steps: Sequence[OnCurve], task: TaskResults) -> tuple[list[Ste
 
 
 def rank(task: TaskResults, ckpts: Sequence[OnCurve]) -> list[RankRow]:
-    """Checkpoints of one task, best first, with letters: those that share one could not be told apart.
+    """Rank the checkpoints of one task, best first, with letters: those that share a letter could not be told apart.
 
     Only scores on one footing are ranked: of the version, scorer and metric that most checkpoints have.
     """

@@ -1,4 +1,4 @@
-"""Similarity by embeddings: texts as vectors, from a model in an environment of its own."""
+"""Similarity by embeddings: texts as vectors, made by a model in an environment of its own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_
 
 
 class CosineSimilarity:
-    """Cosines between texts, of which each distinct one was embedded once.
+    """Computes cosine similarities between texts; each distinct text is embedded once.
 
     Args:
         embed: Makes the vectors.
@@ -60,7 +60,7 @@ class CosineSimilarity:
 
 
 def checked_vectors(vectors: Any, count: int) -> Vectors:
-    """The vectors as an array, one row per text.
+    """Check an embedder's vectors, and return them as an array with one row per text.
 
     Raises:
         ServerError: Another number of vectors, vectors of unequal size, or numbers that are not finite.
@@ -166,7 +166,7 @@ class MiniLM:
         return self._process
 
     def _ended(self, message: str) -> str:
-        """The message, with the last lines that the process wrote."""
+        """An error message, followed by the last lines that the process wrote."""
         assert self._errors is not None
         if self._process is not None:
             self._process.kill()

@@ -1,4 +1,4 @@
-"""The worker that embeds texts with all-MiniLM-L6-v2. Run by embedding.py with the interpreter of envs/semantic.
+"""The worker that embeds texts with all-MiniLM-L6-v2. Run by embedders.py with the interpreter of envs/semantic.
 
 It writes `ready`, then answers each line of its standard input, a JSON list of texts, with a line `[n_texts, size]`
 and that many little-endian single-precision numbers. It ends with its standard input.
@@ -15,7 +15,7 @@ BATCH = 32
 
 
 def main() -> None:
-    """Answer until standard input ends."""
+    """Answer requests until standard input ends."""
     # A pipe of our own: what libraries print must not get between the numbers.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

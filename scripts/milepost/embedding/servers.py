@@ -1,4 +1,4 @@
-"""How the servers of embedders and rerankers are asked: OpenAI's and vLLM's interface, and Text Embeddings Inference's.
+"""Asks servers of embedders and rerankers, by the interface of OpenAI and vLLM or of Text Embeddings Inference.
 
 Requests carry texts of like length, so that none is padded to a much longer one, and as many are under way as the
 endpoint takes: a server batches the requests of many answers together.
@@ -37,7 +37,7 @@ _CUT: Mapping[Api, Mapping[str, Any]] = {
 
 
 def address_of(endpoint: Endpoint, api: Api) -> Endpoint:
-    """The endpoint as its interface is addressed: Text Embeddings Inference answers beside `/v1`."""
+    """The endpoint with the base address that its interface needs: that of Text Embeddings Inference is not under `/v1`."""
     return replace(endpoint, url=endpoint.url.removesuffix("/v1")) if api == "tei" else endpoint
 
 
@@ -45,7 +45,7 @@ async def embed_texts(calls: Calls, api: Api, texts: Sequence[str], keep: Keep) 
     """Embed distinct texts, shortest first, and hand over their vectors batch by batch.
 
     Returns:
-        Texts that are too long for the model, and what the server says of each.
+        Texts that the server refuses, such as those that are too long for the model, and what it says of each.
 
     Raises:
         CallError: The endpoint failed for good.
@@ -59,7 +59,7 @@ async def embed_texts(calls: Calls, api: Api, texts: Sequence[str], keep: Keep) 
         try:
             keep(batch, await calls.post(path, body, read_vectors(api, len(batch))))
         except CallError as error:
-            if error.kind != "context":
+            if not error.lasting:
                 raise
             if len(batch) == 1:
                 too_long[batch[0]] = str(error)
@@ -83,7 +83,7 @@ async def rerank_pairs(
         pairs: Queries, each with distinct documents.
 
     Returns:
-        The score of each document, by query; and queries that are too long, with what the server says.
+        The score of each document, by query; and queries that it refuses, such as those that are too long, with what it says.
 
     Raises:
         CallError: The endpoint failed for good.
@@ -97,7 +97,7 @@ async def rerank_pairs(
         try:
             found = await calls.post(path, body, read_scores(api, len(documents)))
         except CallError as error:
-            if error.kind != "context":
+            if not error.lasting:
                 raise
             too_long[query] = str(error)
             return
@@ -121,7 +121,7 @@ async def score_pairs(calls: Calls, pairs: Sequence[tuple[str, str]], keep: Keep
         keep: Gets the names of pairs (`pair_name`), and a score in a list for each.
 
     Returns:
-        Queries that are too long, with what the server says.
+        Queries that the server refuses, such as those that are too long, with what it says.
 
     Raises:
         CallError: The endpoint failed for good.
@@ -134,9 +134,9 @@ async def score_pairs(calls: Calls, pairs: Sequence[tuple[str, str]], keep: Keep
         queries, documents = map(list, zip(*batch, strict=True))
         body = {"model": calls.endpoint.model, "text_1": queries, "text_2": documents, **_CUT["vllm"]}
         try:
-            found = await calls.post("/score", body, _read_pairs(len(batch)))
+            scores = await calls.post("/score", body, _read_pairs(len(batch)))
         except CallError as error:
-            if error.kind != "context":
+            if not error.lasting:
                 raise
             if len(batch) == 1:
                 too_long[batch[0][0]] = str(error)
@@ -145,7 +145,7 @@ async def score_pairs(calls: Calls, pairs: Sequence[tuple[str, str]], keep: Keep
             await score(batch[:half])
             await score(batch[half:])
             return
-        keep([pair_name(*pair) for pair in batch], [[number] for number in found])
+        keep([pair_name(*pair) for pair in batch], [[number] for number in scores])
 
     await _all(score, batches)
     return too_long
@@ -157,7 +157,7 @@ def pair_name(query: str, document: str) -> bytes:
 
 
 async def _all(work: Callable[[_Item], Awaitable[None]], items: Sequence[_Item]) -> None:
-    """Do all; the first failure ends the rest."""
+    """Await all calls at once; the first failure cancels the rest."""
     waiting = iter(items)
 
     async def worker() -> None:
@@ -169,7 +169,7 @@ async def _all(work: Callable[[_Item], Awaitable[None]], items: Sequence[_Item])
             for _ in range(min(_AHEAD, len(items))):
                 group.create_task(worker())
     except BaseExceptionGroup as errors:
-        # All of them died of the same server.
+        # All of them failed because of the same server: the first failure says enough.
         first: BaseException = errors
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
@@ -191,7 +191,7 @@ def rerank_request(api: Api, query: str, documents: Sequence[str], model: str) -
 
 
 def read_vectors(api: Api, count: int) -> Read:
-    """What reads the vectors of a reply, in the order of the texts."""
+    """Make a function that reads the vectors of a reply, in the order of the texts."""
     import numpy as np
 
     def read(reply: Any) -> Any:
@@ -214,7 +214,7 @@ def read_vectors(api: Api, count: int) -> Read:
 
 
 def read_scores(api: Api, count: int) -> Read:
-    """What reads the scores of a reply, in the order of the documents."""
+    """Make a function that reads the scores of a reply, in the order of the documents."""
 
     def read(reply: Any) -> list[float]:
         rows = reply if api == "tei" else _field(reply, "results")

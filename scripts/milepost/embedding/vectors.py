@@ -1,4 +1,4 @@
-"""Vectors of texts, kept on disk by the text's content and the model: no text is embedded twice.
+"""Keeps vectors of texts on disk, by the text's content and the model, so that no text is embedded twice.
 
 A process adds to a file pair of its own (hashes, numbers), and reads those of all others, so that several may embed at
 the same time. A pair that a crash left torn counts as far as both of its files reach.
@@ -53,7 +53,7 @@ class VectorStore:
         self._files: tuple[IO[bytes], IO[bytes]] | None = None
 
     def __enter__(self) -> Self:
-        """Read what is there."""
+        """Read the vectors that are kept in the folder."""
         import numpy as np
 
         for keys in sorted(self._folder.glob("*.keys")) if self._folder is not None else ():
@@ -72,7 +72,7 @@ class VectorStore:
         self._open.close()
 
     def embed(self, texts: Sequence[str], ask: Ask) -> Vectors:
-        """The vectors of distinct texts; those that are not kept are asked for, zeros where none came.
+        """The vectors of distinct texts: kept ones, and new ones from `ask`; zeros where no vector came.
 
         Raises:
             ServerError: Vectors of another size than those before.
@@ -83,7 +83,7 @@ class VectorStore:
         return self.get(texts)
 
     def missing(self, texts: Sequence[_Text]) -> list[_Text]:
-        """The texts, or hashes of them, of which no vector is kept."""
+        """Those of the texts (or their hashes) of which no vector is kept."""
         return [text for text in texts if hash_of(text) not in self._places]
 
     def get(self, texts: Sequence[str | bytes]) -> Vectors:
@@ -98,7 +98,7 @@ class VectorStore:
         return gathered
 
     def keep(self, texts: Sequence[str | bytes], vectors: Any) -> None:
-        """Add the vectors of some texts.
+        """Keep the vectors of some texts, in memory and on disk.
 
         Raises:
             ServerError: They are of another size than those before.
@@ -133,8 +133,8 @@ class VectorStore:
 
 
 def hash_of(text: str | bytes) -> bytes:
-    """The hash of a text; what is a hash already stays."""
+    """The hash of a text; a value that is a hash already is returned as it is."""
     if isinstance(text, bytes):
         return text
-    # Also what is no text of Unicode, as half of a surrogate pair in a model's answer.
+    # "surrogatepass": a model's answer may hold half of a surrogate pair, which plain UTF-8 refuses.
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=HASH).digest()

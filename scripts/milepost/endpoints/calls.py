@@ -104,7 +104,7 @@ class Calls:
                 os.close(self._file)
                 self._file = None
 
-    async def post(self, path: str, body: Mapping[str, Any], read: Read | None = None) -> Any:
+    async def post(self, path: str, body: Mapping[str, Any], read: Read | None = None, *, judged: bool = True) -> Any:
         """Call, or give the reply that is kept of the same call.
 
         Args:
@@ -113,6 +113,7 @@ class Calls:
                 answers.
             read: What to keep of the reply; the whole of it if None. Raise the version in the body or the identity if
                 you change what it keeps.
+            judged: Ask a harmless question where a refusal does not say whose fault it is.
 
         Returns:
             The reply's parsed body, or what `read` made of it.
@@ -126,7 +127,7 @@ class Calls:
             return self._load(key)
         task = self._under_way.get(key)
         if task is None:
-            task = asyncio.ensure_future(self._ask(key, path, body, read))
+            task = asyncio.ensure_future(self._ask(key, path, body, read, judged))
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._done(key, done))
         else:
@@ -146,14 +147,14 @@ class Calls:
             # Looked at, so that nothing is logged where all who waited for it are gone.
             task.exception()
 
-    async def _ask(self, key: str, path: str, body: Mapping[str, Any], read: Read | None) -> Any:
+    async def _ask(self, key: str, path: str, body: Mapping[str, Any], read: Read | None, judged: bool) -> Any:
         made: list[Any] = []
 
         def check(reply: Any) -> None:
             made[:] = [reply if read is None else read(reply)]
 
         try:
-            await self._client.post(path, body, check)
+            await self._client.post(path, body, check, judged=judged)
         except RequestError as error:
             raise self._call_error(path, error) from None
         self.sent += 1
@@ -182,10 +183,14 @@ class Calls:
         if self.endpoint.key:
             # Some services repeat the key that they refuse.
             message = message.replace(self.endpoint.key, "(the key)")
-        if error.status in (401, 403):
-            advice = "Check its key (`key_env` or `key_file` in config/endpoints.yaml)."
-        elif error.status == 404:
-            advice = "Check its URL and model name in config/endpoints.yaml, and that it serves this kind of request."
+        if kind == "form":
+            advice = "It refuses every call of this form: ask in another way, or ask another endpoint."
+        elif error.status in (401, 402, 403):
+            advice = (
+                "Check its key (`key_env` or `key_file` in config/endpoints.yaml), and that its account has credit."
+            )
+        elif kind == "endpoint":
+            advice = "Check its URL and model name in config/endpoints.yaml, that it serves this kind of request, and its account."
         elif error.lasting:
             advice = "It will refuse the same request again: change what is asked, or ask another endpoint."
         else:

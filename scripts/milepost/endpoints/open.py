@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -11,6 +10,9 @@ import aiohttp
 import orjson
 
 from milepost.campaign.types import EndpointSpec
+from milepost.client.connections import ConnectError, address
+from milepost.client.outside import open_session, reason_of, way_to
+from milepost.client.replies import MARK
 from milepost.endpoints import ENDPOINTS, Endpoint
 from milepost.errors import EndpointError, did_you_mean
 
@@ -62,8 +64,8 @@ async def verify(endpoint: Endpoint, spec: EndpointSpec, patience_s: float = LIM
             if status < 500 and status != 429:
                 break
             problem = f"answered {status}: {_words(body)}"
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            problem = f"could not be reached: {_reason(error)}"
+        except (aiohttp.ClientError, ConnectError, OSError, TimeoutError) as error:
+            problem = f"could not be reached{way_to(endpoint.url)}: {_reason(error)}"
         if loop.time() > deadline or _is_final(problem):
             raise EndpointError(
                 f"Endpoint {spec.name!r}: {endpoint.url} {problem}. See that the server runs and that this host may reach it"
@@ -96,7 +98,7 @@ async def probe(endpoint: Endpoint, spec: EndpointSpec) -> float:
     begun = asyncio.get_running_loop().time()
     try:
         status, body = await _send("POST", path, endpoint, {"model": endpoint.model, **question})
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except (aiohttp.ClientError, ConnectError, OSError, TimeoutError) as error:
         raise EndpointError(
             f"Endpoint {spec.name!r}: a first question to {endpoint.url}{path} failed: {_reason(error)}. The server is"
             " overloaded or has ended: try again, or ask whoever runs it."
@@ -144,16 +146,14 @@ def wrong_model(names: list[str], endpoint: Endpoint, spec: EndpointSpec) -> End
 
 async def _send(method: str, path: str, endpoint: Endpoint, body: Any = None) -> tuple[int, Any]:
     """One request: the status, and the body as JSON, or its first characters."""
-    headers = {"Authorization": f"Bearer {endpoint.key}"}
-    timeout = aiohttp.ClientTimeout(total=TRY_S)
     async with (
-        aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
+        open_session(endpoint.url, TRY_S, {"Authorization": f"Bearer {endpoint.key}"}) as session,
         # A redirect would carry the key to another address.
-        session.request(method, endpoint.url + path, json=body, allow_redirects=False) as response,
+        session.request(method, address(endpoint.url, path), json=body, allow_redirects=False) as response,
     ):
         content = await response.read()
     try:
-        return response.status, orjson.loads(content)
+        return response.status, orjson.loads(content.removeprefix(MARK))
     except ValueError:
         return response.status, content[:500].decode(errors="replace")
 
@@ -174,10 +174,7 @@ def _is_final(problem: str) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {TRY_S:.0f} s"
-    cause = getattr(error, "os_error", None) or error
-    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
-        return os.strerror(cause.errno)
-    return _plain(str(cause)) or type(error).__name__
+    return _plain(reason_of(getattr(error, "os_error", None) or error))
 
 
 def _words(body: Any) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from milepost.endpoints.shared_place import FOLDER, SharedEndpointFolder, read_json
+from milepost.endpoints.shared_place import FOLDER, SharedEndpointFolder, read_json, write_private
 from milepost.endpoints.shared_spec import SharedSpec
 from milepost.errors import EndpointError
 from milepost.paths import WORKFLOW
@@ -103,7 +103,8 @@ def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
         submitted = read_json(place.submitted)
         age = file_age(place.lease)
         if (age is not None and age < STALE_S) or (submitted.get("job") and not job_has_ended(str(submitted["job"]))):
-            place.stop.touch(mode=0o600)
+            # By name: the file may be seen by the next server only, and that one was not told.
+            write_private(place.stop, {"nonce": read_lease(place.lease).get("nonce")})
             told.append(place)
     deadline = time.monotonic() + within_s
     for place in told:
@@ -116,7 +117,7 @@ def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
         if job and read_lease(place.lease):
             subprocess.run(["scancel", str(job)], capture_output=True, timeout=30, check=False)
         # The next server has a key of its own.
-        for path in (place.submitted, place.folder / "key"):
+        for path in (place.submitted, place.folder / "key", place.stop):
             path.unlink(missing_ok=True)
     return [place.folder.name for place in told]
 

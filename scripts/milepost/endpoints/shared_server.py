@@ -66,12 +66,15 @@ def serve(service: Service) -> str:
     place = service.place
     lease, dead = acquire(place.lease, log.info)
     try:
+        if read_json(place.stop).get("nonce") != lease.owner["nonce"]:
+            place.stop.unlink(missing_ok=True)  # it told a server before this one
         if dead:
             append_line(place.folder, {**dead, "end": "killed"})  # type: ignore[typeddict-item]
         return asyncio.run(_serve(service, lease))
     finally:
         if lease.held():
-            place.record.unlink(missing_ok=True)
+            for path in (place.record, place.stop):
+                path.unlink(missing_ok=True)
         lease.release()
 
 
@@ -95,7 +98,9 @@ async def _serve(service: Service, lease: Lease) -> str:
     )  # fmt: skip
     begun = time.monotonic()
     keeper = asyncio.create_task(_keep(lease, account))
-    clock: asyncio.Future[Any] = asyncio.gather(_watch_walltime(service.margin_s, stop), _watch_stop(place, stop))
+    clock: asyncio.Future[Any] = asyncio.gather(
+        _watch_walltime(service.margin_s, stop), _watch_stop(place, lease, stop)
+    )
     death: asyncio.Task[Any] | None = None
     beside: list[asyncio.Future[Any]] = []
     try:
@@ -197,8 +202,9 @@ async def _keep(lease: Lease, account: dict[str, Any]) -> None:
         await asyncio.sleep(BEAT_S)
 
 
-async def _watch_stop(place: SharedEndpointFolder, stop: Callable[[str], None]) -> None:
-    while not place.stop.exists():
+async def _watch_stop(place: SharedEndpointFolder, lease: Lease, stop: Callable[[str], None]) -> None:
+    """Wait until this server is told to end: by a file that names it, or nobody."""
+    while not place.stop.exists() or read_json(place.stop).get("nonce") not in (None, lease.owner["nonce"]):
         await asyncio.sleep(POLL_S)
     stop("stopped")
 

@@ -10,6 +10,7 @@ The same port leads to a server that needs no ssh, on this host or at an address
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import shutil
@@ -23,6 +24,7 @@ from typing import NamedTuple
 from milepost.errors import EndpointError
 from milepost.runtime.processes import ProcessGroup, Watchdog, last_lines
 
+log = logging.getLogger("milepost")
 LOOPBACK = "127.0.0.1"
 START_S = 20.0
 POLL_S = 0.05
@@ -244,17 +246,24 @@ class Tunnel:
                 for end in ends:
                     end.cancel()
             self._is_open.clear()
-            await self._stop_ssh()
-            await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
             try:
+                await self._stop_ssh()
+                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
                 await self._start()
                 failures = 0
-            except EndpointError:
-                # Whoever asks meanwhile is told; the other host may be back in a minute.
+            except Exception as error:
+                # Whatever it is (the other host, a quota, a stale file handle, no process more), it may be over in a
+                # minute; whoever asks meanwhile is told. Without this keeper, the tunnel would never open again.
+                if failures == 0 or not isinstance(error, EndpointError):
+                    log.warning(
+                        "the tunnel of endpoint %r is closed, and is tried again: %s", self._name, error or repr(error)
+                    )
                 failures += 1
-                await asyncio.to_thread(self._failure)
                 self._unfit.set()
-                await self._stop_ssh()
+                with suppress(Exception):
+                    await asyncio.to_thread(self._failure)
+                with suppress(OSError):
+                    await self._stop_ssh()
 
     async def _stop_ssh(self) -> None:
         if self._group is not None:

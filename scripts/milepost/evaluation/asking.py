@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from milepost.client.client import ELSEWHERE, Client, RequestError, read_reply
+from milepost.client.client import Client, RequestError, read_reply
+from milepost.client.refusals import Fault
+from milepost.client.replies import read_choice
 from milepost.endpoints import Endpoint
 from milepost.errors import ServerError
 from milepost.evaluation.work import Request
@@ -85,17 +87,14 @@ class Asking:
         """The answer to one request, and whether it is one for good."""
         try:
             body = {"model": endpoint.model, **request.body_with(self.models_own)}
-            reply = await client.post(self.path_of(request), body)
+            reply = await client.post(self.path_of(request), body, read_choice)
             return read_reply(reply, request.id, request.sample, request.seed), True
         except RequestError as failure:
             said = failure.error["message"].rstrip(".")
-            if failure.status in ELSEWHERE:
-                advice = (
-                    "This is not the server that was started: another program answers at its address."
-                    if endpoint.watched
-                    else f"Correct its address, the model's name {endpoint.model!r} or the key."
-                )
-                raise ServerError(f"The server at {endpoint.url} answered {said}. {advice} {self.kept}") from None
+            if failure.fault is Fault.ENDPOINT:
+                raise ServerError(
+                    f"The server at {endpoint.url} answered {said}. {_advice(endpoint, failure)} {self.kept}"
+                ) from None
             if failure.error["type"] == "connection" and not endpoint.watched:
                 # It is not the question's fault, and the others would wait for the same server, one after the other.
                 raise ServerError(
@@ -106,3 +105,14 @@ class Asking:
                 # A server that dies answers what is under way with errors: its death ends all of this meanwhile.
                 await asyncio.sleep(HINDSIGHT_S)
             return Answer(id=request.id, sample=request.sample, seed=request.seed, error=failure.error), failure.lasting
+
+
+def _advice(endpoint: Endpoint, failure: RequestError) -> str:
+    """What to do about an endpoint that refuses all questions."""
+    if failure.error["type"] == "form":
+        return (
+            "It refuses every question that is asked in this way: correct the task's `sampling`, or ask another model."
+        )
+    if endpoint.watched:
+        return "This is not the server that was started: another program answers at its address."
+    return f"Correct its address, the model's name {endpoint.model!r} or the key, or see that its account has credit."

@@ -14,6 +14,7 @@ import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from milepost.errors import ConfigError, RecordError, ServerError
 from milepost.evaluation.asking import Asking
 from milepost.evaluation.work import Request, question_of, requests_of
 from milepost.records import Answer, PromptSet, Score, Summary, write_record, write_records
-from milepost.scorers import TracedScorer, load_scorer
+from milepost.scorers import check_scoring, load_scorer
 from milepost.statistics.summary import samples_by_metric, summarize
 from milepost.store.answers import TaskStore, open_stores, read_settled
 from milepost.store.lease import acquire
@@ -111,8 +112,9 @@ def evaluate_task(task: Task, target: Target, out: Path) -> Summary:
     summary_file.unlink(missing_ok=True)
     prompts = build_prompts(task)
     _check_kind(task, prompts, target)
-    # Before a model is asked: an option that contradicts another is found without paying for answers.
+    # Before a model is asked: what cannot be scored is found without paying for answers.
     scorer = load_scorer(task.spec["scorer"])
+    check_scoring(scorer, prompts.prompts, f"Task {task.name!r}")
     write_records(out / "prompts.jsonl", [prompts.header, *prompts.prompts])
     lease, _ = acquire(out / ".lease", lambda line: print(line, file=sys.stderr))
     try:
@@ -125,13 +127,13 @@ def evaluate_task(task: Task, target: Target, out: Path) -> Summary:
     write_records(out / "scores.jsonl", scores)
     summary = summarize(
         target.model, prompts, answers, scores,
-        scorer=scorer.name, metric=scorer.metric, provenance=_provenance(target, out / "prompts.jsonl"),
+        scorer=scorer.name, metric=scorer.metrics[0].name, metrics=scorer.metrics,
+        reduce=partial(scorer.reduce, prompts.prompts),
+        provenance=_provenance(target, out / "prompts.jsonl") | scorer.provenance(),
     )  # fmt: skip
     # What else the endpoint does, only whoever runs it knows.
     summary["provenance"]["sampling"] = effective(prompts.header["sampling"], {})
-    if isinstance(scorer, TracedScorer):
-        summary["provenance"] |= scorer.provenance()
-    summary["provenance"]["items_by_metric"] = count_items(scores, scorer.metric)
+    summary["provenance"]["items_by_metric"] = count_items(scores, scorer.metrics[0].name)
     write_record(summary_file, summary)
     return summary
 

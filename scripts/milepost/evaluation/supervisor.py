@@ -13,7 +13,8 @@ import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -217,25 +218,40 @@ class Supervisor:
 
     async def keep(self, stores: dict[str, TaskStore], task: asyncio.Task[None]) -> None:
         """Sync the stores, show that the lease's holder lives, and tell the user how far it is."""
-        loop = asyncio.get_running_loop()
-        beat = said = 0.0
         told = 0
-        try:
+
+        async def sync() -> None:
+            for store in stores.values():
+                await loop.run_in_executor(disk, store.sync)
+
+        async def beat() -> None:
+            await loop.run_in_executor(heart, self.lease.beat, dict(self.ledger.line()))
+
+        async def tell() -> None:
+            nonlocal told
+            if self.done > told:
+                told = self.done
+                log.info("%d of %d answers", self.done, self.total)
+
+        async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
             while True:
-                await asyncio.sleep(SYNC_S)
-                for store in stores.values():
-                    await loop.run_in_executor(None, store.sync)
-                now = time.monotonic()
-                if now - beat >= BEAT_S:
-                    beat = now
-                    self.lease.beat(dict(self.ledger.line()))
-                if now - said >= PROGRESS_S and self.done > told:
-                    said, told = now, self.done
-                    log.info("%d of %d answers", self.done, self.total)
-        except Exception:
+                await work()
+                await asyncio.sleep(seconds)
+
+        loop = asyncio.get_running_loop()
+        # Threads of their own: names are looked up in the loop's, and a slow disk or name server must not stop the heart.
+        disk, heart = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for seconds, work in ((SYNC_S, sync), (BEAT_S, beat), (PROGRESS_S, tell)):
+                    group.create_task(every(seconds, work))
+        except BaseExceptionGroup as errors:
             # Without a heartbeat, another job would take this store over.
             task.cancel()
-            raise
+            raise errors.exceptions[0] from None
+        finally:
+            for threads in (disk, heart):
+                threads.shutdown(wait=False)
 
     def spec(self, watchdog: Watchdog) -> EndpointSpec:
         """Who answers: an endpoint that others serve, or a server of this job's own.

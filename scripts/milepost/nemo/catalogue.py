@@ -1,7 +1,7 @@
 """What NeMo Evaluator can run in an environment or an image: harnesses, their benchmarks, and the tasks behind them.
 
-It is learnt by asking the thing itself, which takes seconds, and remembered in the user's cache folder until the
-environment's packages or the image change. Nothing here is asked before a task of NeMo Evaluator is planned.
+The environment or image itself is asked, which takes seconds, and its answer is kept in the user's cache folder until its
+packages or the image change. Nothing here is asked before a task of NeMo Evaluator is planned.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LOG_PROBABILITIES = ("multiple_choice", "loglikelihood", "loglikelihood_rolling"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One name of `nemo-evaluator ls`, or what holds for the tasks of a harness that it does not list.
+    """One benchmark that `nemo-evaluator ls` lists, or the defaults for those tasks of a harness that it does not list.
 
     Attributes:
         harness: The harness that runs it.
@@ -80,7 +80,7 @@ class Catalogue:
     versions: dict[str, str] = field(default_factory=dict)
 
     def named(self, name: str) -> list[Benchmark]:
-        """The benchmarks of this name, one for each harness that has it."""
+        """The benchmarks of a name, one for each harness that has it."""
         return [listed[name] for listed in self.benchmarks.values() if name in listed]
 
     def __iter__(self) -> Iterator[Benchmark]:
@@ -92,7 +92,7 @@ class Catalogue:
 
 @cache
 def read_catalogue(installation: NemoInstallation) -> Catalogue:
-    """What can be run, asked once for each state of the environment or image.
+    """Read what an environment or image can run; it is asked once, and again only after it has changed.
 
     Raises:
         EnvironmentMissingError: The environment is not installed.
@@ -115,10 +115,10 @@ def read_catalogue(installation: NemoInstallation) -> Catalogue:
 
 
 def included_tasks(folders: Sequence[Path], installation: NemoInstallation) -> dict[str, Any]:
-    """The lm-eval tasks, groups and tags that folders of task files (`--include_path`) add.
+    """Read which lm-eval tasks, groups and tags folders of task files (`--include_path`) add.
 
     Args:
-        folders: They are looked through for `*.yaml`, as lm-eval does.
+        folders: Searched for `*.yaml` files, as lm-eval does.
         installation: Whose lm-eval reads them.
 
     Raises:
@@ -129,8 +129,8 @@ def included_tasks(folders: Sequence[Path], installation: NemoInstallation) -> d
             raise HarnessError(
                 f"The folder of lm-eval tasks {str(folder)!r} (--include_path) does not exist (from {Path.cwd()})."
             )
-    found: dict[str, Any] = _remembered(installation, tuple(folder.resolve() for folder in folders))["tasks"]
-    return dict(found.get(LM_EVAL, {}))
+    tasks: dict[str, Any] = _remembered(installation, tuple(folder.resolve() for folder in folders))["tasks"]
+    return dict(tasks.get(LM_EVAL, {}))
 
 
 def asks_log_probabilities(name: str, tasks: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -153,7 +153,7 @@ def asks_log_probabilities(name: str, tasks: Mapping[str, Mapping[str, Any]]) ->
 
 
 def _benchmark(harness: str, name: str, said: Mapping[str, Any]) -> Benchmark:
-    """One of the answer's. What it lists counts as far as its command line knows it."""
+    """Read one benchmark from the answer; parameters count only as far as its command line uses them."""
     listed, told_apart = said["endpoint_types"], said["told_apart"]
     types = [kind for kind in listed if kind in told_apart] or listed if told_apart else listed
     return Benchmark(
@@ -169,7 +169,7 @@ def _benchmark(harness: str, name: str, said: Mapping[str, Any]) -> Benchmark:
 
 
 def _remembered(installation: NemoInstallation, folders: tuple[Path, ...]) -> dict[str, Any]:
-    """The answer, from the cache where nothing has changed since."""
+    """The environment's or image's answer, from the cache if nothing has changed since it was asked."""
     state = json.dumps([_state(installation), [_listing(folder) for folder in folders]])
     path = _cache() / f"{hashlib.sha256(state.encode()).hexdigest()[:32]}.json"
     try:
@@ -186,24 +186,26 @@ def _remembered(installation: NemoInstallation, folders: tuple[Path, ...]) -> di
 
 
 def _ask(installation: NemoInstallation, folders: Sequence[Path]) -> dict[str, Any]:
-    """Ask the environment or the image itself."""
+    """Ask the environment or image itself, in a process of its own."""
     env = {"NEMO_EVALUATOR_TELEMETRY_LEVEL": "0", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     if installation.image is None:
         env["PYTHONPATH"] = os.pathsep.join(map(str, _python_path()))
     command, env = installation.python([str(folder) for folder in folders], env, folders)
     try:
-        asked = subprocess.run(
+        done = subprocess.run(
             command, input=ASK.read_text(), env=env, cwd="/", capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HarnessError(f"The {installation.title} could not be asked what it can run: {error}.") from None
-    for line in asked.stdout.splitlines():
+    for line in done.stdout.splitlines():
         if line.startswith(MARK):
             return dict(json.loads(line.removeprefix(MARK)))
-    said = " ".join(COLOURS.sub("", asked.stderr).split("\n")[-4:]).strip()
-    if asked.returncode == 127 or "No module named 'nemo_evaluator'" in asked.stderr:
+    last_lines = " ".join(COLOURS.sub("", done.stderr).split("\n")[-4:]).strip()
+    if done.returncode == 127 or "No module named 'nemo_evaluator'" in done.stderr:
         raise HarnessError(_not_there(installation))
-    raise HarnessError(f"The {installation.title} does not say what NeMo Evaluator can run there: {said or 'nothing'}")
+    raise HarnessError(
+        f"The {installation.title} does not say what NeMo Evaluator can run there: {last_lines or 'nothing'}"
+    )
 
 
 def _not_there(installation: NemoInstallation) -> str:
@@ -219,7 +221,7 @@ def _not_there(installation: NemoInstallation) -> str:
 
 
 def _state(installation: NemoInstallation) -> list[Any]:
-    """What the answer depends on: the installed packages by name and version, or the image's file."""
+    """What an answer in the cache depends on: the installed packages by name and version, or the image's file."""
     code = hashlib.sha256(ASK.read_bytes()).hexdigest()
     inside: list[Any] = []
     if installation.image is not None:
@@ -246,13 +248,13 @@ def _state(installation: NemoInstallation) -> list[Any]:
 
 
 def _listing(folder: Path) -> list[Any]:
-    """The task files of a folder, by name, size and time of change."""
+    """The task files of a folder with their sizes and times of change."""
     states = [(path, path.stat()) for path in sorted(folder.rglob("*.yaml"))]
     return [str(folder), *([str(path), state.st_size, state.st_mtime_ns] for path, state in states)]
 
 
 def _python_path() -> list[Path]:
-    """The folders of PYTHONPATH, from the root: it is asked there."""
+    """PYTHONPATH with absolute folders, because the environment is asked from the root folder."""
     return [Path(folder).resolve() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 

@@ -1,4 +1,4 @@
-"""Whether NeMo Evaluator can run the tasks of a campaign as they stand, found before anything is asked."""
+"""Checks that NeMo Evaluator can run the tasks of a campaign, made before a model is asked anything."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check_nemo_tasks(campaign: Campaign, *, installed: bool = True) -> None:
 
 
 def comes_later(task: Task, config: Mapping[str, Any]) -> str | None:
-    """What runs a task and need not be here yet: an image that a rule makes, or Apptainer, which nodes may have alone."""
+    """What a task needs and what need not be here yet: an image that a rule makes, or Apptainer if only the nodes have it; or None."""
     installation = installation_of(task.spec, read_containers(config))
     if installation.image is None:
         return None
@@ -71,7 +71,7 @@ def comes_later(task: Task, config: Mapping[str, Any]) -> str | None:
 
 
 def check_nemo_task(task: Task, containers: Containers | None = None) -> bool:
-    """Check one task; whether it asks for log-probabilities, and so needs a tokenizer."""
+    """Check one task, and return whether it asks for log-probabilities, and so needs a tokenizer."""
     spec, where = task.spec, f"config/tasks/{task.name}.yaml"
     containers = containers or Containers()
     if "container" in spec and "environment" in spec and not containers.bind_environments:
@@ -97,18 +97,18 @@ def check_nemo_task(task: Task, containers: Containers | None = None) -> bool:
 def find_benchmark(
     eval_type: str, catalogue: Catalogue, included: Mapping[str, Any], where: str
 ) -> tuple[Benchmark, str]:
-    """What an `eval_type` means, and the harness's own name of it.
+    """Find the benchmark that an `eval_type` names, and the harness's own name for it.
 
     Raises:
-        ConfigError: Nothing of that name; the message shows what is near.
+        ConfigError: There is no such benchmark; the message names similar ones.
     """
     harness, dot, name = eval_type.partition(".")
     if not dot:
-        found = catalogue.named(eval_type)
-        if len(found) == 1:
-            return found[0], found[0].task or eval_type
-        if found:
-            choice = " or ".join(f"{one.harness}.{eval_type}" for one in found)
+        benchmarks = catalogue.named(eval_type)
+        if len(benchmarks) == 1:
+            return benchmarks[0], benchmarks[0].task or eval_type
+        if benchmarks:
+            choice = " or ".join(f"{one.harness}.{eval_type}" for one in benchmarks)
             raise ConfigError(f"{where}: several harnesses have {eval_type!r}. Say which one: eval_type: {choice}.")
         besides = [f"{one}.{eval_type}" for one, tasks in catalogue.tasks.items() if eval_type in {**tasks, **included}]
         hint = f" Did you mean {besides[0]!r}?" if besides else did_you_mean(eval_type, {one.name for one in catalogue})
@@ -158,7 +158,7 @@ def _check_endpoint_type(given: str, benchmark: Benchmark, asks: bool, eval_type
 
 
 def _check_params(params: Mapping[str, Any], benchmark: Benchmark, where: str) -> None:
-    """A parameter that the harness's command line does not use would change nothing, without a word."""
+    """Refuse parameters that the harness's command line does not use: they would be ignored without a word."""
     for given, known, inside in (
         ([name for name in params if name != "extra"], benchmark.known_params, "params"),
         (list(params.get("extra", {})), sorted({*benchmark.known_extra, *benchmark.params.get("extra", {})}), "params.extra"),
@@ -172,7 +172,7 @@ def _check_params(params: Mapping[str, Any], benchmark: Benchmark, where: str) -
 
 
 def _check_options(spec: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    """A harness may pass over an option that it does not know, without a word."""
+    """Refuse options that the harness does not know: it may ignore them without a word."""
     for word in command_line(spec, where):
         option = word.partition("=")[0]
         if option.startswith("--") and option not in known:

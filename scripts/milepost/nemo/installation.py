@@ -1,4 +1,4 @@
-"""Where tasks of NeMo Evaluator run: in an environment of envs/, in an image, or in one with that environment bound into it."""
+"""Where NeMo Evaluator runs: in an environment of envs/, in an image, or in an image with that environment bound into it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from milepost.runtime.environments import environment_python
 
 ENVIRONMENT = "nemo"
 # The first line of its command names the Python that has it.
-FIND_PYTHON = 'told=$(command -v nemo-evaluator) || exit 127; exec $(sed -n "1s/^#!//p" "$told") - "$@"'
+FIND_PYTHON = 'script=$(command -v nemo-evaluator) || exit 127; exec $(sed -n "1s/^#!//p" "$script") - "$@"'
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class NemoInstallation:
 
     @property
     def title(self) -> str:
-        """Name for people."""
+        """The installation's name in messages."""
         parts = [
             f"image {self.image}" if self.image else "",
             f"environment {self.environment}" if self.environment else "",
@@ -42,11 +42,11 @@ class NemoInstallation:
     def nemo_evaluator(
         self, words: Sequence[str], env: Mapping[str, str], binds: Iterable[Path] = ()
     ) -> tuple[list[str], dict[str, str]]:
-        """Its command with these words, and the environment to start it in.
+        """The command that runs `nemo-evaluator` here with the given arguments, and the environment to start it in.
 
         Args:
             words: Arguments.
-            env: Variables of its own, on top of the surroundings'.
+            env: Variables of its own, on top of those of this process.
             binds: What of this host it needs in an image, beside the current folder.
 
         Raises:
@@ -63,7 +63,7 @@ class NemoInstallation:
     def python(
         self, words: Sequence[str], env: Mapping[str, str], binds: Iterable[Path] = ()
     ) -> tuple[list[str], dict[str, str]]:
-        """The Python that has NeMo Evaluator, for a program on standard input; as `nemo_evaluator`."""
+        """The command that runs a program on standard input with the Python that has NeMo Evaluator, and its environment."""
         if self.environment is None:
             return self._inside(["sh", "-c", FIND_PYTHON, "sh", *words], env, binds)
         return self._inside([str(environment_python(self.environment)), "-", *words], env, binds)
@@ -86,7 +86,7 @@ class NemoInstallation:
 
 
 def installation_of(spec: Mapping[str, Any], containers: Containers) -> NemoInstallation:
-    """Where a task runs.
+    """Find out in which environment or image a task runs.
 
     Its own image comes before the campaign's. One that names an environment runs in that one, outside of images, unless
     the images bring no environments.
@@ -108,5 +108,5 @@ def installation_of(spec: Mapping[str, Any], containers: Containers) -> NemoInst
 
 
 def task_images(specs: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The images that tasks name for themselves, by file, address or definition, each once."""
+    """The images that tasks name in their own files (by file, address or definition), each once."""
     return list(dict.fromkeys(str(spec["container"]) for spec in specs if "container" in spec))

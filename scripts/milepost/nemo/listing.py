@@ -1,4 +1,4 @@
-"""What NeMo Evaluator can run, as a table for people."""
+"""The benchmarks that NeMo Evaluator can run, as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from milepost.paths import WORKFLOW
 from milepost.runtime.containers import Containers, read_containers
 from milepost.terminal import columns
 
-# Of a harness's own tasks that fit, so many are enough to see which words to add.
+# Rows of a harness's own tasks: enough to see which words would narrow the search.
 SHOWN = 40
 LOG_PROBABILITIES = "log-probabilities"
 HEAD = ("eval_type", "endpoint_type", "asks for")
@@ -25,26 +25,26 @@ Row = tuple[str, ...]
 
 
 def installations(environment: str | None = None, container: str | None = None) -> list[NemoInstallation]:
-    """The environments that have NeMo Evaluator or would, and where the tasks of this folder's campaign run in images.
+    """The environments that hold NeMo Evaluator or are meant to, and the images in which this folder's campaign runs tasks.
 
     Args:
-        environment: Only this one; whether there is such a one, its catalogue will say.
+        environment: Only this one; if there is no such environment, reading its catalogue fails.
         container: Only this image: a file, or named as in the campaign's config.
     """
     if container:
         containers = campaign_containers()
         image = Path(container)
-        found = installation_of(
+        installation = installation_of(
             {"container": container} | ({"environment": environment} if environment else {}), containers
         )
-        return [replace(found, image=image) if image.exists() else found]
+        return [replace(installation, image=image) if image.exists() else installation]
     if environment:
         return [NemoInstallation(environment)]
     return list(dict.fromkeys([*map(NemoInstallation, environments()), *campaign_installations()]))
 
 
 def environments() -> list[str]:
-    """Folders of envs/ that ask for NeMo Evaluator, or hold one that somebody put there; the default one first."""
+    """Folders of envs/ whose requirements name NeMo Evaluator, or in which somebody installed it; the default one first."""
     envs = WORKFLOW / "envs"
     asking = {path.parent.name for path in envs.glob("*/requirements.in") if "\nnemo-evaluator" in path.read_text()}
     holding = {
@@ -54,18 +54,18 @@ def environments() -> list[str]:
 
 
 def campaign_containers() -> Containers:
-    """What the campaign in this folder says about images, if there is one."""
+    """The configuration of containers of the campaign in this folder; empty if there is no campaign."""
     return read_containers(load_config()) if Path("config/config.yaml").is_file() else Containers()
 
 
 def campaign_installations() -> list[NemoInstallation]:
-    """The images of NeMo Evaluator that the campaign in this folder names, if there is one."""
+    """The images in which the campaign in this folder runs NeMo Evaluator; none if there is no campaign."""
     containers = campaign_containers()
     specs: list[dict[str, Any]] = [{"harness": "nemo"}]
     if Path("config/config.yaml").is_file():
         specs += [read_yaml(path) for path in sorted(Path("config/tasks").glob("*.yaml"))]
-    found = [installation_of(spec, containers) for spec in specs if spec.get("harness") == "nemo"]
-    return [installation for installation in found if installation.image is not None]
+    used = [installation_of(spec, containers) for spec in specs if spec.get("harness") == "nemo"]
+    return [installation for installation in used if installation.image is not None]
 
 
 def render(
@@ -116,7 +116,7 @@ def render(
 
 
 def own_tasks(harness: str, tasks: dict[str, dict[str, Any]], defaults: Benchmark, find: str) -> list[Row]:
-    """Rows of the tasks that a harness knows itself: the word itself first, then groups, then tasks."""
+    """Rows for the tasks that a harness knows besides its benchmarks: an exact match first, then groups, then tasks."""
     # What a tag or group is called often begins the names of its hundreds of tasks.
     fitting = sorted(
         # NeMo Evaluator takes HARNESS.TASK with no further dot.
@@ -129,7 +129,7 @@ def own_tasks(harness: str, tasks: dict[str, dict[str, Any]], defaults: Benchmar
 def not_found(
     wanted: Sequence[NemoInstallation], harnesses: Iterable[str], find: str, harness: str | None
 ) -> list[str]:
-    """What to say where nothing fits."""
+    """The message for a search that found nothing."""
     looked = f"Looked into: {', '.join(installation.title for installation in wanted)}."
     known = sorted(set(harnesses))
     if harness and harness not in known:
@@ -143,7 +143,7 @@ def _table(last: str, rows: Iterable[Row]) -> list[str]:
 
 
 def _row_of(one: Benchmark, catalogue: Catalogue, tasks: dict[str, dict[str, Any]]) -> Row:
-    """A listed benchmark. Where several harnesses of one installation have a name, it needs the harness before it."""
+    """The row of a benchmark; its name is preceded by the harness where several harnesses have the same name."""
     name = one.name if len(catalogue.named(one.name)) == 1 else f"{one.harness}.{one.name}"
     asks = LOG_PROBABILITIES if one.log_probabilities or asks_log_probabilities(one.task or "", tasks) else "text"
     return name, _types(one), asks, "" if one.task in (None, one.name) else str(one.task)

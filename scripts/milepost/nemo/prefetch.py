@@ -1,7 +1,7 @@
-"""What a campaign needs from the Hugging Face hub, brought into its caches before nodes without a way there run it.
+"""Download what a campaign needs from the Hugging Face hub into the caches, for nodes that cannot reach the hub.
 
-Everything is loaded as the run will load it: first from the caches alone, what is missing then with the hub, and that once
-more without it, which proves that it is all there.
+Everything is loaded as the run will load it: first from the caches alone, then what is missing with the hub, and that once
+more without the hub, which proves that it is all there.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from milepost.tasks.lm_eval_files import include_folders
 
 WORKER = Path(__file__).with_name("prefetch_worker.py")
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
-# What goes into an image for this alone: the hub's token under its older name, and older names of its caches.
+# Variables that go into an image only for this: the hub's token under its older name, and older names of its caches.
 PASSED_ON = re.compile(r"HUGGING_FACE_\w+|TRANSFORMERS_CACHE")
 
 
 class PrefetchError(MilepostError):
-    """Something that a run needs is not in the caches."""
+    """Something that a run needs is not in the caches and could not be fetched."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """One thing to have in the caches.
+    """One data set, tokenizer or model that should be in the caches.
 
     Attributes:
-        title: Name for people.
+        title: Its name in messages.
         options: What the worker loads: a task's name and folders, or a model's name, revision, weights and code.
     """
 
@@ -53,7 +53,7 @@ class Download:
 
 @dataclass
 class Loading:
-    """What is loaded in one environment or image, with its own versions of the loading libraries."""
+    """The downloads for one environment or image, which has its own versions of the loading libraries."""
 
     installation: NemoInstallation
     tasks: list[Download] = field(default_factory=list)
@@ -62,19 +62,19 @@ class Loading:
 
 @dataclass
 class PrefetchPlan:
-    """All that a campaign needs, and what cannot be fetched for it beforehand."""
+    """All downloads that a campaign needs, and notes on what cannot be fetched for it beforehand."""
 
     loadings: list[Loading]
     left: list[str]
 
 
 def hub_home() -> Path:
-    """The folder of the caches, as the libraries and the runs find it."""
+    """The folder of the Hugging Face caches, as the libraries and the runs find it."""
     return Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
 
 
 def make_plan(campaign: Campaign) -> PrefetchPlan:
-    """What a campaign needs: the data of its lm-eval tasks, hub models of its sheet, and tokenizers that it names.
+    """Collect what a campaign needs: the data of its lm-eval tasks, the hub models of its sheet, and the tokenizers it names.
 
     Raises:
         ConfigError: A wrong include path, or an evaluation that is not there.
@@ -112,12 +112,12 @@ def make_plan(campaign: Campaign) -> PrefetchPlan:
 
 
 def wanted_models(campaign: Campaign) -> Iterator[Download]:
-    """Hub models of the sheet with their weights, and tokenizers that checkpoints and tasks name, each once."""
+    """Yield the hub models of the sheet with their weights, and the tokenizers that checkpoints and tasks name, each once."""
     seen: set[str] = set()
     for ckpt in campaign.checkpoints.values():
         if ckpt.endpoint is not None:
             continue
-        find_model(ckpt)  # says what is wrong with a name that is no hub model's
+        find_model(ckpt)  # raises the error for a name that is no hub model's
         if not Path(ckpt.model).is_dir() and ckpt.model + str(ckpt.revision) not in seen:
             seen.add(ckpt.model + str(ckpt.revision))
             code = ckpt.serving.vllm_args.get("trust-remote-code") in (True, "true")
@@ -134,11 +134,11 @@ def wanted_models(campaign: Campaign) -> Iterator[Download]:
 
 
 def fetch(loading: Loading, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Bring all that one installation needs into the caches.
+    """Download all that one installation needs into the caches.
 
     Args:
         loading: The environment or image, and what it loads.
-        say: Told of every thing that is there.
+        say: Called with a line for each download that is complete.
 
     Returns:
         What failed: the worker's answers, each with the `title` of what it was asked for.
@@ -168,7 +168,7 @@ def load(loading: Loading, wanted: Sequence[Download], *, offline: bool) -> dict
     """Load data or models in one process of the installation.
 
     Returns:
-        By title: what the worker said of it.
+        The worker's answer for each download, by title.
 
     Raises:
         PrefetchError: The worker itself failed.
@@ -178,7 +178,7 @@ def load(loading: Loading, wanted: Sequence[Download], *, offline: bool) -> dict
     installation = loading.installation
     tasks = [one.options for one in wanted if one in loading.tasks]
     models = [one.options for one in wanted if one in loading.models]
-    asked = json.dumps({"tasks": tasks, "models": models})
+    request = json.dumps({"tasks": tasks, "models": models})
     switches = {**dict.fromkeys(OFFLINE, str(int(offline))), "HF_HUB_DISABLE_TELEMETRY": "1", "TQDM_DISABLE": "1"}
     binds: list[Path] = []
     if installation.image is not None:
@@ -187,20 +187,20 @@ def load(loading: Loading, wanted: Sequence[Download], *, offline: bool) -> dict
         switches |= {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
         switches["HF_HOME"] = str(home)
         binds = [home, *(Path(folder).resolve() for task in tasks for folder in task["folders"])]
-    command, env = installation.python([asked], switches, binds)
+    command, env = installation.python([request], switches, binds)
     done = subprocess.run(command, input=WORKER.read_text(), env=env, capture_output=True, text=True, check=False)
-    said = [json.loads(line.removeprefix(MARK)) for line in done.stdout.splitlines() if line.startswith(MARK)]
-    if len(said) != len(wanted):
+    answers = [json.loads(line.removeprefix(MARK)) for line in done.stdout.splitlines() if line.startswith(MARK)]
+    if len(answers) != len(wanted):
         last = " ".join(done.stderr.strip().splitlines()[-3:]) or "nothing"
         raise PrefetchError(
             f"The data of the {installation.title} could not be loaded (exit code {done.returncode}). Last lines: {last}"
         )
     ordered = [one for one in wanted if one in loading.tasks] + [one for one in wanted if one in loading.models]
-    return {one.title: answer for one, answer in zip(ordered, said, strict=True)}
+    return {one.title: answer for one, answer in zip(ordered, answers, strict=True)}
 
 
 def explain(failed: Sequence[dict[str, Any]]) -> str:
-    """One paragraph on all that is missing, and what to do about it."""
+    """The message of the error: all that is missing, and what to do about it, in one paragraph."""
 
     def listed(kind: str) -> list[dict[str, Any]]:
         return [one for one in failed if one["kind"] == kind]

@@ -1,9 +1,9 @@
-"""Load tasks and models as a run will; it runs with the Python of an environment or image and imports nothing of ours.
+"""Load tasks and models as a run will; run by the Python of an environment or image, so it imports nothing of Milepost.
 
 Argument: JSON, `{"tasks": [{"name", "folders"}], "models": [{"name", "revision", "weights", "code"}]}`. The environment
 says whether the hub may be asked (HF_HUB_OFFLINE); once it cannot be reached, no more is tried. Output, after whatever else is printed: a line of MARK and JSON for each
 of them, in that order, `{"name", "said"}` or `{"name", "error", "kind"}` with kind hub, refused or other.
-It is read from standard input.
+Python gets this file on standard input.
 """
 
 import json
@@ -70,7 +70,7 @@ def load_model(name: str, revision: str | None, weights: bool, code: bool) -> st
 
 
 def kind_of(error: BaseException) -> str:
-    """Why something could not be loaded: no way to the hub, a refusal, or another reason."""
+    """Classify why something could not be loaded: `hub` (not reachable), `refused`, or `other`."""
     chain: list[BaseException] = []
     following: BaseException | None = error
     while following is not None and following not in chain:
@@ -87,7 +87,7 @@ def kind_of(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Load one after the other; one that fails leaves the others."""
+    """Load the tasks and models one after the other; one that fails does not stop the others."""
     # The folder that it is started in holds a campaign's folders, not modules.
     sys.path = [folder for folder in sys.path if folder]
     wanted = json.loads(sys.argv[1])
@@ -99,7 +99,7 @@ def main() -> None:
             if unreachable:
                 raise ConnectionError(unreachable)
             answer["said"] = load(**options)
-        except Exception as error:  # any of a harness's own: said, and the next one is loaded
+        except Exception as error:  # any error that a harness may raise: it is reported, and the next one is loaded
             answer |= {"error": f"{type(error).__name__}: {error}", "kind": kind_of(error)}
             if answer["kind"] == "hub" and os.environ.get("HF_HUB_OFFLINE") != "1":
                 unreachable = str(error)  # each further one would wait for half a minute

@@ -1,12 +1,12 @@
-"""A relay between a harness and the model's server: a seed of its own for every request, and every reply kept.
+"""A relay between a harness and the model's server: it gives every request a seed of its own, and keeps every reply.
 
 Harnesses send one seed with all requests of a run, or none. With one, all items share their random numbers: they err
 together, and no error bar over items sees it (measured on the demo's model at temperature 1: the score of a run varied
 seven times as much as with a seed for each request). With none, no run can be told to differ from another.
 
-A run that was cut asks again what it has asked; most harnesses keep nothing, and lm-eval nothing that is drawn at a
-temperature. The relay gives it the reply that it had. And the server's key is kept from the harness: each relay has one
-of its own.
+A run that was cut short asks everything again; most harnesses keep no replies, and lm-eval none that are drawn at a
+temperature. The relay answers from the replies that it kept. It also keeps the server's key from the harness: each relay
+has a key of its own.
 
 How each request is to be sampled is written down as well: the harness's own defaults stand in no configuration. A task
 that takes the model's own settings gets these in place of the harness's.
@@ -28,10 +28,12 @@ import orjson
 from aiohttp import web
 
 from milepost.campaign.sampling import NEUTRAL
+from milepost.client.connections import address
+from milepost.client.outside import proxy_of
 from milepost.endpoints import Endpoint
 from milepost.store.answers import mend, read_records_if_any
 
-# Of one connection, not of the message.
+# Headers that concern one connection, not the message.
 HOP = frozenset("connection keep-alive transfer-encoding te trailer upgrade host content-length authorization".split())
 # A request may carry images, and answers have no bound.
 LARGEST = 1 << 30
@@ -42,7 +44,7 @@ SHOWN = 8  # ways of sampling within one run
 
 
 class Relay:
-    """Passes requests on to an endpoint, with a seed for each; used as `async with Relay(...) as endpoint`."""
+    """Passes requests on to an endpoint, each with its own seed; used as `async with Relay(...) as endpoint`."""
 
     def __init__(
         self,
@@ -53,13 +55,13 @@ class Relay:
         models_own: Mapping[str, Any] | None = None,
         attempt: str = "",
     ) -> None:
-        """Nothing is opened yet.
+        """Prepare the relay; nothing is opened yet.
 
         Args:
             endpoint: The server.
             seed: Of the run; a request's own follows from it, from what is asked, and from how often it was asked.
             record: The run's replies, a line each. What it holds already is not asked again.
-            told: Is given a line for each reply of the server, without what it says.
+            told: Called with a record of each reply of the server, without the reply's text.
             attempt: Stands with each reply, so that it can be told later who gave it.
             models_own: How to sample, in place of what the harness asks for; None leaves that.
         """
@@ -78,13 +80,15 @@ class Relay:
         self._runner: web.AppRunner
 
     async def __aenter__(self) -> Endpoint:
-        """Listen on a port of loopback that the system chooses; the harness's endpoint."""
+        """Start to listen on a loopback port that the system chooses; returns the endpoint for the harness."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(self.endpoint.socket, limit=0)
             if self.endpoint.socket
             else aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=30),
             auto_decompress=False,
+            # An API is often reached by nothing else.
+            proxy=proxy_of(self.endpoint.url),
         )
         application = web.Application(client_max_size=LARGEST)
         application.router.add_route("*", "/{path:.*}", self.handle)
@@ -99,14 +103,14 @@ class Relay:
         )
 
     async def __aexit__(self, *error: object) -> None:
-        """Stop listening."""
+        """Stop the relay's web server."""
         await self._runner.cleanup()
         await self._session.close()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Pass on one request and its reply."""
-        given = request.headers.get("Authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {self._key}".encode()):
+        """Answer one request of the harness: from the kept replies, or by the model's server."""
+        authorization = request.headers.get("Authorization", "")
+        if not hmac.compare_digest(authorization.encode(), f"Bearer {self._key}".encode()):
             return web.json_response({"error": {"message": "Unauthorized", "code": 401}}, status=401)
         body, asked = await request.read(), None
         if request.method == "POST" and request.path.endswith(SEEDED):
@@ -115,7 +119,9 @@ class Relay:
             return web.json_response(self._kept.pop(asked["key"]))
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP}
         headers["Authorization"] = f"Bearer {self.endpoint.key}"
-        url = self.endpoint.url.removesuffix("/v1") + request.path_qs
+        # The harness was told of /v1 here, whatever the endpoint's own address ends with.
+        path, base = request.path_qs, self.endpoint.url
+        url = address(base, path.removeprefix("/v1")) if path.startswith("/v1/") else base.removesuffix("/v1") + path
         begun = time.monotonic()
         try:
             async with self._session.request(request.method, url, data=body, headers=headers) as reply:
@@ -134,7 +140,7 @@ class Relay:
     async def stream(
         self, request: web.Request, reply: aiohttp.ClientResponse, headers: dict[str, str], asked: dict[str, Any] | None
     ) -> web.StreamResponse:
-        """Pass on a reply as it comes; it is counted, but not kept."""
+        """Pass a streamed reply on as it comes; it is counted, but not kept."""
         response = web.StreamResponse(status=reply.status, headers=headers)
         await response.prepare(request)
         async for chunk in reply.content.iter_any():
@@ -145,7 +151,7 @@ class Relay:
         return response
 
     def seeded(self, body: bytes) -> tuple[bytes, dict[str, Any] | None]:
-        """A request with its own seed in place of any other; what was asked as `{"key", "seed", "sampling"}`.
+        """Replace a request's seed by one of its own; returns the new body, and `{"key", "seed", ...}` to file the reply under.
 
         The same request gets another seed each time that it is asked, so that what a harness repeats is drawn anew.
         """
@@ -172,7 +178,7 @@ class Relay:
         }
 
     def note(self, asked: dict[str, Any], status: int, seconds: float, content: bytes) -> None:
-        """Keep a reply, and tell of it."""
+        """Keep a reply in the run's record, and report it to `told`."""
         line: dict[str, Any] = {**asked, "status": status, "latency_s": round(seconds, 4)}
         reply: Any = None
         try:
@@ -187,7 +193,7 @@ class Relay:
 
 
 def answered(record: Path) -> int:
-    """How many requests of a run the server has answered, by the lines of its relay."""
+    """How many requests of a run the server has answered: the lines of its relay's record."""
     return sum(line["status"] == OK for line in read_records_if_any(record))
 
 

@@ -1,4 +1,4 @@
-"""What NeMo Evaluator and its harnesses wrote down about a run: numbers, and samples where there are any."""
+"""Reads the files that NeMo Evaluator and its harnesses wrote about a run: numbers, and samples where there are any."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Number = dict[str, Any]
 
 
 def read_metrics(folder: Path) -> dict[str, Number]:
-    """All numbers of a run: `{metric.score: {"value", "stderr", "n"}}`; those of a group win over those of a task.
+    """Read all numbers of a run, `{metric.score: {"value", "stderr", "n"}}`; those of a group win over those of a task.
 
     With several tasks in a run and no group, names are `TASK/METRIC.SCORE`. A score that is named like its metric is
     found under the metric's name alone as well. `n` is None where the harness does not say it.
@@ -46,13 +46,13 @@ def read_metrics(folder: Path) -> dict[str, Number]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that a harness wrote."""
+    """Read a YAML file that a harness wrote."""
     data = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (it is safe)
     return dict(data)
 
 
 def _entries(source: dict[str, Any], above: str = "") -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """Every number of the tasks or groups, groups in groups included: their name, its metric and score, and its entry."""
+    """Yield every number of the tasks or groups, nested groups included, as (task, metric, score, entry)."""
     for task, content in source.items():
         for metric, scores in (content.get("metrics") or {}).items():
             for score, entry in (scores.get("scores") or {}).items():
@@ -61,7 +61,7 @@ def _entries(source: dict[str, Any], above: str = "") -> Iterator[tuple[str, str
 
 
 def _number(entry: dict[str, Any]) -> Number:
-    """A number with its standard error over items, variance with n - 1 in the denominator.
+    """A number's value, its standard error over items (from a variance with n - 1 in the denominator), and n.
 
     NeMo Evaluator's variances have n there. Where a harness states its variance and the number of values, the error is
     made from those; where it states an error alone, that one stands.
@@ -80,7 +80,7 @@ def _number(entry: dict[str, Any]) -> Number:
 
 
 def find_metric(numbers: dict[str, Number], metric: str, where: str) -> str:
-    """The name under which a task's headline metric stands.
+    """Find the name under which the results hold a task's headline metric.
 
     Raises:
         HarnessError: It is not there; the message names what is.
@@ -99,7 +99,7 @@ def find_metric(numbers: dict[str, Number], metric: str, where: str) -> str:
 
 
 def newest_samples(folder: Path) -> list[Path]:
-    """lm-eval's files of samples, the newest for each of its tasks: each rerun in a folder adds one."""
+    """lm-eval's sample files, only the newest of each task: every rerun in a folder adds another one."""
     newest: dict[str, Path] = {}
     for path in sorted(folder.rglob("samples_*.jsonl"), key=lambda path: (path.stat().st_mtime_ns, path.name)):
         newest[sample_task(path)] = path
@@ -116,7 +116,7 @@ def sample_task(path: Path) -> str:
 
 
 def read_samples(folder: Path, run: int, metric: str) -> Iterator[tuple[Score, Answer]]:
-    """Score and answer of every item of one run, where lm-eval wrote them; nothing where it did not.
+    """Read score and answer of every item of one run from lm-eval's sample files; nothing where there are none.
 
     The items of a group are those of all its tasks, `TASK/ITEM`.
 
@@ -141,10 +141,10 @@ def read_samples(folder: Path, run: int, metric: str) -> Iterator[tuple[Score, A
             others = {_named(other, wanted): _value(record.get(other)) for other in record.get("metrics", [])}
             others.pop(_named(name, wanted), None)
             answer = Answer(id=ident, sample=run)
-            said = _said(record)
+            text = _said(record)
             # A log-probability task has no text.
-            if said is not None:
-                answer["content"] = said
+            if text is not None:
+                answer["content"] = text
             yield Score(id=ident, sample=run, score=score, metrics={metric: score, **others}), answer
 
 
@@ -157,20 +157,20 @@ def _value(value: Any) -> float | None:
 
 
 def _said(record: dict[str, Any]) -> str | None:
-    """What the model wrote: the first answer where the harness asked several times; None for log-probabilities.
+    """The text that the model wrote (the first one where the harness asked several times); None for log-probabilities.
 
     `resps` holds a list for each request, with a text for each time it was asked, or a log-probability and whether it is
     the largest.
     """
     try:
-        said = record["resps"][0][0]
+        first = record["resps"][0][0]
     except (KeyError, IndexError, TypeError):
         return None
-    return said if isinstance(said, str) else None
+    return first if isinstance(first, str) else None
 
 
 def said_again(folder: Path) -> tuple[int, int]:
-    """How many items a harness asked several times within a run, and for how many all answers are the same."""
+    """Count the items that a harness asked several times within a run, and those of them whose answers are all the same."""
     repeated = same = 0
     for path in newest_samples(folder):
         for record in read_records(path):
@@ -183,7 +183,7 @@ def said_again(folder: Path) -> tuple[int, int]:
 
 
 def token_statistics(folder: Path) -> dict[str, Any]:
-    """Share of truncated answers and mean tokens of an answer, as NeMo's adapter counted them; None where it did not."""
+    """The share of truncated answers and the mean tokens of an answer, as NeMo's adapter counted them; None where it did not."""
     path = folder / "eval_factory_metrics.json"
     try:
         stats = json.loads(path.read_bytes())["response_stats"]
@@ -198,13 +198,13 @@ def token_statistics(folder: Path) -> dict[str, Any]:
 
 
 def run_versions(folder: Path) -> dict[str, str]:
-    """Versions of what made a run's results, from its own files."""
-    found: dict[str, str] = {}
+    """Versions of the packages that made a run's results, from the run's own files."""
+    versions: dict[str, str] = {}
     try:
-        found |= json.loads((folder / "done.json").read_bytes()).get("versions") or {}
+        versions |= json.loads((folder / "done.json").read_bytes()).get("versions") or {}
         stated = (read_yaml(folder / "results.yml").get("metadata") or {}).get("versioning") or {}
         if stated.get("nemo_evaluator"):
-            found["nemo-evaluator"] = str(stated["nemo_evaluator"])
+            versions["nemo-evaluator"] = str(stated["nemo_evaluator"])
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError):
         pass
-    return found
+    return versions

@@ -1,4 +1,4 @@
-"""NeMo Evaluator's results as scores and a summary of ours."""
+"""Turns NeMo Evaluator's results into Milepost's scores and summary."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ COLD = 0.001
 def summarize_harness(
     ckpt: str, header: TaskHeader, metric: str, folder: Path, provenance: Mapping[str, Any]
 ) -> tuple[list[Score], Summary]:
-    """Scores and summary of a NeMo task.
+    """Make the scores and the summary of a NeMo Evaluator task.
 
     Where the harness wrote down every sample, and their mean is its own number, errors and intervals are made from the
     samples as for our own tasks, a group's from those of all its tasks; the value itself keeps the harness's digits.
@@ -95,17 +95,17 @@ def summarize_harness(
 
 
 def _names(numbers: Mapping[str, Number]) -> set[str]:
-    """The numbers to keep: those of each task and group by their own names where there are several."""
+    """The names of the numbers to keep: those of each task and group by their own names where there are several."""
     several = len({name.rpartition("/")[0] for name in numbers if "/" in name}) > 1
     return {name for name in numbers if several or "/" not in name}
 
 
 def _reproduces(scores: Sequence[Score], metric: str, numbers: Sequence[Mapping[str, Number]]) -> bool:
     """Whether the mean of each run's samples is the harness's own number."""
-    for run, found in enumerate(numbers):
+    for run, one_run in enumerate(numbers):
         read = [score["metrics"].get(metric) for score in scores if score["sample"] == run]
         values = [value for value in read if value is not None]
-        stated = found.get(metric, {}).get("value")
+        stated = one_run.get(metric, {}).get("value")
         if not values or len(values) < len(read) or not isinstance(stated, int | float):
             return False
         if not math.isclose(math.fsum(values) / len(values), stated, rel_tol=SAME, abs_tol=SAME):
@@ -114,7 +114,7 @@ def _reproduces(scores: Sequence[Score], metric: str, numbers: Sequence[Mapping[
 
 
 def _versions(runs: Sequence[Path]) -> dict[str, str]:
-    """Versions of the harness, all of them where runs differ."""
+    """Versions of the harness's packages; where runs differ, all of their versions."""
     found: dict[str, set[str]] = defaultdict(set)
     for run in runs:
         for name, version in run_versions(run).items():
@@ -123,10 +123,10 @@ def _versions(runs: Sequence[Path]) -> dict[str, str]:
 
 
 def _compare_runs(where: str, header: TaskHeader, runs: Sequence[Path], answers: Sequence[Answer]) -> dict[str, Any]:
-    """Whether the runs are samples of their own: for `provenance`, with a warning where there is doubt.
+    """Compare the runs' answers, to see whether they are independent samples; warns where there is doubt.
 
-    The same text in all runs is no fault in itself: a sure model says the same. It is one where a run asked the server
-    nothing, or less than it has items: then a cache answered.
+    The same text in all runs is no fault in itself: a confident model repeats itself. It is a fault if a run sent the server
+    fewer requests than it has items: then a cache answered.
     """
     if header["samples"] < 2 and not any(said_again(run)[0] for run in runs):
         return {}
@@ -156,8 +156,8 @@ def _compare_runs(where: str, header: TaskHeader, runs: Sequence[Path], answers:
         )
     if note:
         log.warning("%s: %s.", where, note)
-    found = {"compared": len(compared), "same": same, "requests": requests, **({"note": note} if note else {})}
-    return {"repeats": found}
+    result = {"compared": len(compared), "same": same, "requests": requests, **({"note": note} if note else {})}
+    return {"repeats": result}
 
 
 def _sampling(runs: Sequence[Path]) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _sampling(runs: Sequence[Path]) -> dict[str, Any]:
 
 
 def _requests(run: Path) -> int | None:
-    """How many requests of a run the server answered; None where that was not counted."""
+    """The number of a run's requests that the server answered; None where they were not counted."""
     try:
         asked = read_record(run / "done.json").get("requests")
     except RecordError:
@@ -182,13 +182,13 @@ def _requests(run: Path) -> int | None:
 
 
 def _over_runs(name: str, numbers: Sequence[Mapping[str, Number]]) -> Estimate:
-    """A number of the harness over all runs: their mean, with the standard error of one run.
+    """One number of the harness over all runs: their mean, with the standard error of one run.
 
     Runs ask the same items, so the error over items does not shrink with their number.
     """
-    found = [run[name] for run in numbers if name in run]
-    values = [float(number["value"]) for number in found if isinstance(number["value"], int | float)]
-    errors = [float(number["stderr"]) for number in found if isinstance(number["stderr"], int | float)]
+    entries = [run[name] for run in numbers if name in run]
+    values = [float(number["value"]) for number in entries if isinstance(number["value"], int | float)]
+    errors = [float(number["stderr"]) for number in entries if isinstance(number["stderr"], int | float)]
     if not values:
         return harness_estimate(None, None)
     return harness_estimate(math.fsum(values) / len(values), math.fsum(errors) / len(errors) if errors else None)
@@ -201,9 +201,9 @@ def _number(value: Any) -> float | None:
 def _own_numbers(
     ckpt: str, header: TaskHeader, metric: str, numbers: Sequence[Mapping[str, Number]], provenance: Mapping[str, Any]
 ) -> Summary:
-    """A summary of the harness's own numbers. How many items they rest on is 0 where the harness does not say it."""
+    """Make a summary of the harness's own numbers; `n_items` is 0 where the harness does not say how many there are."""
     estimate = _over_runs(metric, numbers)
-    counts = [found[metric]["n"] or 0 for found in numbers]
+    counts = [one_run[metric]["n"] or 0 for one_run in numbers]
     summary = Summary(
         ckpt=ckpt,
         task=header["task"],
@@ -231,7 +231,7 @@ def _own_numbers(
 
 
 def _add_token_statistics(summary: Summary, runs: Sequence[Path], answers: Sequence[Answer]) -> None:
-    """What NeMo's adapter counted and lm-eval's samples do not hold: truncated answers and tokens."""
+    """Add the rate of truncated answers and the mean tokens, which NeMo's adapter counts and lm-eval's samples do not hold."""
     if answers and not any("content" in answer for answer in answers):
         # Log-probabilities are asked for with one token, which is no answer that was cut.
         summary["rates"]["truncated"] = summary["mean_tokens"] = None

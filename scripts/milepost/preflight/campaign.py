@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from milepost.campaign.frozen import freeze
 from milepost.campaign.models import find_model, has_chat_template
 from milepost.campaign.schemas import check
 from milepost.campaign.sheet import read_checkpoints, read_rows
-from milepost.campaign.types import Campaign
+from milepost.campaign.types import Campaign, Task
 from milepost.comparisons.pairs import plan_pairs
 from milepost.endpoints.specs import checkpoint_at, load_endpoints
 from milepost.errors import ModelError
-from milepost.scorers.avert.settings import compared_by
+from milepost.records import Prompt
+from milepost.runtime.environments import environment_python
+from milepost.scorers import BaseScorer, CheckpointTask, check_scoring, load_scorer
 from milepost.tasks import asks_chat, load_items
 
 
@@ -40,19 +42,27 @@ def freeze_campaign(campaign: Campaign) -> Path:
     return freeze(campaign.config, read_rows(sheet), list(campaign.tasks))
 
 
-def check_campaign(campaign: Campaign) -> None:
-    """What can be seen to be wrong before anything runs: comparisons, models, chat templates, items.
+def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
+    """What can be seen to be wrong before anything runs: comparisons, models, chat templates, items, scoring.
+
+    Args:
+        campaign: The campaign.
+        installed: Whether the environments that scorers start have to be there.
 
     Raises:
-        ConfigError: A checkpoint or run to be compared that does not exist.
+        ConfigError: A checkpoint or run to be compared that does not exist, or a scorer that cannot do what it should.
         ModelError: A model folder that is missing, or has no chat template where a task chats.
-        RecordError: Items that are malformed, empty or share an id; names file and line.
+        RecordError: Items that are malformed, empty, share an id or cannot be scored; names file and line, or the item.
+        EnvironmentMissingError: An environment that a scorer starts is not installed.
     """
     plan_pairs(campaign.config, campaign.checkpoints)
-    for task in campaign.tasks.values():
-        if task.spec.get("scorer", {}).get("name") == "avert":
-            compared_by(task.spec["scorer"], task.name)
-    chats = [name for name, task in campaign.tasks.items() if asks_chat(task, load_items(task))]
+    items = {name: load_items(task) for name, task in campaign.tasks.items()}
+    for name in campaign.named("native"):
+        check_task(campaign.tasks[name], items[name])
+        if installed:
+            for environment in scorer_of(campaign.tasks[name]).needs().environments:
+                environment_python(environment)
+    chats = [name for name, task in campaign.tasks.items() if asks_chat(task, items[name])]
     for ckpt in campaign.checkpoints.values():
         folder = find_model(ckpt)
         if folder is not None and chats and not has_chat_template(folder, ckpt.serving):
@@ -60,6 +70,22 @@ def check_campaign(campaign: Campaign) -> None:
                 f"Checkpoint {ckpt.name!r}: the tokenizer in {folder} has no chat template, and {_listed(chats)} chats."
                 " Add one (vllm_args: --chat-template FILE), or ask with 'prompt' in place of 'messages'."
             )
+
+
+def scorer_of(task: Task) -> BaseScorer:
+    """The scorer of a task of our own, before there are answers."""
+    return load_scorer(task.spec["scorer"], CheckpointTask(None, task.name))
+
+
+def check_task(task: Task, items: Sequence[Prompt]) -> None:
+    """See that a task of our own can be scored, before anything is asked.
+
+    Raises:
+        ConfigError: A metric, endpoint or option that cannot be.
+        RecordError: An item that cannot be scored.
+    """
+    named = [task.spec["metric"]] if "metric" in task.spec else []
+    check_scoring(scorer_of(task), items, f"config/tasks/{task.name}.yaml", [*named, *task.spec.get("beside", [])])
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""A table of checks: what was looked at, how it is, and what to do about it."""
+"""The checks of `snakemake preflight` and how they are shown: what was looked at, its state, and what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ State = Literal["ok", "warning", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table: what was looked at, how it is, what was found, and what to do about it."""
+    """The result of one check: what was looked at, its state, what was found, and what to do about it."""
 
     what: str
     state: State
@@ -24,7 +24,7 @@ class Check:
 
 
 def write_probe(folder: Path, what: str, advice: str) -> Check:
-    """Whether a file can be written to a folder, which is made if it is missing."""
+    """Check that a file can be written to a folder, which is made if it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -45,7 +45,7 @@ def render(checks: list[Check], width: int | None = None) -> str:
 
 
 def sentence(checks: list[Check]) -> str:
-    """What the table comes to."""
+    """The sentence below the table: how many checks failed, or that everything is ready."""
     failed, warned = (sum(check.state == state for check in checks) for state in ("failed", "warning"))
     if failed:
         return f"{failed} of {len(checks)} checks failed: do what stands behind the arrows, and look again."

@@ -17,10 +17,8 @@ from milepost.campaign.identity import DigestCache, identify
 from milepost.campaign.shown import Current
 from milepost.campaign.types import Campaign, Checkpoint, Task
 from milepost.code_digest import SCRIPTS, code_digest
-from milepost.endpoints.specs import find_endpoint
 from milepost.errors import ModelError
-from milepost.scorers import scorer_module
-from milepost.scorers.avert.settings import compared_by
+from milepost.scorers import CheckpointTask, load_scorer, scorer_module
 from milepost.tasks.lm_eval_files import files_digest
 
 
@@ -71,25 +69,17 @@ def asked_digest(task: Task, limit: int | None, digests: DigestCache) -> str:
 
 
 def scoring(task: Task) -> dict[str, Any]:
-    """All that decides how a task's answers are scored, the code aside; with who judges or embeds.
+    """All that decides how a task's answers are scored, code and files aside: its scorer's options, and who is asked.
 
     Raises:
         ConfigError: An endpoint that does not exist.
     """
     decides = task.scoring()
-    scorer = decides.get("scorer", {})
-    if scorer.get("name") == "avert":
-        decides |= compared_by(scorer, task.name)
-    if scorer.get("name") == "equator":
-        decides["scorer"] = {key: value for key, value in scorer.items() if key != "label"}
-        decides["evaluators"] = {name: _endpoint_identity(name) for name in scorer["evaluators"]}
-    return decides
-
-
-@cache
-def _endpoint_identity(name: str) -> dict[str, Any]:
-    """Who answers at an endpoint. The files of a shared one are looked at once, not for each checkpoint."""
-    return find_endpoint(name, "A scorer").identity
+    if task.kind == "nemo":
+        return decides
+    scorer = load_scorer(task.spec["scorer"], CheckpointTask(None, task.name))
+    options = {key: value for key, value in decides["scorer"].items() if key not in scorer.own_options}
+    return {**decides, "scorer": options, "asked": scorer.decides()}
 
 
 def scoring_code(task: Task) -> str:

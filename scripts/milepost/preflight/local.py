@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from milepost.campaign.models import find_model, has_chat_template
@@ -16,6 +17,7 @@ from milepost.endpoints.vllm import engine_version
 from milepost.errors import ContainerError, EnvironmentMissingError, MilepostError, did_you_mean, listed
 from milepost.nemo.installation import NemoInstallation, installation_of
 from milepost.paths import WORKFLOW
+from milepost.preflight.campaign import check_task, scorer_of
 from milepost.preflight.checks import Check, write_probe
 from milepost.preflight.models import check_models, unreadable
 from milepost.preflight.serving import check_serving
@@ -83,6 +85,8 @@ def check_tasks(campaign: Campaign) -> Iterator[Check]:
     for name, task in campaign.tasks.items():
         try:
             items = load_items(task)
+            if task.kind == "native":
+                check_task(task, items)
         except (MilepostError, OSError) as error:
             yield Check(f"task {name}", "failed", str(error))
             continue
@@ -113,11 +117,9 @@ def check_environments(campaign: Campaign) -> Iterator[Check]:
     """The interpreters that this campaign needs are there; vLLM is the build that its GPUs need."""
     containers = read_containers(campaign.config)
     bare = containers.bind_environments
-    scorers = {task.spec.get("scorer", {}).get("name") for task in campaign.tasks.values()}
     needed = {
         "vllm": bare or containers.vllm is None,
-        "semantic": bool({"avert", "equator"} & scorers),
-        "equator": "equator" in scorers,
+        **dict.fromkeys(scorer_environments(campaign), True),
         **{
             installation.environment: True
             for installation in nemo_installations(campaign).values()
@@ -136,6 +138,15 @@ def check_environments(campaign: Campaign) -> Iterator[Check]:
             yield from check_build(campaign, python)
     if there:
         yield Check("environments", "ok", listed(there))
+
+
+def scorer_environments(campaign: Campaign) -> list[str]:
+    """The environments that scorers start, each once; none of a scorer that cannot be built: its task says why."""
+    found: dict[str, None] = {}
+    for name in campaign.named("native"):
+        with suppress(MilepostError):
+            found |= dict.fromkeys(scorer_of(campaign.tasks[name]).needs().environments)
+    return list(found)
 
 
 def nemo_installations(campaign: Campaign) -> dict[str, NemoInstallation]:

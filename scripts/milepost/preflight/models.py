@@ -1,4 +1,4 @@
-"""Whether the files of every model are there, can be opened, and are whole."""
+"""Checks that the files of every model are there, can be opened, and are whole."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SHOWN = 5  # of the models that have a problem, so many have a line of their own
 
 
 def check_models(campaign: Campaign) -> Iterator[Check]:
-    """Every model's files are there, can be opened, and are whole."""
+    """Check that every model's files are there, can be opened, and are whole."""
     problems: list[tuple[str, str]] = []
     absent: list[Checkpoint] = []
     served_here = [ckpt for ckpt in campaign.checkpoints.values() if ckpt.endpoint is None]
@@ -74,7 +74,7 @@ def check_models(campaign: Campaign) -> Iterator[Check]:
 
 
 def inspect_model(folder: Path, ckpt: Checkpoint) -> list[str]:
-    """What is wrong with a model's files, one sentence each."""
+    """List what is wrong with a model's files, as one sentence each."""
     try:
         files = {path.name: path for path in folder.iterdir() if path.is_file() or path.is_symlink()}
     except OSError as error:
@@ -103,7 +103,7 @@ def inspect_model(folder: Path, ckpt: Checkpoint) -> list[str]:
 
 
 def unreadable(path: Path) -> str | None:
-    """Why a file cannot be read to its end, or None. Of weights in safetensors, its header says where that is."""
+    """Why a file cannot be read to its end, or None; the header of safetensors weights says where the end should be."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -127,7 +127,7 @@ def unreadable(path: Path) -> str | None:
 
 
 def missing_parts(index: Path, files: Iterable[str]) -> list[str]:
-    """Files of weights that a model's index names and that are not there."""
+    """Files of weights that a model's index names but that are missing."""
     try:
         named = set(json.loads(index.read_bytes())["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

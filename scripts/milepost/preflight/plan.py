@@ -1,4 +1,4 @@
-"""What a run would take: jobs, answers still missing, and the GPU time that earlier jobs let expect."""
+"""Estimates what a run would take: jobs, missing answers, and the GPU time to expect from earlier jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOWN = 40  # rows of a table
 
 @dataclass(frozen=True)
 class Pace:
-    """What earlier attempts took.
+    """How fast earlier attempts were.
 
     Attributes:
         start_s: Until the server answered, the median.
@@ -41,12 +41,12 @@ class Pace:
 
 @dataclass
 class JobEstimate:
-    """One checkpoint: what it lacks, and what its job would take.
+    """What one checkpoint lacks, and what its job would take.
 
     Attributes:
         gpus: GPUs of its server.
         asked: Answers that are asked for, task by task; for a task of NeMo Evaluator, runs.
-        missing: Those that the store lacks, likewise.
+        missing: Of these, the answers or runs that the store lacks, task by task.
         answers: Missing answers to native tasks.
         runs: Missing runs of NeMo Evaluator.
         walltimes_s: Of each attempt; empty where the profile sets none.
@@ -69,18 +69,18 @@ class JobEstimate:
 
     @property
     def expected_s(self) -> float | None:
-        """Walltime to expect; None where nothing tells. The ledger does not time runs of NeMo Evaluator by themselves."""
+        """Expected walltime; None without earlier attempts. Runs of NeMo Evaluator are not timed, so they do not count in it."""
         return self.pace.start_s + self.pace.answer_s * self.answers if self.pace and self.answers else None
 
     @property
     def gpu_hours(self) -> float | None:
-        """GPU hours to expect."""
+        """Expected GPU hours; None where no walltime can be expected."""
         return None if self.expected_s is None else self.gpus * self.expected_s / 3600
 
 
 @dataclass
 class CampaignPlan:
-    """All checkpoints of a campaign, in the order of the sheet."""
+    """The estimates for all checkpoints of a campaign, in the order of the sheet."""
 
     jobs: list[JobEstimate]
     submission: Submission
@@ -88,12 +88,12 @@ class CampaignPlan:
 
     @property
     def needed(self) -> list[JobEstimate]:
-        """The jobs that start a server."""
+        """The jobs that will have to start a server."""
         return [job for job in self.jobs if job.needed]
 
 
 def make_plan(campaign: Campaign, submission: Submission) -> CampaignPlan:
-    """Count what is missing, and what it will take. Reads the stores; asks and starts nothing.
+    """Count what is missing, and estimate what it will take; reads the stores, asks and starts nothing.
 
     Questions are built from the tasks as they are now, whether `prepare_prompts` has written them down or not.
     """
@@ -123,12 +123,12 @@ def make_plan(campaign: Campaign, submission: Submission) -> CampaignPlan:
 
 
 def size(prompts: PromptSet) -> int:
-    """Answers that a task asks of a checkpoint; for NeMo Evaluator, runs."""
+    """The number of answers that a task asks of a checkpoint; for NeMo Evaluator, of runs."""
     return prompts.header["samples"] * (len(prompts.prompts) if prompts.header["kind"] == "native" else 1)
 
 
 def count(ckpt: str, digest: str, prompts: PromptSet) -> int:
-    """Answers, or runs, that a checkpoint's store lacks for one task."""
+    """Count the answers or runs that a checkpoint's store lacks for one task."""
     if prompts.header["kind"] == "nemo":
         return len(missing_runs(STORE / ckpt, digest, prompts.header))
     path = store_file(ckpt, prompts.header["task"])
@@ -139,7 +139,7 @@ def count(ckpt: str, digest: str, prompts: PromptSet) -> int:
 
 
 def _is_written(prompts: PromptSet) -> bool:
-    """Whether the prompts on disk are those of today: what is remembered of complete tasks is about these."""
+    """Whether the prompts on disk are today's: the memory of complete tasks is about the prompts on disk."""
     try:
         written = read_prompts(PROMPTS / f"{prompts.header['task']}.jsonl")
     except (RecordError, OSError):
@@ -149,7 +149,7 @@ def _is_written(prompts: PromptSet) -> bool:
 
 
 def _is_described(ckpt: str, digest: str) -> bool:
-    """Likewise for the model."""
+    """Whether the model's file on disk is today's: the memory of complete tasks is about the model on disk."""
     try:
         return bool(read_record(MODELS / f"{ckpt}.json")["digest"] == digest)
     except (RecordError, KeyError):
@@ -157,13 +157,13 @@ def _is_described(ckpt: str, digest: str) -> bool:
 
 
 def attempts_at(ckpt: str) -> list[dict[str, Any]]:
-    """The attempts of a checkpoint's ledger that asked something and were answered."""
+    """The attempts in a checkpoint's ledger that got answers."""
     lines = read_records_if_any(STORE / ckpt / LEDGER)
     return [line for line in lines if line.get("requests", 0) > 0 and line.get("busy_s", 0) > 0]
 
 
 def pace_of(ckpt: Checkpoint, campaign: Campaign, attempts: dict[str, list[dict[str, Any]]]) -> Pace | None:
-    """What the checkpoint's own attempts took, or else those of others served alike.
+    """The pace of the checkpoint's own attempts, or else that of others that are served alike.
 
     Args:
         ckpt: The checkpoint.
@@ -184,7 +184,7 @@ def pace_of(ckpt: Checkpoint, campaign: Campaign, attempts: dict[str, list[dict[
 
 
 def render(plan: CampaignPlan) -> str:
-    """The plan for people: tasks, jobs, what they come to, what to look out for."""
+    """The plan as text: tables of tasks and jobs, their sums, and warnings."""
     parts = [_tasks(plan), _jobs(plan), "\n".join(summary(plan))]
     return "\n\n".join(part for part in parts if part)
 
@@ -222,7 +222,7 @@ def _jobs(plan: CampaignPlan) -> str:
 
 
 def basis(job: JobEstimate) -> str:
-    """What an expectation rests on, in words."""
+    """The earlier jobs that an estimate rests on, in words."""
     if job.expected_s is None:
         return "no earlier job" if not job.pace else "not timed"
     assert job.pace is not None, "an expectation rests on earlier attempts"
@@ -230,7 +230,7 @@ def basis(job: JobEstimate) -> str:
 
 
 def summary(plan: CampaignPlan) -> list[str]:
-    """What the tables come to, and what to look out for."""
+    """The sentences below the tables: sums, and warnings."""
     needed, total = plan.needed, len(plan.jobs)
     if not needed:
         return [f"Nothing is missing: all {total} checkpoints are complete. No server would be started."]
@@ -260,7 +260,7 @@ def summary(plan: CampaignPlan) -> list[str]:
 
 
 def warnings(jobs: Sequence[JobEstimate]) -> Iterable[str]:
-    """Jobs whose walltime is shorter than what they are expected to take."""
+    """Warnings about jobs whose walltime is shorter than what they are expected to take."""
     timed = [(job, job.expected_s, job.walltimes_s) for job in jobs if job.expected_s is not None and job.walltimes_s]
     never = [job.ckpt for job, expected, walltimes in timed if expected > sum(walltimes)]
     late = [job.ckpt for job, expected, walltimes in timed if walltimes[0] < expected <= sum(walltimes)]
@@ -274,7 +274,7 @@ def warnings(jobs: Sequence[JobEstimate]) -> Iterable[str]:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people.
+    """A duration in words, from seconds.
 
     >>> duration(42), duration(3000), duration(9000), duration(None)
     ('42 s', '50 min', '2 h 30 min', '?')

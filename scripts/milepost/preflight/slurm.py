@@ -1,4 +1,4 @@
-"""Whether SLURM would take the jobs of a run, and ever start them: account, partition, GPUs, features, walltime."""
+"""Checks that SLURM would accept a run's jobs and could start them: account, partition, GPUs, features, walltime."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SET = "`default-resources`, or under the rule in `set-resources`, of the profile
 
 
 def check_slurm(submission: Submission) -> list[Check]:
-    """All checks of the cluster. What cannot be asked is skipped, with the reason."""
+    """Make all checks of the cluster; one that cannot be made is reported as skipped, with the reason."""
     if not submission.to_slurm:
         return [
             Check(
@@ -27,14 +27,14 @@ def check_slurm(submission: Submission) -> list[Check]:
     checks = guarded("account", lambda: check_accounts(requests))
     checks += guarded("partition, GPUs, walltime", lambda: check_places(requests))
     if not any(check.state == "failed" for check in checks):
-        # Where something failed above, SLURM would only say it again, in fewer words.
+        # If a check failed above, SLURM would only repeat it in fewer words.
         checks += [check_trial(request) for request in requests]
     checks.append(check_logs(submission))
     return checks
 
 
 def guarded(what: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
-    """The checks, or one that is skipped because SLURM could not be asked."""
+    """Make checks that ask SLURM; if it cannot be asked, they are reported as skipped."""
     try:
         return list(look())
     except SiteUnknownError as error:
@@ -42,14 +42,14 @@ def guarded(what: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
 
 
 def check_places(requests: list[JobRequest]) -> Iterator[Check]:
-    """All that depends on the nodes of a partition."""
+    """Check partitions, nodes and walltimes: all that depends on the nodes of a partition."""
     yield from check_partitions(requests)
     yield from check_nodes(requests)
     yield from check_walltimes(requests)
 
 
 def check_accounts(requests: list[JobRequest]) -> Iterator[Check]:
-    """Accounts exist, and this user may use them."""
+    """Check that the accounts exist, and that this user may use them."""
     known = sorted({association.account for association in slurm_site.associations()})
     accounts = sorted({account for request in requests for account in request.accounts or [""]})
     for account in accounts:
@@ -72,7 +72,7 @@ def check_accounts(requests: list[JobRequest]) -> Iterator[Check]:
 
 
 def check_partitions(requests: list[JobRequest]) -> Iterator[Check]:
-    """Partitions exist, are up, and take the account."""
+    """Check that the partitions exist, are up, and take jobs of the account."""
     known = sorted({node.partition for node in slurm_site.nodes()})
     places = {(account, one.partition or "") for one in requests for account in one.accounts or [""]}
     for account, name in sorted(places):
@@ -99,12 +99,12 @@ def check_partitions(requests: list[JobRequest]) -> Iterator[Check]:
 
 
 def default_partition() -> str | None:
-    """The partition of jobs that name none."""
+    """The partition that takes jobs that name none."""
     return next((node.partition for node in slurm_site.nodes() if node.default), None)
 
 
 def takes_account(partition: str, account: str) -> bool:
-    """Whether a partition's lists and the user's associations let this account in; unknown is yes."""
+    """Whether a partition's lists and the user's associations allow an account; yes if that is unknown."""
     try:
         options = slurm_site.partition_options(partition)
     except SiteUnknownError:
@@ -122,17 +122,17 @@ def takes_account(partition: str, account: str) -> bool:
 
 
 def nodes_of(request: JobRequest) -> list[Nodes]:
-    """The nodes of the partition that a job goes to; none if there is no such partition."""
+    """The nodes of the partition that a job would go to; none if there is no such partition."""
     partition = request.partition or default_partition()
     return [node for node in slurm_site.nodes() if node.partition == partition]
 
 
 def check_nodes(requests: list[JobRequest]) -> Iterator[Check]:
-    """Some node of the partition has the GPUs, the features and the memory that a job asks for."""
+    """Check that some node of the partition has the GPUs, the features and the memory that a job asks for."""
     for request in requests:
         nodes = nodes_of(request)
         if not nodes:
-            continue  # said by the check of the partition
+            continue  # the check of the partition reports it
         fitting = nodes
         what = f"nodes for {request.rule}"
         partition = nodes[0].partition
@@ -178,8 +178,8 @@ def check_nodes(requests: list[JobRequest]) -> Iterator[Check]:
             continue
         number = sum(node.count for node in fitting)
         usable = sum(node.count for node in fitting if node.usable)
-        asked = f" with {gpus} {kind or ''} GPU(s)".replace("  ", " ") if gpus else ""
-        found = f"{number} of partition {partition}{asked}"
+        wanted = f" with {gpus} {kind or ''} GPU(s)".replace("  ", " ") if gpus else ""
+        found = f"{number} of partition {partition}{wanted}"
         if usable:
             yield Check(what, "ok", f"{found}, {usable} of them in service")
         else:
@@ -199,12 +199,12 @@ def gpus_of(request: JobRequest) -> tuple[str, int]:
 
 
 def gpus_on(node: Nodes, kind: str) -> int:
-    """How many GPUs of a type ("" for any) a node has."""
+    """The number of GPUs of a type ("" for any) on a node."""
     return node.gpus.get(kind, 0) if kind else sum(node.gpus.values())
 
 
 def check_walltimes(requests: list[JobRequest]) -> Iterator[Check]:
-    """Every attempt's walltime is within the limits: SLURM lets a job above them wait for ever."""
+    """Check that every attempt's walltime is within the limits: SLURM lets a job above them wait for ever."""
     for request in requests:
         what = f"walltime of {request.rule}"
         nodes = nodes_of(request)
@@ -218,20 +218,20 @@ def check_walltimes(requests: list[JobRequest]) -> Iterator[Check]:
         limits = [(f"partition {nodes[0].partition}", nodes[0].limit_min)]
         limits += [(f"account {one.account}", one.limit_min) for one in own_limits(request)]
         over = [(whose, limit) for whose, limit in limits if limit is not None and max(request.runtimes) > limit]
-        asked = listed([f"{runtime:g}" for runtime in request.runtimes])
+        minutes = listed([f"{runtime:g}" for runtime in request.runtimes])
         attempts = f" in attempts 1 to {len(request.runtimes)}" if len(request.runtimes) > 1 else ""
         if over:
             whose, limit = min(over, key=lambda pair: pair[1] or 0)
             yield Check(
-                what, "failed", f"{asked} minutes{attempts}, but {whose} ends jobs after {limit:g}: SLURM would let it wait for ever",
+                what, "failed", f"{minutes} minutes{attempts}, but {whose} ends jobs after {limit:g}: SLURM would let it wait for ever",
                 f"lower runtime for {request.rule} in the profile, for example min({min(request.runtimes):g} * attempt, {limit:g})",
             )  # fmt: skip
         else:
-            yield Check(what, "ok", f"{asked} minutes{attempts}")
+            yield Check(what, "ok", f"{minutes} minutes{attempts}")
 
 
 def own_limits(request: JobRequest) -> list[Association]:
-    """This user's associations with a walltime of their own that bear on a job."""
+    """This user's associations that limit the walltime of a job."""
     try:
         known = slurm_site.associations()
     except SiteUnknownError:
@@ -246,7 +246,7 @@ def own_limits(request: JobRequest) -> list[Association]:
 
 
 def check_trial(request: JobRequest) -> Check:
-    """SLURM's own word on a job like this one: limits and priorities that stand in no list are in it."""
+    """Ask SLURM whether it would take such a job: its answer includes limits and priorities that stand in no list."""
     kind, gpus = gpus_of(request)
     asked = {
         "-A": request.accounts[0] if request.accounts else None,
@@ -269,7 +269,7 @@ def check_trial(request: JobRequest) -> Check:
 
 
 def check_logs(submission: Submission) -> Check:
-    """SLURM writes a job's log itself: a folder that is not there ends the job without a word."""
+    """Check the folder of SLURM's logs: if it is missing, SLURM ends jobs without any message."""
     # The plugin's own choice where the profile names none.
     folder = Path(submission.logdir or ".snakemake/slurm_logs")
     return write_probe(folder, "SLURM's logs", "set slurm-logdir in the profile to a folder of yours")

@@ -1,4 +1,4 @@
-"""What a run would submit, as the workflow tells it: where, with what resources, for which checkpoints."""
+"""The jobs that a run would submit, as the workflow describes them: where, with which resources, for which checkpoints."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SERVING_RULE = "evaluate_checkpoint"
 
 @dataclass(frozen=True)
 class JobRequest:
-    """Jobs that ask for the same.
+    """Jobs of one rule that ask for the same resources.
 
     Attributes:
-        rule: Their rule.
+        rule: The rule's name.
         ckpts: Checkpoints, for the rule that serves them.
         gpus: GPUs of each job; 0 also for a checkpoint whose answers are all stored.
         accounts: One, or several that take turns; none where the profile sets none.
@@ -38,13 +38,13 @@ class JobRequest:
 
 @dataclass(frozen=True)
 class Submission:
-    """Everything that a run would submit.
+    """All jobs that a run would submit, and how.
 
     Attributes:
         executor: Snakemake's, `slurm` or `local`.
         attempts: How often a job is tried at most.
         logdir: Where SLURM's own logs go.
-        locked: Whether Snakemake's lock lay here before this look.
+        locked: Whether Snakemake's lock was here before this step looked.
     """
 
     executor: str = "local"
@@ -59,21 +59,23 @@ class Submission:
         return self.executor == "slurm"
 
     def request_of(self, ckpt: str) -> JobRequest:
-        """What the checkpoint's job asks for."""
+        """The resources that a checkpoint's job asks for."""
         return next((request for request in self.requests if ckpt in request.ckpts), JobRequest(SERVING_RULE))
 
 
 def read_submission(text: str | None) -> Submission:
-    """The submission as the rule hands it over; without it (a step run by hand), a run on this machine.
+    """Read the submission that the rule hands over; without one (a step run by hand), it is a run on this machine.
 
     Args:
         text: JSON `{"executor", "attempts", "logdir", "locked", "jobs": [{"rule", "ckpts", "attempts": [resources]}]}`.
     """
     if not text:
         return Submission()
-    told = json.loads(text)
-    requests = [_request(job) for job in told["jobs"]]
-    return Submission(told["executor"], told["attempts"], told["logdir"], told["locked"], requests)
+    submission = json.loads(text)
+    requests = [_request(job) for job in submission["jobs"]]
+    return Submission(
+        submission["executor"], submission["attempts"], submission["logdir"], submission["locked"], requests
+    )
 
 
 def explain_refusals(snakemake_logs: Iterable[str]) -> list[str]:
@@ -101,23 +103,23 @@ def explain_refusals(snakemake_logs: Iterable[str]) -> list[str]:
 
 
 def refusals(text: str) -> list[tuple[str, Path | None, str]]:
-    """Jobs that SLURM refused, in Snakemake's words: rule, log, and what was said; each once."""
-    found = []
+    """Find the jobs that SLURM refused in Snakemake's log: rule, log file and SLURM's message, each once."""
+    refused = []
     for block in re.split(r"^Error in rule ", text, flags=re.MULTILINE)[1:]:
-        said = re.search(
+        refusal = re.search(
             r"sbatch failed\. The error message was '(?P<sbatch>.*?)'\.$"
             r"|Job submission failed with exception: (?P<plugin>.*?)(?:For further error details|\n    \S|\Z)",
             block,
             re.DOTALL | re.MULTILINE,
         )
-        if said is None:
+        if refusal is None:
             continue
-        words = " ".join((said["sbatch"] or said["plugin"]).replace("sbatch: error:", "").split())
+        words = " ".join((refusal["sbatch"] or refusal["plugin"]).replace("sbatch: error:", "").split())
         log = re.search(r"^    log: (.*?)(?: \(check log|$)", block, re.MULTILINE)
         entry = (block.partition(":")[0], Path(log[1]) if log else None, words if words.endswith(".") else f"{words}.")
-        if entry not in found:
-            found.append(entry)
-    return found
+        if entry not in refused:
+            refused.append(entry)
+    return refused
 
 
 def _request(job: Mapping[str, Any]) -> JobRequest:
@@ -138,7 +140,7 @@ def _request(job: Mapping[str, Any]) -> JobRequest:
 
 
 def _number(value: Any) -> int | None:
-    """A resource as a number, or None for what Snakemake could not say yet."""
+    """A resource as a number, or None if Snakemake did not know it yet."""
     return value if isinstance(value, int) else None
 
 

@@ -1,4 +1,4 @@
-"""Tables for people as text: Markdown, a terminal, and LaTeX for a paper. Names and titles are escaped in each."""
+"""Writes tables for readers as Markdown, as plain text for a terminal, and as LaTeX; names and titles are escaped."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LATEX_SIGNS = {
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """Tables with their legends, as Markdown; the first one's title is the page's."""
+    """Write tables with their legends as Markdown; the first table's title is the heading of the page."""
     parts = []
     for level, table in enumerate(tables):
         parts += [f"{'##' if level else '#'} {_escape_markdown(table.title)}"]
@@ -56,12 +56,12 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def latex(tables: Sequence[Table], caption: str) -> str:
-    """Tables as LaTeX floats with booktabs' rules, each under the caption and its own title."""
+    """Write tables as LaTeX floats with booktabs' rules; each caption is the given one and the table's title."""
     return LATEX_HEAD + "".join(_latex_table(table, caption) for table in tables)
 
 
 def text(rows: Sequence[ScoreRow], width: int = 120) -> str:
-    """The summary for a terminal: a line for each checkpoint, or for each score where that is too wide."""
+    """Write the summary for a terminal: a line for each checkpoint, or one for each score where that is too wide."""
     table = score_table(rows, score_cell)
     lines = columns([table.header, *table.lines])
     if max(map(len, lines)) > width:
@@ -72,7 +72,7 @@ def text(rows: Sequence[ScoreRow], width: int = 120) -> str:
 
 
 def escape_latex(words: str) -> str:
-    r"""Text as LaTeX shows it, in one line; characters that no font has are left out.
+    r"""Escape a text for LaTeX, as one line; control characters are left out.
 
     >>> escape_latex("100 % of_A & B")
     '100 \\% of\\_A \\& B'
@@ -89,7 +89,7 @@ def _markdown_lines(table: Table) -> list[str]:
 
 
 def _escape_markdown(words: str) -> str:
-    # Only where it would be read as a mark: an underscore inside a word, or a number in brackets, is none.
+    # Only where Markdown would read it as a mark: an underscore inside a word, or a number in brackets, is none.
     escaped = re.sub(r"[\\`*|~]|<(?=[A-Za-z/!?])|&(?=[\w#])|(?<!\w)_|_(?!\w)|(?<=\])\(", r"\\\g<0>", words)
     return " ".join(escaped.split())
 

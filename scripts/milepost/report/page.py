@@ -1,4 +1,4 @@
-"""The report: one HTML page with everything in it, which opens offline, on a phone and in print."""
+"""Makes the report: one HTML page that holds everything, so that it opens offline, on a phone and in print."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from milepost.report.tables_to_read import probability, signed
 
 TEMPLATES = WORKFLOW / "report"
 
-# Lines that a table shows at once, and those that it unfolds at most; all of them are in its CSV.
+# Lines that a table shows at first, and those that it can unfold; the CSV has all of them.
 SHOWN, UNFOLDED = 40, 400
 
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What the page is made of. Only the title, the scores and the figures must be there."""
+    """Everything that the page is made from; only title, scores and figures are required."""
 
     title: str
     scores: Sequence[ScoreRow]
@@ -50,7 +50,7 @@ class Content:
 
 
 def render_report(content: Content) -> str:
-    """The page.
+    """Render the report as HTML.
 
     Everything in it is escaped, and a policy in its head forbids scripts and any address: figures are inside as data.
 
@@ -116,15 +116,15 @@ def render_report(content: Content) -> str:
 
 
 def by_checkpoint(rows: Iterable[ScoreRow]) -> dict[str, list[ScoreRow]]:
-    """The rows of each checkpoint, one for each task."""
-    found: dict[str, list[ScoreRow]] = {}
+    """Group score rows by checkpoint."""
+    grouped: dict[str, list[ScoreRow]] = {}
     for row in rows:
-        found.setdefault(row.ckpt, []).append(row)
-    return found
+        grouped.setdefault(row.ckpt, []).append(row)
+    return grouped
 
 
 def chosen(rows: Mapping[str, Sequence[ScoreRow]], marks: Mapping[tuple[str, str], str]) -> list[str]:
-    """The checkpoints of the first table: all, or of too many the first, first better and last of each run."""
+    """The checkpoints of the first table: all, or if there are too many, each run's first, first better and last one."""
     if len(rows) <= SHOWN:
         return list(rows)
     runs: dict[str | None, list[tuple[float, str]]] = {}
@@ -138,7 +138,7 @@ def chosen(rows: Mapping[str, Sequence[ScoreRow]], marks: Mapping[tuple[str, str
 
 
 def metric_grids(rows: Iterable[MetricRow]) -> dict[str, tuple[list[str], dict[str, dict[str, MetricRow]]]]:
-    """For each task its metrics, and by checkpoint the row of each metric; tasks with one metric are left out."""
+    """For each task with several metrics, their names, and by checkpoint the row of each metric."""
     grids: dict[str, dict[str, dict[str, MetricRow]]] = {}
     for row in rows:
         grids.setdefault(row.task, {}).setdefault(row.ckpt, {})[row.metric] = row
@@ -147,7 +147,7 @@ def metric_grids(rows: Iterable[MetricRow]) -> dict[str, tuple[list[str], dict[s
 
 
 def inline_svg(path: Path) -> str:
-    """A figure as an address that holds its content. As an image it can run nothing, and keeps its ids to itself.
+    """A figure as a data URL. As an image it can run no scripts, and its ids do not mix with those of the page.
 
     Raises:
         RecordError: The file is missing.

@@ -1,7 +1,7 @@
-"""What is scored so far, while a campaign runs or after it failed: the usable summaries, and why the others are missing.
+"""Finds what is scored so far, while a campaign runs or after it failed, and why the other scores are missing.
 
-Files are only read, and may appear, vanish or be rewritten meanwhile. Whatever answers other questions than today's is
-missing, not shown.
+Files are only read, and may appear, vanish or be rewritten meanwhile. A summary that answers other questions than today's
+counts as missing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from milepost.campaign.types import Campaign, Checkpoint, Task
 from milepost.errors import RecordError
 from milepost.records import Summary, read_summary
 
-# The end of a log that is looked at.
+# Bytes at the end of a log that are read.
 TAIL_BYTES = 4096
 
 
@@ -49,29 +49,29 @@ class Cell:
 
     @property
     def summary(self) -> Path:
-        """Its summary."""
+        """Path of the summary."""
         return self.results / "summaries" / self.ckpt.name / f"{self.task.name}.json"
 
     @property
     def scores(self) -> Path:
-        """Its scores."""
+        """Path of the scores."""
         return self.results / "scores" / self.ckpt.name / f"{self.task.name}.jsonl"
 
     @property
     def answers(self) -> Path:
-        """What was collected: a file of ours, or a harness's folder."""
+        """Path of the collected answers: a file, or for NeMo Evaluator a folder."""
         if self.task.kind == "nemo":
             return self.results / "harness" / self.ckpt.name / self.task.name
         return self.results / "answers" / self.ckpt.name / f"{self.task.name}.jsonl"
 
     @property
     def store(self) -> Path:
-        """What was answered, as it came: a file of ours, or a folder with a harness's runs."""
+        """Path of the stored answers, as they came: a file, or for NeMo Evaluator a folder with its runs."""
         name = self.task.name if self.task.kind == "nemo" else f"{self.task.name}.jsonl"
         return self.results / "store" / self.ckpt.name / name
 
     def log(self, step: str) -> Path:
-        """The log of one of its steps."""
+        """Path of the log of a step for this checkpoint and task."""
         return self.logs / step / self.ckpt.name / f"{self.task.name}.log"
 
 
@@ -86,7 +86,7 @@ def take_snapshot(campaign: Campaign, shown: Shown, into: Path, results: Path, l
         logs: The campaign's logs.
 
     Returns:
-        What is missing, in the campaign's order.
+        A row for each missing score, in the campaign's order.
     """
     missing = []
     prompts = {name: _digest(results / "prompts" / f"{name}.jsonl") for name in campaign.tasks}
@@ -100,7 +100,7 @@ def take_snapshot(campaign: Campaign, shown: Shown, into: Path, results: Path, l
 
 
 def read_note(results: Path, ckpt: str) -> dict[str, Any]:
-    """The note of a checkpoint's evaluation; empty where there is none, or none that can be read."""
+    """Read the note of a checkpoint's evaluation; empty if there is none, or none that can be read."""
     try:
         note = json.loads((results / "evaluated" / f"{ckpt}.json").read_bytes())
     except (OSError, ValueError):
@@ -109,29 +109,29 @@ def read_note(results: Path, ckpt: str) -> dict[str, Any]:
 
 
 def state_of(cell: Cell) -> MissingRow:
-    """How far a checkpoint came on a task that has no summary, and why not further."""
+    """Find out how far a checkpoint came on a task that has no summary, and why it came no further."""
     note = read_note(cell.results, cell.ckpt.name).get("tasks", {}).get(cell.task.name)
     if cell.answers.exists():
         return _row(cell, "collected, not scored", _last_words(_log_of_scoring(cell)))
-    # A note of the incomplete is removed when the run ends; the step that found them incomplete has said it as well.
-    said = _last_words(cell.log("collect_harness" if cell.task.kind == "nemo" else "collect_answers"))
+    # The note of an incomplete evaluation is removed when the run ends, but the log of the collecting step says why, too.
+    last_line = _last_words(cell.log("collect_harness" if cell.task.kind == "nemo" else "collect_answers"))
     if isinstance(note, dict):
         if note.get("missing"):
             unit = "runs" if cell.task.kind == "nemo" else "answers"
             counts = f"{note['missing']} of {note['missing'] + note.get('done', 0)} {unit} are missing"
             return _row(cell, "evaluated, incomplete", ". ".join(filter(None, [counts, note.get("error")])))
-        return _row(cell, "evaluated, not collected", said)
+        return _row(cell, "evaluated, not collected", last_line)
     stored = _stored(cell)
     if stored:
-        told = f"{stored} stored so far"
-        return _row(cell, "not finished", f"{told}. At the last try: {said}" if said else told)
+        progress = f"{stored} stored so far"
+        return _row(cell, "not finished", f"{progress}. At the last try: {last_line}" if last_line else progress)
     log = cell.logs / "evaluate_checkpoint" / f"{cell.ckpt.name}.log"
     last = _last_words(log)
     return _row(cell, "not evaluated", f"The log of its evaluation ends: {last}" if last else None)
 
 
 def by_state(missing: Iterable[MissingRow]) -> dict[str, int]:
-    """How many are missing in each state."""
+    """Count the missing scores by state."""
     counts: dict[str, int] = {}
     for row in missing:
         counts[row.state] = counts.get(row.state, 0) + 1
@@ -139,7 +139,7 @@ def by_state(missing: Iterable[MissingRow]) -> dict[str, int]:
 
 
 def _take(cell: Cell, shown: Shown, into: Path) -> MissingRow | None:
-    """Keep a usable summary with its scores; otherwise say why it is missing."""
+    """Link a usable summary and its scores into the snapshot and return None; otherwise return why it is missing."""
     kept = into / "summaries" / cell.ckpt.name / cell.summary.name
     kept_scores = into / "scores" / cell.ckpt.name / cell.scores.name
     try:
@@ -161,7 +161,7 @@ def _take(cell: Cell, shown: Shown, into: Path) -> MissingRow | None:
 
 
 def _other_configuration(cell: Cell, shown: Shown, summary: Summary) -> str | None:
-    """What a summary rests on that is not today's; None where it is a number of today's configuration."""
+    """What has changed since a summary was made, so that its number is outdated; None if nothing has."""
     spec, facts = cell.task.spec, summary["provenance"]
     if summary["task_version"] != spec.get("version"):
         return f"scored for version {summary['task_version']} of the task, which is now {spec.get('version')}"
@@ -181,7 +181,7 @@ def _row(cell: Cell, state: str, reason: str | None) -> MissingRow:
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for a file, which keeps its content when the first is removed; a copy where that is impossible."""
+    """Hard-link a file, so that its content stays when the original is removed; copy it where links are impossible."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -192,7 +192,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _stored(cell: Cell) -> str | None:
-    """How much the store holds of a task, in words."""
+    """How many answers or runs the store holds of a task, in words; None if there are none."""
     if cell.task.kind == "nemo":
         runs = sum(1 for _ in cell.store.rglob("done.json"))
         return f"{runs} runs" if runs else None
@@ -207,7 +207,7 @@ def _log_of_scoring(cell: Cell) -> Path:
 
 
 def _last_words(log: Path) -> str | None:
-    """The last line of a log that says something."""
+    """The last line of a log that is not empty; None if there is none."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""What single sections of the report say: comparisons, coverage, cost, and what the numbers rest on."""
+"""Makes the contents of the report's sections: comparisons, coverage, costs, and what the numbers rest on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from milepost.comparisons.rows import ComparisonRow, FlipRow, RankRow, StepRow, 
 from milepost.records import Summary
 from milepost.report.tables import ScoreRow, step
 
-# What a ledger sums up, as (key, heading); seconds are shown as minutes and hours.
+# The sums of a ledger, as (key, heading); seconds are shown as minutes and hours.
 COSTS = [
     ("attempts", "attempts"),
     ("start_s", "server start"),
@@ -31,14 +31,16 @@ FAMILIES = {
     "same_step": "The same step of two runs",
 }
 
-# A share of answers from which on it is marked.
+# A score is marked from this share of unusable answers on.
 MUCH = 0.05
 PROBLEMS = ("truncated", "empty", "unreadable", "failed")
+# How many flipped items are named, for each direction.
+EXAMPLES = 3
 
 
 @dataclass
 class Flips:
-    """The items of one task on which two checkpoints differ: how many either way, and those that differ most."""
+    """The items of one task that two checkpoints answer differently: how many in each direction, and examples."""
 
     ckpt_a: str
     ckpt_b: str
@@ -49,7 +51,7 @@ class Flips:
 
 
 def findings(trends: Iterable[TrendRow]) -> list[tuple[str, list[str]]]:
-    """For each run what is known of it, in sentences.
+    """The findings about each run, as sentences.
 
     >>> row = TrendRow(run="a", task="t", title="Sums", metric="m", n_steps=3, n_scored=3, reference="a-0",
     ...                better_since="a-9", better_since_step=9.0)
@@ -81,7 +83,7 @@ def _findings_of(rows: Sequence[TrendRow]) -> list[str]:
 
 
 def marks_of(steps: Iterable[StepRow]) -> dict[tuple[str, str], str]:
-    """`first`, `better` or `worse` for checkpoints and tasks whose difference from their run's start is significant."""
+    """Marks (`first`, `better`, `worse`) of checkpoints and tasks that differ significantly from their run's start."""
     marks = {}
     for row in steps:
         mark = "first" if row.first_better else "better" if row.better else "worse" if row.worse else None
@@ -92,59 +94,59 @@ def marks_of(steps: Iterable[StepRow]) -> dict[tuple[str, str], str]:
 
 def families(comparisons: Iterable[ComparisonRow]) -> dict[str, list[ComparisonRow]]:
     """The comparisons of each family, under its heading."""
-    found: dict[str, list[ComparisonRow]] = {}
+    grouped: dict[str, list[ComparisonRow]] = {}
     for row in comparisons:
-        found.setdefault(FAMILIES.get(row.family, row.family), []).append(row)
-    return found
+        grouped.setdefault(FAMILIES.get(row.family, row.family), []).append(row)
+    return grouped
 
 
 def rankings(rows: Iterable[RankRow]) -> dict[str, list[RankRow]]:
     """The ranking of each task, under its title."""
-    found: dict[str, list[RankRow]] = {}
+    grouped: dict[str, list[RankRow]] = {}
     for row in rows:
-        found.setdefault(row.task, []).append(row)
-    return found
+        grouped.setdefault(row.task, []).append(row)
+    return grouped
 
 
-def flips_of(rows: Iterable[FlipRow], examples: int = 3) -> list[Flips]:
-    """Counts for each pair and task, with the items that differ most: they stand first in the rows."""
-    found: dict[tuple[str, str, str], Flips] = {}
+def flips_of(rows: Iterable[FlipRow]) -> list[Flips]:
+    """Count the flipped items of each pair and task, with examples: the first rows, which differ most."""
+    by_pair: dict[tuple[str, str, str], Flips] = {}
     for row in rows:
         key = (row.ckpt_a, row.ckpt_b, row.task)
-        flips = found.setdefault(key, Flips(*key))
+        flips = by_pair.setdefault(key, Flips(*key))
         better = row.change == "better"
         flips.better += better
         flips.worse += not better
         shown = flips.examples["better" if better else "worse"]
-        if len(shown) < examples:
+        if len(shown) < EXAMPLES:
             shown.append(row.item)
-    return list(found.values())
+    return list(by_pair.values())
 
 
 def coverage(rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
-    """For each task: how many checkpoints have a score, and the highest share of each problem with its checkpoint."""
+    """For each task, how many checkpoints have a score, and the highest share of each problem with its checkpoint."""
     tasks: dict[str, list[ScoreRow]] = {}
     for row in rows:
         tasks.setdefault(row.task, []).append(row)
-    told = []
+    covered = []
     for lines in tasks.values():
         worst = {}
         for name in PROBLEMS:
             known = [(value, row.ckpt) for row in lines if (value := getattr(row, name)) is not None]
             worst[name] = max(known, key=lambda pair: pair[0], default=(None, None))
         scored = sum(row.value is not None for row in lines)
-        told.append({"title": lines[0].title, "scored": scored, "of": len(lines), "worst": worst})
-    return told
+        covered.append({"title": lines[0].title, "scored": scored, "of": len(lines), "worst": worst})
+    return covered
 
 
 def needs_a_look(row: ScoreRow) -> bool:
-    """Whether a score is missing, or rests on answers of which many could not be used."""
+    """Whether a score is missing, or rests on answers of which many could not be used: the report marks it."""
     shares = [getattr(row, name) or 0.0 for name in PROBLEMS]
     return row.value is None or max(shares) >= MUCH
 
 
 def advised(summaries: Iterable[Summary]) -> dict[str, Summary]:
-    """For each task the checkpoint with the widest interval, of those whose summaries say what would narrow theirs."""
+    """For each task, the checkpoint with the widest interval among those whose summaries have advice on narrowing it."""
     found: dict[str, Summary] = {}
     for summary in summaries:
         widest = found.get(summary["task"])
@@ -154,7 +156,7 @@ def advised(summaries: Iterable[Summary]) -> dict[str, Summary]:
 
 
 def costs(sums: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Headings, a line for each checkpoint, and the sum of what the evaluations took.
+    """The table of costs: headings, a line for each checkpoint, and the sum over all.
 
     A column that is nothing but zeros is left out: there is no GPU time without GPUs.
     """
@@ -171,7 +173,7 @@ def costs(sums: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them.
+    """A duration in words, from seconds.
 
     >>> duration(8.04), duration(75), duration(7260)
     ('8.0 s', '1 min 15 s', '2 h 1 min')
@@ -183,35 +185,35 @@ def duration(seconds: float) -> str:
 
 
 def provenance(summaries: Iterable[Summary]) -> dict[str, Any]:
-    """What the numbers rest on, said once: for all of them, or by task, by checkpoint, or by both.
+    """Sort the provenance of all numbers, so that each fact stands once: for all, by task, by checkpoint, or by both.
 
     Returns:
         `common`: {name: value}; `by_task`, `by_ckpt`: {name: {task or checkpoint: value}}; `other`: {name: values}.
     """
-    found: dict[str, dict[tuple[str, str], str]] = {}
+    facts_by_name: dict[str, dict[tuple[str, str], str]] = {}
     for summary in summaries:
         facts: dict[str, Any] = {"task_version": summary["task_version"], "scorer": summary["scorer"]}
         facts |= {key: value for key, value in summary["provenance"].items() if key != "expected"}
         for name, value in _flat(facts):
-            found.setdefault(name, {})[summary["ckpt"], summary["task"]] = value
-    told: dict[str, Any] = {"common": {}, "by_task": {}, "by_ckpt": {}, "other": {}}
-    for name, values in found.items():
+            facts_by_name.setdefault(name, {})[summary["ckpt"], summary["task"]] = value
+    sorted_facts: dict[str, Any] = {"common": {}, "by_task": {}, "by_ckpt": {}, "other": {}}
+    for name, values in facts_by_name.items():
         by_ckpt = _constant((ckpt, value) for (ckpt, _), value in values.items())
         by_task = _constant((task, value) for (_, task), value in values.items())
         if len(set(values.values())) == 1:
-            told["common"][name] = next(iter(values.values()))
+            sorted_facts["common"][name] = next(iter(values.values()))
         elif by_task:
-            told["by_task"][name] = by_task
+            sorted_facts["by_task"][name] = by_task
         elif by_ckpt:
-            told["by_ckpt"][name] = by_ckpt
+            sorted_facts["by_ckpt"][name] = by_ckpt
         else:
-            told["other"][name] = list(dict.fromkeys(values.values()))
-    return told
+            sorted_facts["other"][name] = list(dict.fromkeys(values.values()))
+    return sorted_facts
 
 
 def asked(headers: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """How each task asks, from the head of its prompts file: {task: {name: value}}; a seed counts from 0 unless given."""
-    told = {}
+    """How each task asks, from the header of its prompts file: {task: {name: value}}; the seed is 0 if none is set."""
+    by_task = {}
     for header in headers:
         harness = header.get("harness") or {}
         facts = {
@@ -221,8 +223,8 @@ def asked(headers: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
             **header.get("sampling", {}),
             **harness,
         }
-        told[header["task"]] = dict(_flat(facts))
-    return told
+        by_task[header["task"]] = dict(_flat(facts))
+    return by_task
 
 
 def _with_idle_share(ledger: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,12 +233,12 @@ def _with_idle_share(ledger: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _constant(pairs: Iterable[tuple[str, str]]) -> dict[str, str] | None:
-    """The value of each key, if no key has two."""
-    found: dict[str, str] = {}
+    """A mapping from key to value, or None if a key has two different values."""
+    values: dict[str, str] = {}
     for key, value in pairs:
-        if found.setdefault(key, value) != value:
+        if values.setdefault(key, value) != value:
             return None
-    return found
+    return values
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""From summaries to tables: long CSV files to compute with, and how a score is shown in the others.
+"""Turns summaries into tables: long CSV files to compute with, and the text of a score in tables for readers.
 
 The CSV files are what figures and the report are made from. A checkpoint without a summary of a task has a row all the
 same, without numbers: a gap is shown, not closed.
@@ -32,7 +32,7 @@ SHARES = "Truncated, empty, unreadable, failed: shares of all answers. Failed an
 
 
 class Curve(TypedDict):
-    """Where a checkpoint stands: which run it is from and after how many training steps it was saved."""
+    """A checkpoint's place on a training curve: its run, and the training step after which it was saved."""
 
     run: str | None
     step: float | None
@@ -106,24 +106,24 @@ def score_rows(
         ConfigError: A summary's checkpoint is not among the curves.
         RecordError: Two summaries of one checkpoint and task.
     """
-    found = _by_place(summaries, curves)
-    tasks = list(dict.fromkeys([*(titles or {}), *(task for _, task in found)]))
+    by_place = _by_place(summaries, curves)
+    tasks = list(dict.fromkeys([*(titles or {}), *(task for _, task in by_place)]))
     rows = []
     for ckpt, curve in curves.items():
         for task in tasks:
             place = {"ckpt": ckpt, **_place(curve), "task": task, "title": (titles or {}).get(task) or task}
-            summary = found.get((ckpt, task))
+            summary = by_place.get((ckpt, task))
             rows.append(ScoreRow(**place, **_numbers(summary) if summary else {}))
     return rows
 
 
 def metric_rows(summaries: Iterable[Summary], curves: Mapping[str, Curve]) -> list[MetricRow]:
     """One row for every metric of every summary, in the order of `score_rows`."""
-    found = _by_place(summaries, curves)
+    by_place = _by_place(summaries, curves)
     return [
         MetricRow(ckpt=ckpt, **_place(curves[ckpt]), task=task, metric=metric, **_interval(estimate))
-        for ckpt, task in sorted(found, key=_order(found, curves))
-        for metric, estimate in found[ckpt, task]["metrics"].items()
+        for ckpt, task in sorted(by_place, key=_order(by_place, curves))
+        for metric, estimate in by_place[ckpt, task]["metrics"].items()
     ]
 
 
@@ -166,7 +166,7 @@ def with_marks(
     steps: Iterable[StepRow],
     ranking: Iterable[RankRow],
 ) -> list[ScoreRow]:
-    """The rows with their letters, and with what differs significantly from a reference.
+    """Add to the rows their letters by rank, and whether they differ significantly from a reference.
 
     The reference is the checkpoint that all were compared with, if the configuration names one (`against`); otherwise
     the first step of each run.
@@ -202,7 +202,7 @@ def short_cell(row: ScoreRow) -> str:
 
 
 def score_cell(row: ScoreRow) -> str:
-    """A score as tables show it that have room for its interval.
+    """A score with its interval, for tables that have room for it.
 
     >>> score_cell(ScoreRow(ckpt="a", run=None, step=1, task="t", title="T"))
     'missing'
@@ -217,26 +217,26 @@ def score_cell(row: ScoreRow) -> str:
 
 
 def arrow(row: ScoreRow) -> str:
-    """Whether it is better or worse than its reference, as a sign, or nothing."""
+    """An arrow that says whether a score is better or worse than its reference, or nothing."""
     return {"better": "↑", "worse": "↓"}.get(row.change or "", "")
 
 
 def short(value: float, stderr: float | None) -> str:
-    """A value with its standard error in brackets, in units of the value's last digit: two digits of it.
+    """A value with two digits of its standard error in brackets, in units of the value's last digit.
 
     >>> short(0.74166, 0.0349), short(0.9999, 0.00997), short(-61.28, 1.23), short(1.0, 0.0)
     ('0.742(35)', '1.000(10)', '-61.3(1.2)', '1.000')
     """
     if not stderr:
         return number(value)
-    # By its two leading digits as they are shown: .00997 is .010.
+    # Its first two digits as they will be shown decide the place: .00997 is shown as .010.
     decimals = max(0, 1 - math.floor(math.log10(float(f"{stderr:.1e}"))))
     digits = f"{stderr:.{decimals}f}" if stderr >= 1 else f"{stderr * 10**decimals:.0f}"
     return f"{value:,.{decimals}f}({digits})"
 
 
 def interval(row: ScoreRow | MetricRow) -> str:
-    """The interval in brackets after a space, or nothing."""
+    """The 95 % interval in brackets, after a space; nothing if there is none."""
     if row.ci_low is None or row.ci_high is None:
         return ""
     return f" [{number(row.ci_low)}, {number(row.ci_high)}]"
@@ -267,19 +267,19 @@ def share(value: float | None) -> str:
 
 
 def samples_cell(row: ScoreRow) -> str:
-    """Readable samples, and of how many that were asked for."""
+    """The number of readable samples, and of those that were asked for."""
     if row.n_samples is None:
         return "-"
     return f"{row.n_samples}" if row.n_expected in (None, row.n_samples) else f"{row.n_samples} of {row.n_expected}"
 
 
 def notes(rows: Iterable[ScoreRow]) -> list[str]:
-    """What a reader of the summary table has to know."""
+    """The legend of the summary table: what a reader has to know."""
     rows = list(rows)
-    said = [INTERVALS]
-    said += [PARTIAL] * any(row.partial for row in rows)
-    said += [HARNESS] * any(row.harness for row in rows)
-    return said
+    legend = [INTERVALS]
+    legend += [PARTIAL] * any(row.partial for row in rows)
+    legend += [HARNESS] * any(row.harness for row in rows)
+    return legend
 
 
 def step(value: float | None) -> str:
@@ -292,15 +292,15 @@ def step(value: float | None) -> str:
 
 
 def short_notes(rows: Iterable[ScoreRow]) -> list[str]:
-    """What a reader of scores in the short form has to know."""
+    """The legend of tables with scores in the short form: what a reader has to know."""
     rows = list(rows)
     references = {row.reference for row in rows if row.reference}
-    said = [SHORT]
+    legend = [SHORT]
     if any(row.change for row in rows):
         what = f"than {references.pop()}" if len(references) == 1 else "than the first step of its run that has scores"
-        said.append(f"↑ ↓: better or worse {what}, p ≤ .05 corrected for all that were compared with it.")
-    said += [LETTERS] * any(row.letters for row in rows)
-    return [*said, *notes(rows)[1:]]
+        legend.append(f"↑ ↓: better or worse {what}, p ≤ .05 corrected for all that were compared with it.")
+    legend += [LETTERS] * any(row.letters for row in rows)
+    return [*legend, *notes(rows)[1:]]
 
 
 def _warnings(row: ScoreRow) -> list[str]:
@@ -308,7 +308,7 @@ def _warnings(row: ScoreRow) -> list[str]:
 
 
 def _by_place(summaries: Iterable[Summary], curves: Mapping[str, Curve]) -> dict[tuple[str, str], Summary]:
-    found: dict[tuple[str, str], Summary] = {}
+    by_place: dict[tuple[str, str], Summary] = {}
     for summary in summaries:
         ckpt, task = summary["ckpt"], summary["task"]
         if ckpt not in curves:
@@ -316,10 +316,10 @@ def _by_place(summaries: Iterable[Summary], curves: Mapping[str, Curve]) -> dict
                 f"A summary is of checkpoint {ckpt!r}. Checkpoints of this table: {', '.join(curves) or 'none'}. "
                 "Add it to --curves, or leave its summaries out."
             )
-        if (ckpt, task) in found:
+        if (ckpt, task) in by_place:
             raise RecordError(f"Two summaries are of checkpoint {ckpt!r} and task {task!r}. Give each file once.")
-        found[ckpt, task] = summary
-    return found
+        by_place[ckpt, task] = summary
+    return by_place
 
 
 def _order(found: Iterable[tuple[str, str]], curves: Iterable[str]) -> Any:
@@ -360,7 +360,7 @@ def _cell(value: Any) -> str:
 
 
 def _parse(kind: str, text: str) -> Any:
-    """A cell as the field of a row has it; `kind` is the field's annotation."""
+    """Read a CSV cell as a value of the row's field, whose annotation is `kind`."""
     wanted, _, optional = kind.partition(" | ")
     if text == "" and optional:
         return None

@@ -1,4 +1,4 @@
-"""The tables that people read, before they become Markdown, LaTeX or sheets: headers, lines of text, and legends."""
+"""Makes the tables for readers, before they become Markdown, LaTeX or sheets: headers, lines of text, and legends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from milepost.report.tables import (
     step,
 )
 
-# More lines than this nobody reads: the CSV file has them.
+# Nobody reads more lines than this: the CSV file has all of them.
 MOST_LINES = 60
 COMPARED = (
     "B - A on the items that both have, with the 95 % interval of the paired difference. p: corrected for all tests of the "
@@ -37,7 +37,7 @@ SINCE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table to read: its first `left` columns hold words, the others numbers. `notes` are its legend."""
+    """A table for readers: its first `left` columns hold words, the others numbers; `notes` are its legend."""
 
     name: str
     title: str
@@ -48,7 +48,7 @@ class Table:
 
 
 def score_table(rows: Sequence[ScoreRow], cell: Callable[[ScoreRow], str] = short_cell) -> Table:
-    """The summary: a line for each checkpoint, a column for each task."""
+    """The table of headline scores: a line for each checkpoint, a column for each task."""
     header, starts = _checkpoints(rows)
     titles = {row.task: row.title for row in rows}
     lines: dict[str, list[str]] = {}
@@ -65,7 +65,7 @@ def score_table(rows: Sequence[ScoreRow], cell: Callable[[ScoreRow], str] = shor
 
 
 def metric_tables(rows: Sequence[ScoreRow], metrics: Iterable[MetricRow]) -> list[Table]:
-    """For each task with more than one metric: a line for each checkpoint, a column for each metric."""
+    """A table for each task with several metrics: a line for each checkpoint, a column for each metric."""
     header, starts = _checkpoints(rows)
     grids: dict[str, dict[str, dict[str, MetricRow]]] = {}
     for metric in metrics:
@@ -91,14 +91,14 @@ def metric_tables(rows: Sequence[ScoreRow], metrics: Iterable[MetricRow]) -> lis
 
 
 def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
-    """Pairs of checkpoints, on each task and over tasks; where these are very many, over tasks alone."""
+    """The table of compared pairs, on each task and over tasks; only over tasks where there are very many."""
     shown = [row for row in rows if row.task is None] if len(rows) > MOST_LINES else list(rows)
     shown = shown if len(shown) <= MOST_LINES else []
-    said = [COMPARED]
+    legend = [COMPARED]
     if len(shown) < len(rows):
-        said.append(f"{len(shown)} of {len(rows)} comparisons are shown; comparisons.csv holds all.")
+        legend.append(f"{len(shown)} of {len(rows)} comparisons are shown; comparisons.csv holds all.")
     if any(row.partial for row in shown):
-        said.append(PARTIAL)
+        legend.append(PARTIAL)
     header = ["A", "B", "task", "A's score", "B's score", "B - A", "p", "detectable", "items", "gained", "lost", "note"]
     return Table(
         name="comparisons",
@@ -106,12 +106,12 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
         header=header,
         lines=[_comparison(row) for row in shown],
         left=3,
-        notes=said,
+        notes=legend,
     )
 
 
 def trend_table(rows: Sequence[TrendRow]) -> Table:
-    """Since when each run is better, and since when it is not any more."""
+    """The table of trends: since which step each run is better, no longer better, or worse than before."""
     has_run = any(row.run is not None for row in rows)
     shown = [row for row in rows if row.n_steps > 1]
     lines = [
@@ -132,7 +132,7 @@ def trend_table(rows: Sequence[TrendRow]) -> Table:
 
 
 def coverage_table(rows: Sequence[ScoreRow]) -> Table:
-    """What stands beside every score: how much of it rests on answers that could be read."""
+    """The table of coverage: for every score, the share of its answers that could be used."""
     header = ["checkpoint", "task", "score", "items", "samples"]
     header += ["truncated", "empty", "unreadable", "failed", "mean tokens"]
     lines = []
@@ -164,7 +164,7 @@ def signed(value: float | None) -> str:
 
 
 def _checkpoints(rows: Sequence[ScoreRow]) -> tuple[list[str], dict[str, list[str]]]:
-    """The first columns of a table with a line for each checkpoint: header, and cells by checkpoint."""
+    """The first columns of tables with a line for each checkpoint: their header, and the cells by checkpoint."""
     has_run = any(row.run is not None for row in rows)
     has_step = any(row.step is not None for row in rows)
     header = ["checkpoint", *["run"] * has_run, *["step"] * has_step]

@@ -1,4 +1,4 @@
-"""All tables in one XLSX file: those to read first, then the rows behind them with their full numbers."""
+"""Writes all tables into one XLSX file: those for readers first, then the rows behind them with full numbers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 # The file's own limits.
 SHEET_NAME, CELL_TEXT = 31, 32_767
-# A spreadsheet takes what begins so for a formula, at the latest when somebody edits it.
+# A spreadsheet takes text with such a beginning for a formula, at the latest when somebody edits it.
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_workbook(path: Path, tables: Sequence[Table], data: Mapping[str, Sequence[DataclassInstance]]) -> None:
-    """Write a sheet for each table to read, and for each list of rows. The same content gives the same bytes.
+    """Write a sheet for each table and for each list of rows; the same content gives the same bytes.
 
     Args:
         path: The file.
-        tables: Tables to read; all their cells are text.
+        tables: Tables for readers; all their cells are text.
         data: Rows by the name of their sheet; numbers stay numbers, null is an empty cell.
     """
     import xlsxwriter
@@ -51,7 +51,7 @@ def write_workbook(path: Path, tables: Sequence[Table], data: Mapping[str, Seque
 
 
 def _add_sheet(book: Workbook, name: str, taken: set[str]) -> Worksheet:
-    """A sheet of this name, as far as the file allows it."""
+    """Add a sheet, with its name changed where the file format does not allow it."""
     plain = "".join("-" if sign in "[]:*?/\\'" else sign for sign in name)
     number, unique = 1, plain[:SHEET_NAME]
     while unique.lower() in taken:

@@ -12,7 +12,7 @@ from typing import Any
 
 from milepost.errors import ContainerError
 
-# What of the surroundings goes into an image: what is said about the job, its GPUs, the way out and the hub.
+# Variables of the environment that go into an image: those about the job, its GPUs, the proxy and the hub.
 PASSED = re.compile(
     "LANG|LC_[A-Z]+|TZ|TMPDIR|CUDA_VISIBLE_DEVICES|(CUDA|NCCL|NVIDIA|GLOO|UCX|SLURM|HF|VLLM|OMP|MKL|TORCH|TORCHINDUCTOR"
     "|TRITON|NEMO_EVALUATOR)_[A-Z0-9_]+|DO_NOT_TRACK|TORCHDYNAMO_DISABLE|(https?|no|all)_proxy|(HTTPS?|NO|ALL)_PROXY"
@@ -27,7 +27,7 @@ class Containers:
 
     Attributes:
         vllm: Image file that vLLM runs in, or None: it runs from envs/vllm.
-        nemo: Likewise for NeMo Evaluator.
+        nemo: Image file that NeMo Evaluator runs in, or None: it runs from envs/nemo.
         nv: Whether NVIDIA's driver goes in.
         binds: Further folders that go in.
         caches: Folder of what vLLM and its compilers keep.
@@ -45,7 +45,7 @@ class Containers:
 
 
 def read_containers(config: Mapping[str, Any]) -> Containers:
-    """What a campaign's configuration says about containers. That the images exist is not checked."""
+    """Read a campaign's configuration of containers; whether the images exist is not checked."""
     spec = config.get("containers", {})
     folder = Path(spec.get("folder", "results/images"))
     return Containers(
@@ -60,7 +60,7 @@ def read_containers(config: Mapping[str, Any]) -> Containers:
 
 
 def image_file(name: str, folder: Path) -> Path:
-    """The file of an image that the configuration names by file, address or definition.
+    """Path of the file of an image that the configuration names by file, address or definition.
 
     >>> image_file("vllm.sif", Path("/apps")), image_file("/data/own.sif", Path("/apps"))
     (PosixPath('/apps/vllm.sif'), PosixPath('/data/own.sif'))
@@ -83,10 +83,10 @@ def is_made(name: str) -> bool:
 
 
 def require_image(image: Path) -> Path:
-    """An image that exists.
+    """Return the path of an image after checking that it exists.
 
     Raises:
-        ContainerError: It does not; the message names its neighbours.
+        ContainerError: It does not; the message names the images beside it.
     """
     if image.exists():
         return image
@@ -136,13 +136,13 @@ def inside(
         *(word for path in bind_points([Path.cwd(), *binds]) for word in ("--mount", mount(path))),
         image, *command,
     ]  # fmt: skip
-    given = {name: value for name, value in os.environ.items() if PASSED.fullmatch(name)}
+    passed = {name: value for name, value in os.environ.items() if PASSED.fullmatch(name)}
     # Packages in the user's home are not the image's; without this, Python would prefer them.
-    given |= {"PYTHONNOUSERSITE": "1", **env}
-    ahead = given.pop("PATH", "").removesuffix(os.environ.get("PATH", os.defpath)).strip(os.pathsep)
+    passed |= {"PYTHONNOUSERSITE": "1", **env}
+    ahead = passed.pop("PATH", "").removesuffix(os.environ.get("PATH", os.defpath)).strip(os.pathsep)
     if ahead:
-        given["PREPEND_PATH"] = ahead
-    return words, {**os.environ, **{f"{prefix}_{name}": value for name, value in given.items()}}
+        passed["PREPEND_PATH"] = ahead
+    return words, {**os.environ, **{f"{prefix}_{name}": value for name, value in passed.items()}}
 
 
 def find_apptainer() -> tuple[str, str]:
@@ -162,7 +162,7 @@ def find_apptainer() -> tuple[str, str]:
 
 
 def reached_from(path: Path) -> Iterator[Path]:
-    """A file or folder, and the folders that links in it lead to; a hub's cache keeps its files behind such ones."""
+    """A path and the folders that links in it lead to: a hub's cache keeps its files behind links."""
     yield path
     for file in path.iterdir() if path.is_dir() else [path]:
         if file.is_symlink() and file.exists():
@@ -184,12 +184,12 @@ def bind_points(paths: Iterable[Path]) -> list[str]:
             raise ContainerError(f"{path} does not exist, so it cannot be bound into a container image.")
         points += [os.path.realpath(path), os.path.abspath(path)]
     real = set(points[::2])
-    found: list[str] = []
+    bound: list[str] = []
     for point in sorted(set(points), key=lambda point: (len(Path(point).parts), point)):
-        covered = point in real and any(Path(point).is_relative_to(parent) for parent in found if parent in real)
+        covered = point in real and any(Path(point).is_relative_to(parent) for parent in bound if parent in real)
         if not covered:
-            found.append(point)
-    return found
+            bound.append(point)
+    return bound
 
 
 def mount(path: str) -> str:

@@ -1,4 +1,4 @@
-"""The environments in envs/, each with an interpreter of its own."""
+"""The Python environments in envs/, each with its own interpreter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ENVS = WORKFLOW / "envs"
 
 
 def environment_python(name: str) -> Path:
-    """The interpreter of an environment.
+    """Path of the Python interpreter of an environment.
 
     Args:
         name: A folder in envs/: `semantic`, `vllm`, …

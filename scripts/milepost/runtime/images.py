@@ -44,7 +44,7 @@ def prepare_images(config: Mapping[str, Any], others: Iterable[str] = ()) -> dic
 
 
 def image_digests(images: Mapping[str, Path | None]) -> dict[str, str]:
-    """The digests of the images in use, as `vllm-image` and the like; a folder that is used as an image has none.
+    """Digests of the images in use, by names such as `vllm-image`; a folder that is used as an image has none.
 
     Args:
         images: For each kind its image, or None where it runs bare.
@@ -83,7 +83,7 @@ def make_image(source: str, image: Path) -> None:
 
 
 def find_definition(name: str) -> Path:
-    """A definition file: the campaign's own, or one of containers/.
+    """Path of a definition file: the campaign's own, or one of containers/.
 
     Raises:
         ContainerError: Neither is there; the message names those of containers/.
@@ -99,7 +99,7 @@ def find_definition(name: str) -> Path:
 
 
 def describe_image(image: Path, source: str | None = None) -> dict[str, Any]:
-    """What an image is. Its digest is taken from the note of `prepare_images` while its size and time are the same."""
+    """An image's file, digest, size and time; the digest comes from the note of `prepare_images` while size and time are the same."""
     state = image.stat()
     try:
         known = next(one for one in orjson.loads(NOTE.read_bytes()).values() if one["file"] == str(image))

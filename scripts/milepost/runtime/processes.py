@@ -40,7 +40,7 @@ class Watchdog:
     """
 
     def __init__(self) -> None:
-        """Start it."""
+        """Start the watchdog's process."""
         script = Path(__file__).with_name("watchdog.py")
         self.mark = uuid.uuid4().hex
         read_end, self._pipe = os.pipe()
@@ -49,7 +49,7 @@ class Watchdog:
             stdin=read_end, start_new_session=True, stdout=subprocess.PIPE,
         )  # fmt: skip
         os.close(read_end)
-        # From its first word on, no signal ends it: one that was sent to the whole job must not.
+        # Wait for its first word: from then on it ignores signals, as it must one that is sent to the whole job.
         with self._process.stdout as said:  # type: ignore[union-attr]
             said.readline()
 
@@ -58,24 +58,24 @@ class Watchdog:
         self._say(f"+{group}\n")
 
     def forget(self, group: int) -> None:
-        """A group has ended."""
+        """Take a process group that has ended off the watchdog's list."""
         self._say(f"-{group}\n")
 
     def remove(self, folder: Path) -> None:
-        """Register a folder of this process's own that must not outlive it."""
+        """Register a folder that is to be removed if this process dies."""
         self._say(f">{folder}\n")
 
     def keep(self, folder: Path) -> None:
-        """A folder needs no removal any more."""
+        """Take a folder off the list of those to be removed."""
         self._say(f"<{folder}\n")
 
     def _say(self, line: str) -> None:
-        # One that was killed is missed only if this process is killed as well.
+        # A watchdog that was killed is needed only if this process is killed as well.
         with suppress(BrokenPipeError):
             os.write(self._pipe, line.encode())
 
     def close(self) -> None:
-        """All groups have ended: send the watchdog home."""
+        """End the watchdog, after all registered groups have ended."""
         os.close(self._pipe)
         self._process.wait()
 
@@ -91,7 +91,7 @@ class ProcessGroup:
 
     @classmethod
     async def start(
-        cls, command: Sequence[str], *, env: Mapping[str, str], log: Path, watchdog: Watchdog, cwd: Path | None = None
+        cls, command: Sequence[str], *, env: Mapping[str, str], log: Path, watchdog: Watchdog
     ) -> ProcessGroup:
         """Start a program; its output goes to the end of `log`."""
         # Here: every small step imports this module, and starts no program.
@@ -102,7 +102,7 @@ class ProcessGroup:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.DEVNULL, stdout=file, stderr=asyncio.subprocess.STDOUT,
-                env={**env, **dict.fromkeys(MARKS, watchdog.mark)}, cwd=cwd, start_new_session=True,
+                env={**env, **dict.fromkeys(MARKS, watchdog.mark)}, start_new_session=True,
             )  # fmt: skip
         watchdog.watch(process.pid)
         return cls(process, watchdog, log)
@@ -126,7 +126,7 @@ class ProcessGroup:
         self._watchdog.forget(group)
 
     def last_lines(self, count: int = 15) -> str:
-        """The end of the log, for an error message."""
+        """The last lines of this program's log, for an error message."""
         return last_lines(self.log, count)
 
 
@@ -148,7 +148,7 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 def _processes(field: int, number: int) -> list[int]:
     """The processes of a group or a session; the remains of ended ones do not count."""
-    found = []
+    pids = []
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             try:
@@ -157,12 +157,12 @@ def _processes(field: int, number: int) -> list[int]:
             except OSError:
                 continue
             if int(fields[field]) == number and fields[0] != b"Z":
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """A port of an address of this host that nobody listens on just now."""
+    """A TCP port of this host on which nobody listens at the moment."""
     with socket.socket() as probe:
         probe.bind((address, 0))
         return int(probe.getsockname()[1])
@@ -184,15 +184,14 @@ def owner_of(port: int) -> str:
     return "a program that has ended"
 
 
-def end_with_snakemake(number: signal.Signals = signal.SIGTERM, kill_after_s: float = 10.0) -> None:
+def end_with_snakemake(kill_after_s: float = 10.0) -> None:
     """Have this step end when the Snakemake that started it is gone, be it by KILL.
 
     The local executor leaves its steps running then, and they would write beside those of the next run. The workflow
     names its process in MILEPOST_SNAKEMAKE; a step that was started by hand has none and runs on.
 
     Args:
-        number: What this process gets.
-        kill_after_s: Seconds after which it gets KILL.
+        kill_after_s: Seconds after TERM at which it gets KILL.
     """
     named = os.environ.get("MILEPOST_SNAKEMAKE", "")
     host, _, pid = named.partition(":")
@@ -207,7 +206,7 @@ def end_with_snakemake(number: signal.Signals = signal.SIGTERM, kill_after_s: fl
         poll = select.poll()
         poll.register(handle, select.POLLIN)
         poll.poll()
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(kill_after_s)
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""What a SLURM cluster offers, as its own commands tell it on a login host. Only looks."""
+"""What a SLURM cluster offers, as its own commands report it on a login host. Nothing is changed or submitted."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import subprocess
 from dataclasses import dataclass
 from functools import cache
 
-TIMEOUT_S = 15.0  # of one command; a controller that is busy for longer does not keep anybody waiting
+TIMEOUT_S = 15.0  # limit for one command: nobody is kept waiting by a controller that is busy for longer
 DOWN = ("down", "drain", "fail", "maint", "powered_down", "powering_down", "unknown", "error", "planned_down", "inval")
 
 
 class SiteUnknownError(Exception):
-    """A command of SLURM is not here, failed or took too long; the message says which and how."""
+    """A SLURM command is missing, failed or took too long; the message says which one, and how."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Association:
 
 
 def ask(*command: str, words: bool = False) -> str:
-    """Standard output of a command of SLURM; with `words`, what it says beside it as well.
+    """Run a SLURM command and return its standard output; with `words`, its standard error as well.
 
     Raises:
         SiteUnknownError: It is not here, failed, or took longer than TIMEOUT_S.
     """
     try:
-        asked = subprocess.run(
+        done = subprocess.run(
             command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True, stdin=subprocess.DEVNULL
         )
     except FileNotFoundError:
@@ -67,11 +67,11 @@ def ask(*command: str, words: bool = False) -> str:
     except subprocess.TimeoutExpired:
         raise SiteUnknownError(f"{command[0]} did not answer within {TIMEOUT_S:.0f} s") from None
     except subprocess.CalledProcessError as error:
-        said = " ".join((error.stderr or error.stdout or "nothing").split())
-        raise SiteUnknownError(f"{command[0]} failed and said: {said[:200]}") from None
+        message = " ".join((error.stderr or error.stdout or "nothing").split())
+        raise SiteUnknownError(f"{command[0]} failed and said: {message[:200]}") from None
     except OSError as error:
         raise SiteUnknownError(f"{command[0]} cannot be run: {error.strerror}") from None
-    return asked.stdout + asked.stderr * words
+    return done.stdout + done.stderr * words
 
 
 @cache
@@ -82,7 +82,7 @@ def nodes() -> tuple[Nodes, ...]:
 
 
 def parse_nodes(line: str) -> Nodes:
-    """One line of sinfo.
+    """Read one line of sinfo's output.
 
     >>> parse_nodes("main*|up|1-00:00:00|1|idle|64000|A40,GPU|gpu:A40:2(S:0-1)").gpus
     {'A40': 2}
@@ -102,25 +102,25 @@ def parse_nodes(line: str) -> Nodes:
 
 
 def parse_gpus(gres: str) -> dict[str, int]:
-    """GPUs by type in a list of generic resources.
+    """Read the number of GPUs by type from SLURM's list of generic resources.
 
     >>> parse_gpus("gpu:A40:2(S:0,1),shard:8")
     {'A40': 2}
     >>> parse_gpus("gpu:4"), parse_gpus("(null)")
     ({'': 4}, {})
     """
-    found: dict[str, int] = {}
+    gpus: dict[str, int] = {}
     for part in re.sub(r"\([^)]*\)", "", gres).split(","):
         words = part.split(":")
         if words[0] == "gpu":
             number = int(words[-1]) if len(words) > 1 and words[-1].isdigit() else 1
             kind = words[1] if len(words) > 2 or (len(words) == 2 and not words[1].isdigit()) else ""
-            found[kind] = found.get(kind, 0) + number
-    return found
+            gpus[kind] = gpus.get(kind, 0) + number
+    return gpus
 
 
 def parse_minutes(text: str) -> float | None:
-    """Minutes of a time of SLURM; None where there is no limit.
+    """Read a time limit of SLURM as minutes; None where there is no limit.
 
     >>> parse_minutes("1-00:00:00"), parse_minutes("30:00"), parse_minutes("infinite"), parse_minutes("2-12")
     (1440.0, 30.0, None, 3600.0)
@@ -140,38 +140,38 @@ def parse_minutes(text: str) -> float | None:
 
 @cache
 def associations() -> tuple[Association, ...]:
-    """What this user may use; nothing where the site keeps no accounts."""
+    """The accounts and partitions that this user may use; none where the site keeps no accounts."""
     text = ask(
         "sacctmgr", "--noheader", "--parsable2", "show", "associations", f"user={getpass.getuser()}",
         "format=account,partition,maxwall",
     )  # fmt: skip
-    found = []
+    allowed = []
     for line in text.splitlines():
         account, partition, limit = (*line.split("|"), "", "")[:3]
         if account:
-            found.append(Association(account, partition, parse_minutes(limit) if limit else None))
-    return tuple(found)
+            allowed.append(Association(account, partition, parse_minutes(limit) if limit else None))
+    return tuple(allowed)
 
 
 @cache
 def partition_options(name: str) -> dict[str, str]:
-    """What scontrol says of a partition: AllowAccounts, DenyAccounts, State, MaxTime, ..."""
+    """The properties of a partition that scontrol shows: AllowAccounts, DenyAccounts, State, MaxTime, ..."""
     words = ask("scontrol", "--oneliner", "show", "partition", name).split()
     return dict(word.split("=", 1) for word in words if "=" in word)
 
 
 def try_submission(options: list[str]) -> str:
-    """Ask SLURM whether it would take a job, without submitting it; when it would start.
+    """Ask SLURM whether it would accept a job, without submitting it; returns when the job would start.
 
     Raises:
-        SiteUnknownError: It would not take it, or cannot be asked; with its own words.
+        SiteUnknownError: SLURM would not accept it, or cannot be asked; the message has SLURM's own words.
     """
-    said = ask("sbatch", "--test-only", *options, "--wrap", "true", words=True)
-    return next((found[1] for found in re.finditer(r"to start at (\S+)", said)), "a time that it does not tell")
+    reply = ask("sbatch", "--test-only", *options, "--wrap", "true", words=True)
+    return next((match[1] for match in re.finditer(r"to start at (\S+)", reply)), "a time that it does not tell")
 
 
 def fits_constraint(constraint: str, features: frozenset[str]) -> bool:
-    """Whether nodes with these features fit a constraint; one with counts or brackets is judged by its words alone.
+    """Whether nodes with these features fulfil a constraint; of one with counts or brackets, only the names are compared.
 
     >>> fits_constraint("A40&IB", frozenset({"A40", "IB"})), fits_constraint("A40|A100", frozenset({"A100"}))
     (True, True)

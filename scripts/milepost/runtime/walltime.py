@@ -23,18 +23,18 @@ def seconds_left() -> float | None:
     if not job:
         return None
     try:
-        asked = subprocess.run(
+        listing = subprocess.run(
             ["squeue", "--noheader", "--jobs", job, "--format", "%L"],
             capture_output=True, text=True, timeout=20, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
-    minutes = parse_minutes(asked.stdout)
+    minutes = parse_minutes(listing.stdout)
     return None if minutes is None else minutes * 60
 
 
 async def near_the_end(margin_s: float) -> float:
-    """Wait until no more than so many seconds of this job's walltime are left; for ever where there is no limit.
+    """Wait until at most `margin_s` seconds of this job's walltime are left; wait for ever where there is no limit.
 
     Returns:
         The seconds that are left.

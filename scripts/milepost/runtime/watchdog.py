@@ -16,7 +16,7 @@ START_S = 0.1  # after which a program that was just being started has the envir
 
 
 def main() -> None:
-    """Read until the end, then end what is still registered."""
+    """Read commands until standard input closes, then end the groups and remove the folders that are still registered."""
     # A Ctrl-C is for the supervisor; this process acts on its death only.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def end(groups: set[int]) -> None:
-    """End these groups and everything that carries the mark."""
+    """End the given process groups, and every process that carries the mark."""
     time.sleep(START_S)
     sessions = set(groups)
     for number, wait_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 0.0)):
@@ -54,16 +54,16 @@ def end(groups: set[int]) -> None:
 
 
 def members(sessions: set[int]) -> list[int]:
-    """The processes of these sessions."""
-    found = []
+    """Ids of the processes in the given sessions."""
+    pids = []
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             try:
                 if os.getsid(int(entry.name)) in sessions:
-                    found.append(int(entry.name))
+                    pids.append(int(entry.name))
             except ProcessLookupError:
                 continue
-    return found
+    return pids
 
 
 def marked(word: bytes) -> set[int]:

@@ -1,63 +1,152 @@
-"""Scorers: what makes scores of answers. One module per scorer, with a class `Scorer` built from its options.
+"""Scorers: what makes scores of answers. One module or folder per scorer, with a class `Scorer` built from its options.
 
-A scorer's options are described in config/schemas/scorers/{name}.yaml. To add one, write both files.
+A scorer's options are described in config/schemas/scorers/{name}.yaml. To add one, write both files and a test: nothing
+else knows a scorer by its name. What a scorer can say of itself stands in `BaseScorer`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Literal, cast
 
-from milepost.errors import UnknownScorerError, did_you_mean
-from milepost.records import Answer, Prompt, PromptSet, Score
+from milepost.endpoints.specs import find_endpoint
+from milepost.errors import ConfigError, RecordError, UnknownScorerError, did_you_mean
+from milepost.records import Answer, Estimate, Prompt, PromptSet, Score
+from milepost.statistics.metrics import Metric, reduce_scores
+
+# What an endpoint is asked for, as config/endpoints.yaml has it.
+Kind = Literal["chat", "embedding", "reranker"]
 
 
 @dataclass(frozen=True)
 class CheckpointTask:
-    """Whose answers to what are scored: it names where a scorer keeps its calls."""
+    """Whose answers to what are scored: it names where a scorer keeps its calls.
 
-    ckpt: str
+    `ckpt` is None before there are answers, when a task is checked: nothing is kept then.
+    """
+
+    ckpt: str | None
     task: str
 
 
-class Scorer(Protocol):
-    """Scores answers.
+@dataclass(frozen=True)
+class Needs:
+    """What a scorer needs beside answers, by the options that it was given.
 
     Attributes:
-        name: The scorer's module.
-        metric: Its headline metric, the `score` of each Score.
-        metrics: Every metric that it reports with the options it was given, the headline among them.
+        environments: Folders in envs/ whose interpreters it starts.
+        endpoints: Names in config/endpoints.yaml, and of which kinds each may be. A scorer that asks one of kind `chat`
+            is a judged one: its scoring is the rule judge_answers.
+        files: The user's files that decide scores, from the campaign's folder.
+        node: Whether it computes much by itself: work for a node, not for a host on which people log in.
     """
 
-    name: str
-    metric: str
-    metrics: tuple[str, ...]
+    environments: tuple[str, ...] = ()
+    endpoints: Mapping[str, tuple[Kind, ...]] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    node: bool = False
+
+    @property
+    def judges(self) -> list[str]:
+        """The endpoints that it asks for verdicts."""
+        return [name for name, kinds in self.endpoints.items() if "chat" in kinds]
+
+
+@dataclass(frozen=True)
+class CheckpointResults:
+    """All that is known of one checkpoint on one task."""
+
+    ckpt: str
+    answers: Sequence[Answer]
+    scores: Sequence[Score]
+    summary: Mapping[str, Any]
+
+
+class BaseScorer:
+    """What every scorer is, with the answers that most of them give.
+
+    A scorer sets `name` and `metrics`, and has `score`. All else is there to be replaced by those that need it.
+
+    Attributes:
+        name: Its module or folder.
+        metrics: Every number that it reports with the options it was given; the first is its headline, the `score` of
+            each Score.
+        keeps_calls: Whether it keeps what it asks of models, and so takes its `place`.
+        own_options: Options that decide nothing but its own results beside scores.
+        prepares: Whether it has `prepare`: a step for a node, once per task, before its own results are made.
+        tabulates: Whether it has `tabulate`: a step once per task, when all checkpoints are scored.
+    """
+
+    name: ClassVar[str]
+    metrics: tuple[Metric, ...]
+    keeps_calls: ClassVar[bool] = False
+    own_options: ClassVar[frozenset[str]] = frozenset()
+    prepares: ClassVar[bool] = False
+    tabulates: ClassVar[bool] = False
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of its metrics, the headline first."""
+        return tuple(metric.name for metric in self.metrics)
+
+    def needs(self) -> Needs:
+        """What it needs beside answers. Cheap: it is asked whenever a run is planned."""
+        return Needs()
+
+    def check(self, items: Sequence[Prompt]) -> None:
+        """See that all items have what scoring takes of them. Called before anything is asked.
+
+        Raises:
+            ConfigError: Options that cannot be used, or do not fit each other or the items.
+            RecordError: An item that cannot be scored; the message names it.
+        """
+
+    def decides(self) -> dict[str, Any]:
+        """What decides scores beside its options, files and code: who answers at its endpoints."""
+        return {name: find_endpoint(name, f"The scorer {self.name}").identity for name in self.needs().endpoints}
+
+    def sample(self, prompts: PromptSet) -> PromptSet:
+        """The items to score; if some are left out, the header of what is returned is marked as partial."""
+        return prompts
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Iterator[Score]:
         """Yield one score per answer, in the order of the answers; an answer with an error has a score of null."""
-        ...
+        raise NotImplementedError
 
+    def reduce(self, prompts: Sequence[Prompt], scores: Sequence[Score]) -> Mapping[str, Estimate]:
+        """Every number of `metrics`, made of the scores.
 
-@runtime_checkable
-class SamplingScorer(Protocol):
-    """A scorer that may score part of the items only."""
-
-    def sample(self, prompts: PromptSet) -> PromptSet:
-        """The items to score; marked as partial in the header if some are left out."""
-        ...
-
-
-@runtime_checkable
-class TracedScorer(Protocol):
-    """A scorer whose numbers rest on more than its options say."""
+        By default each metric is made of its own samples, as its `reduce` says. A scorer replaces this where a number
+        is fitted to all answers at once (`statistics.means.bootstrap_estimate` gives such a number its error).
+        """
+        del prompts
+        return reduce_scores(self.metrics, scores)
 
     def provenance(self) -> dict[str, Any]:
-        """What stands beside the numbers, by name."""
-        ...
+        """What its numbers rest on besides its options, by name; it stands beside them in the summary."""
+        return {}
+
+    def prepare(self, prompts: Sequence[Prompt], out: Path) -> None:
+        """Write what `tabulate` takes of the task alone into a new folder."""
+        raise NotImplementedError
+
+    def tabulate(
+        self, title: str, prompts: Sequence[Prompt], results: Sequence[CheckpointResults], prepared: Path, out: Path
+    ) -> None:
+        """Write its own results into a new folder, from the scores of all checkpoints.
+
+        Args:
+            title: The task's name for people.
+            prompts: The task's items.
+            results: Those of every checkpoint, in the campaign's order.
+            prepared: The folder of `prepare`; there is none if it does not prepare.
+            out: To make.
+        """
+        raise NotImplementedError
 
 
 def scorer_names() -> list[str]:
@@ -86,13 +175,12 @@ def _modules() -> dict[str, Path]:
     return {file.stem: file for file in here.glob("[!_]*.py")} | folders
 
 
-def load_scorer(spec: Mapping[str, Any], ckpt: str | None = None, task: str | None = None) -> Scorer:
+def load_scorer(spec: Mapping[str, Any], place: CheckpointTask | None = None) -> BaseScorer:
     """Build the scorer that a task asks for.
 
     Args:
         spec: The task's `scorer`: its `name`, and its options as its schema allows them.
-        ckpt: Whose answers are scored, and
-        task: to which task: a scorer with `keeps_calls` is told, as its `place`, and keeps what it asks of models.
+        place: Whose answers to which task are scored, for one that keeps what it asks of models.
 
     Raises:
         UnknownScorerError: There is no scorer of this name.
@@ -107,6 +195,47 @@ def load_scorer(spec: Mapping[str, Any], ckpt: str | None = None, task: str | No
             "Correct the task's `scorer: {name: …}`, or add scripts/milepost/scorers/ and config/schemas/scorers/ files."
         )
     made = import_module(scorer_module(name)).Scorer
-    if ckpt is not None and task is not None and getattr(made, "keeps_calls", False):
-        options["place"] = CheckpointTask(ckpt, task)
-    return cast(Scorer, made(**options))
+    if place is not None and made.keeps_calls:
+        options["place"] = place
+    return cast(BaseScorer, made(**options))
+
+
+def check_scoring(scorer: BaseScorer, items: Sequence[Prompt], where: str, metrics: Iterable[str] = ()) -> None:
+    """See that a task can be scored, before anything is asked.
+
+    Args:
+        scorer: The task's.
+        items: Its items.
+        where: Its file, for messages.
+        metrics: The numbers that the task names, as its headline or beside it.
+
+    Raises:
+        ConfigError: An unknown metric, an endpoint that is not there or of another kind, or options that do not fit.
+        RecordError: An item that cannot be scored.
+    """
+    for name in metrics:
+        check_metric(scorer, name, where)
+    for name, kinds in scorer.needs().endpoints.items():
+        spec = find_endpoint(name, f"{where}, scorer")
+        if spec.kind not in kinds:
+            raise ConfigError(
+                f"{where}: the scorer {scorer.name} asks the endpoint {name!r}, which is of kind {spec.kind}. Name one of "
+                f"kind {' or '.join(kinds)}, or write `kind: {kinds[0]}` beside it in config/endpoints.yaml."
+            )
+    try:
+        scorer.check(items)
+    except (ConfigError, RecordError) as error:
+        raise type(error)(f"{where}: {error}") from None
+
+
+def check_metric(scorer: BaseScorer, name: str, where: str) -> None:
+    """See that a scorer makes the number that a task names.
+
+    Raises:
+        ConfigError: It does not; the message names those that it makes.
+    """
+    if name not in scorer.metric_names:
+        raise ConfigError(
+            f"{where} asks for metric {name!r}, which its scorer {scorer.name} does not make with these options. It "
+            f"makes: {', '.join(scorer.metric_names)}.{did_you_mean(name, scorer.metric_names)}"
+        )

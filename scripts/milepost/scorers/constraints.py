@@ -1,22 +1,25 @@
 """Constraints: does the answer obey instructions that a rule can check?
 
 An item lists them in `meta.constraints`, each one of
-- `{"kind": "repeat_word", "word": w, "times": k}`: w stands exactly k times in the answer, as a whole word (no
-  letter, digit or underscore beside it), in upper or lower case;
-- `{"kind": "end_with", "word": w}`: w is the last word of the answer, in upper or lower case. Words are separated by
-  white space; punctuation and symbols after the last word, and around it, do not count;
+- `{"kind": "repeat_word", "word": w, "times": k}`: w stands exactly k times in the answer;
+- `{"kind": "end_with", "word": w}`: the answer ends with w;
 - `{"kind": "upper_case"}`: the answer has letters, and none of them is lower case.
+
+Words are looked for in upper and lower case, one or several in a row; text.py says what a word is: `C++` holds no `C`, `10%` no
+`10`, `-5` no `5`, but `tea-tea` holds `tea` twice. Signs behind the last word do not count.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from milepost.errors import RecordError, did_you_mean
 from milepost.records import Answer, Prompt, Score
+from milepost.scorers import BaseScorer
 from milepost.scorers.responses import read_responses
+from milepost.statistics.metrics import Metric
+from milepost.text import words
 
 Check = Callable[[str], bool]
 
@@ -27,15 +30,19 @@ _KEYS: dict[str, dict[str, type]] = {
 }
 
 
-class Scorer:
+class Scorer(BaseScorer):
     """Checks an answer against all constraints of its item.
 
     Metrics: `constraints` (the headline) is 1 if every constraint holds, `instruction` is the share that holds.
     """
 
     name = "constraints"
-    metric = "constraints"
-    metrics: tuple[str, ...] = ("constraints", "instruction")
+    metrics = (Metric("constraints"), Metric("instruction"))
+
+    def check(self, items: Sequence[Prompt]) -> None:
+        """See that every item has constraints, and that each of them can be checked."""
+        for item in items:
+            _checks_of(item)
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Iterator[Score]:
         """Yield 1 for an answer that obeys every constraint, 0 for any other.
@@ -47,7 +54,7 @@ class Scorer:
         for response in read_responses(prompts, answers):
             text = response.text
             if text is None:
-                yield response.unscored(self.metrics)
+                yield response.unscored(self.metric_names)
                 continue
             held = [check(text) for check in checks[response.prompt["id"]]]
             score = float(all(held))
@@ -55,24 +62,30 @@ class Scorer:
 
 
 def repeats_word(text: str, word: str, times: int) -> bool:
-    """Whether the word stands exactly so many times in the text.
+    """Whether the word, or several words in a row, stand exactly so many times in the text.
 
-    >>> repeats_word("Tea, tea and teapots", "tea", 2)
-    True
+    >>> repeats_word("Tea, tea and teapots", "tea", 2), repeats_word("C++, not C.", "C", 1)
+    (True, True)
     """
-    return len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE)) == times
+    said, wanted = words(text), words(word)
+    count = at = 0
+    while at <= len(said) - len(wanted):
+        found = said[at : at + len(wanted)] == wanted
+        count += found
+        at += len(wanted) if found else 1
+    return count == times
 
 
 def ends_with_word(text: str, word: str) -> bool:
-    """Whether the word is the last one of the text.
+    """Whether the word, or several words in a row, are the last ones of the text.
 
-    >>> ends_with_word("That is the **end**.", "End"), ends_with_word("That is a weekend", "end")
+    >>> ends_with_word("That is the **end**.", "the end"), ends_with_word("That is a weekend", "end")
     (True, False)
     """
-    words = text.split()
-    while words and not _bare(words[-1]):
-        words.pop()
-    return bool(words) and _bare(words[-1]).casefold() == _bare(word).casefold()
+    said, wanted = words(text), words(word)
+    while said and not _is_word(said[-1]):
+        said.pop()
+    return said[-len(wanted) :] == wanted
 
 
 def is_upper_case(text: str) -> bool:
@@ -84,10 +97,9 @@ def is_upper_case(text: str) -> bool:
     return any(char.isalpha() for char in text) and not any(char.islower() for char in text)
 
 
-def _bare(word: str) -> str:
-    """The word without what is neither letter nor digit at its ends."""
-    inside = [at for at, char in enumerate(word) if char.isalnum()]
-    return word[inside[0] : inside[-1] + 1] if inside else ""
+def _is_word(text: str) -> bool:
+    """Whether a text has letters or digits."""
+    return any(map(str.isalnum, text))
 
 
 def _checks_of(prompt: Prompt) -> list[Check]:
@@ -113,7 +125,7 @@ def _check_of(item: str, constraint: Any) -> Check:
     if given.keys() != wanted.keys() or any(type(given[key]) is not wanted[key] for key in wanted):
         keys = ", ".join(f"{key} ({'text' if of is str else 'whole number'})" for key, of in wanted.items())
         raise RecordError(f"Item {item!r}: the constraint {kind} takes {keys or 'nothing else'}; it has {given!r}.")
-    if "word" in given and not _bare(given["word"]):
+    if "word" in given and not _is_word(given["word"]):
         raise RecordError(f"Item {item!r}: the constraint {kind} needs a word with letters or digits, not {given!r}.")
     if kind == "repeat_word":
         return lambda text: repeats_word(text, given["word"], given["times"])

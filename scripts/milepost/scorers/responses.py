@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from milepost.errors import RecordError
+from milepost.reasoning import strip_reasoning
 from milepost.records import Answer, Prompt, Score
-from milepost.text import strip_reasoning
 
 
 @dataclass(frozen=True)

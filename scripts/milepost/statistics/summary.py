@@ -6,20 +6,24 @@ import logging
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from milepost.errors import RecordError
-from milepost.records import Answer, Estimate, PromptSet, Rates, Runs, Score, Summary
+from milepost.reasoning import strip_reasoning
+from milepost.records import Answer, Estimate, PromptSet, Rates, Runs, Score, Summary, Variance
 from milepost.statistics.means import FEW_CLUSTERS, advise, mean_estimate, split_variance
-from milepost.text import strip_reasoning
+from milepost.statistics.metrics import Metric, clusters_of
 
 log = logging.getLogger(__name__)
 
 # A metric of this name is the score of a blind guess; figures draw it as a line.
 CHANCE = "chance"
 
-Samples = dict[str, list[float]]
+# By item, the values of its samples.
+Values = dict[str, list[float]]
+# Every number, with its error, of some of the scores.
+Reduce = Callable[[Sequence[Score]], Mapping[str, Estimate]]
 
 
 def summarize(
@@ -31,6 +35,8 @@ def summarize(
     scorer: str,
     metric: str,
     provenance: Mapping[str, Any],
+    metrics: Iterable[Metric] = (),
+    reduce: Reduce | None = None,
 ) -> Summary:
     """Reduce the scores of one checkpoint on one task to the numbers that tables and figures show.
 
@@ -46,6 +52,8 @@ def summarize(
         scorer: Name of the scorer.
         metric: Name of the headline metric, the one in each score's `score`.
         provenance: What the numbers rest on; copied into the summary.
+        metrics: What is known of the numbers: direction and range.
+        reduce: Makes the numbers of the scores; None takes the mean over items of every metric in them.
 
     Raises:
         RecordError: Scores, answers and prompts do not belong together.
@@ -54,15 +62,16 @@ def summarize(
     header = prompts.header
     where = f"{ckpt}, task {header['task']}"
     _check_match(where, {prompt["id"] for prompt in prompts.prompts}, answers, scores)
-    by_metric = samples_by_metric(scores, metric)
     clusters = clusters_of(scores)
-    headline = by_metric[metric]
-    estimates = {name: _estimate(samples, clusters) for name, samples in by_metric.items()}
-    if CHANCE in estimates:
-        # Worked out from the items, not measured: it has no error.
-        estimates[CHANCE] = Estimate(value=estimates[CHANCE]["value"], stderr=None, ci95=None)
+    headline = samples_by_metric(scores, metric)[metric]
+    reduce = reduce or (lambda some: _means(some, metric, clusters))
+    numbers = reduce(scores)
+    estimates = {name: numbers[name] for name in [metric, *sorted(numbers.keys() - {metric})]}
     n_errors = sum("error" in answer for answer in answers)
     n_samples = sum(map(len, headline.values()))
+    described = {one.name: one for one in metrics}
+    # How much of a ratio's or a fitted number's error is decoding's, the means of items do not tell.
+    is_mean = metric not in described or described[metric].is_mean
     notes: dict[str, Any] = {
         "expected": {"items": len(prompts.prompts), "samples": len(prompts.prompts) * header["samples"]}
     }
@@ -84,13 +93,19 @@ def summarize(
         n_errors=n_errors,
         n_unscored=len(scores) - n_samples - n_errors,
         metrics=estimates,
-        variance=split_variance(list(headline.values())),
+        variance=split_variance(list(headline.values())) if is_mean else Variance(items=None, decoding=None),
         rates=rates_of(answers, scores),
         mean_tokens=mean_tokens(answers),
         provenance={**provenance, **notes},
-        runs=over_runs(means_of_runs(scores, header["samples"])),
+        runs=over_runs(
+            means_of_runs(scores, header["samples"])
+            if is_mean
+            else [reduce(_of_run(scores, run))[metric]["value"] for run in range(header["samples"])]
+        ),
     )
-    if headline:
+    if described:
+        summary["scales"] = {name: described[name].scale for name in estimates}
+    if headline and is_mean:
         advice = advise(summary["variance"], n_items=len(headline), n_samples=n_samples, stderr=summary["stderr"])
         summary["advice"] = advice.sentence
     if "partial" in header:
@@ -100,13 +115,13 @@ def summarize(
     return summary
 
 
-def samples_by_metric(scores: Iterable[Score], headline: str) -> dict[str, Samples]:
+def samples_by_metric(scores: Iterable[Score], headline: str) -> dict[str, Values]:
     """The readable samples of each item, for every metric; the headline first, the others by name.
 
     >>> samples_by_metric([{"id": "a", "sample": 0, "score": 1.0, "metrics": {"loose": 0.5}}], "strict")
     {'strict': {'a': [1.0]}, 'loose': {'a': [0.5]}}
     """
-    found: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, Values] = defaultdict(lambda: defaultdict(list))
     for score in scores:
         for name, value in {**score["metrics"], headline: score["score"]}.items():
             samples = found[name]
@@ -151,24 +166,6 @@ def over_runs(per_run: Sequence[float | None]) -> Runs:
     return runs
 
 
-def clusters_of(scores: Iterable[Score]) -> dict[str, str]:
-    """The cluster of each item that names one.
-
-    Raises:
-        RecordError: Two samples of one item name different clusters.
-    """
-    clusters: dict[str, str] = {}
-    for score in scores:
-        if "cluster" in score:
-            cluster = clusters.setdefault(score["id"], score["cluster"])
-            if cluster != score["cluster"]:
-                raise RecordError(
-                    f"Item {score['id']!r} is in the clusters {cluster!r} and {score['cluster']!r}. An item belongs to "
-                    "one: correct the task's data."
-                )
-    return clusters
-
-
 def rates_of(answers: Sequence[Answer], scores: Sequence[Score]) -> Rates:
     """Shares of all answers that were cut off, are blank, could not be read, or failed. One answer can count twice."""
     total = len(answers) or 1
@@ -207,10 +204,22 @@ def mean_tokens(answers: Iterable[Answer]) -> float | None:
     return math.fsum(counts) / len(counts) if counts else None
 
 
-def _estimate(samples: Samples, clusters: Mapping[str, str]) -> Estimate:
-    values = [math.fsum(item) / len(item) for item in samples.values()]
-    # An item without a cluster is one of its own.
-    return mean_estimate(values, clusters=[clusters.get(item, item) for item in samples] if clusters else None)
+def _means(scores: Sequence[Score], headline: str, clusters: Mapping[str, str]) -> dict[str, Estimate]:
+    """The mean over items of every metric in the scores; a blind guess is worked out, not measured: it has no error."""
+    found = {}
+    for name, samples in samples_by_metric(scores, headline).items():
+        values = [math.fsum(item) / len(item) for item in samples.values()]
+        # An item without a cluster is one of its own.
+        found[name] = mean_estimate(
+            values, clusters=[clusters.get(item, item) for item in samples] if clusters else None
+        )
+        if name == CHANCE:
+            found[name] = Estimate(value=found[name]["value"], stderr=None, ci95=None)
+    return found
+
+
+def _of_run(scores: Sequence[Score], run: int) -> list[Score]:
+    return [score for score in scores if score["sample"] == run]
 
 
 def _check_match(where: str, asked: set[str], answers: Sequence[Answer], scores: Sequence[Score]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from milepost.errors import StoreError
 from milepost.records import Answer
 
 STORE = Path("results/store")
-FINAL_AFTER = 3  # jobs that tried an item in vain before its error is an answer
+FINAL_AFTER = 3  # jobs that tried an item and failed, after which its error is final
 ANSWER_KEYS = ("id", "sample", "content", "reasoning", "finish_reason", "usage", "seed", "latency_s", "error")
 
 
@@ -36,7 +36,9 @@ class TaskStore:
         self.settled: set[str] = set()
         self._failures: dict[str, set[str]] = {}
         for line in read_lines(path):
-            if is_settled(line, self._failures):
+            if is_forgotten(line, self._failures):
+                self.settled.discard(line["key"])
+            elif is_settled(line, self._failures):
                 self.settled.add(line["key"])
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         self._synced = True
@@ -54,7 +56,7 @@ class TaskStore:
             self.settled.add(key)
 
     def sync(self) -> None:
-        """Have the machine write everything to its disk."""
+        """Make sure that everything stored so far is on the disk."""
         if not self._synced:
             self._synced = True
             sync(self._file, self.path)
@@ -85,7 +87,7 @@ def append(file: int, line: bytes, path: Path) -> None:
 
 
 def sync(file: int, path: Path) -> None:
-    """Have the machine write a file to its disk.
+    """Make sure that what was written to a file is on the disk.
 
     Raises:
         StoreError: It cannot.
@@ -97,13 +99,13 @@ def sync(file: int, path: Path) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> str:
-    """What to say about a file that cannot be written."""
+    """The message of the error for a file that cannot be written."""
     return f"{path} cannot be written: {error.strerror}. What is stored already is kept: make room (disk, quota), and run again."
 
 
 @contextmanager
 def open_stores(folder: Path, tasks: list[str], attempt: str) -> Iterator[dict[str, TaskStore]]:
-    """The stores of several tasks of one checkpoint, closed at the end."""
+    """Open the stores of several tasks of one checkpoint, and close them at the end of the `with` block."""
     stores = {task: TaskStore(folder / f"{task}.jsonl", attempt) for task in tasks}
     try:
         yield stores
@@ -132,7 +134,7 @@ def mend(path: Path) -> None:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The stored lines, without those that a crash of the machine destroyed (they hold zeros, which JSON never does).
+    """Yield the stored lines, without those that a crash of the machine destroyed (they hold zeros, which JSON never does).
 
     Raises:
         StoreError: A line that was damaged in another way; names file and line.
@@ -142,7 +144,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_places(path: Path) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
-    """The stored lines as `read_lines` gives them, each with its place in the file: its first byte, and its length.
+    """Yield the stored lines as `read_lines` does, each with its place in the file: its first byte, and its length.
 
     Raises:
         StoreError: As `read_lines`.
@@ -169,7 +171,7 @@ def read_places(path: Path) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
 
 
 def is_settled(line: dict[str, Any], failures: dict[str, set[str]]) -> bool:
-    """Whether a line is an answer for good: a success, an error that will not change, or one of too many jobs.
+    """Whether a stored line is final: a success, an error that will not change, or an error after too many failed jobs.
 
     Args:
         line: A stored line.
@@ -182,13 +184,49 @@ def is_settled(line: dict[str, Any], failures: dict[str, set[str]]) -> bool:
     return len(attempts) >= FINAL_AFTER
 
 
+def is_forgotten(line: dict[str, Any], failures: dict[str, set[str]]) -> bool:
+    """Whether a line says that what was stored under its key is to be asked again; its failures then count no more."""
+    if line.get("forgotten"):
+        failures.pop(line["key"], None)
+        return True
+    return False
+
+
+def forget(path: Path, kinds: Collection[str], attempt: str) -> int:
+    """Have what is stored as an error for good asked again. Only while holding the checkpoint's lease.
+
+    Args:
+        path: The store of a checkpoint and a task.
+        kinds: Of errors: `refused`, `timeout` and the like.
+        attempt: Names this act in the store.
+
+    Returns:
+        How many answers are missing now that were there before.
+    """
+    mend(path)
+    settled = read_settled(path)
+    wrong = [key for key, answer in settled.items() if "error" in answer and answer["error"]["type"] in kinds]
+    if wrong:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            for key in wrong:
+                line = {"key": key, "forgotten": True, "attempt": attempt}
+                append(file, orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE), path)
+            sync(file, path)
+        finally:
+            os.close(file)
+    return len(wrong)
+
+
 def read_settled(path: Path) -> dict[str, Answer]:
-    """The answer of every key that has one for good: the latest success, else the error."""
+    """The final answer of every key that has one: the latest success, or else the error."""
     failures: dict[str, set[str]] = {}
     settled: dict[str, Answer] = {}
     for line in read_lines(path):
         key = line["key"]
-        if is_settled(line, failures) and ("error" not in line or key not in settled or "error" in settled[key]):
+        if is_forgotten(line, failures):
+            settled.pop(key, None)
+        elif is_settled(line, failures) and ("error" not in line or key not in settled or "error" in settled[key]):
             answer: Any = {name: line[name] for name in ANSWER_KEYS if name in line}
             settled[key] = answer
     return settled

@@ -7,6 +7,7 @@ cluster share the folder, not their processes.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from milepost.errors import StoreError
 
 STALE_S = 60.0
 BEAT_S = 10.0
+# What does not pass by itself: no room, no right to write.
+FINAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class Lease:
@@ -30,33 +34,48 @@ class Lease:
         """Made by `acquire`."""
         self.path = path
         self.owner = owner
+        self._beaten = time.monotonic()
 
     def beat(self, content: dict[str, Any]) -> None:
         """Show that the holder lives.
 
+        What may be over in a moment (no descriptors left, a stale file handle) is no reason to end, as long as the last
+        beat is young enough for nobody to take the lease over.
+
         Raises:
-            StoreError: Somebody else has taken the lease over.
+            StoreError: Somebody else has taken the lease over, or it cannot be written.
         """
-        if not self.held():
-            raise StoreError(
-                f"{self.path} was taken over by another evaluation of this checkpoint: this one was silent for more than"
-                f" {STALE_S:.0f} s. It stops here; what it stored is kept."
-            )
         try:
+            if not self.held():
+                raise StoreError(
+                    f"{self.path} was taken over by another evaluation of this checkpoint: this one was silent for more than"
+                    f" {STALE_S:.0f} s. It stops here; what it stored is kept."
+                )
             _write(self.path, {**self.owner, "content": content})
+            self._beaten = time.monotonic()
         except OSError as error:
+            if error.errno not in FINAL and time.monotonic() - self._beaten < STALE_S - 2 * BEAT_S:
+                return
             raise StoreError(
                 f"{self.path} cannot be written: {error.strerror}. Without it, another may write here."
             ) from None
 
     def held(self) -> bool:
-        """Whether the file still names this holder."""
-        return bool(read_lease(self.path).get("nonce") == self.owner["nonce"])
+        """Whether the file still names this holder.
+
+        Raises:
+            OSError: It cannot be read, which says nothing.
+        """
+        try:
+            return bool(json.loads(self.path.read_bytes())["nonce"] == self.owner["nonce"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False
 
     def release(self) -> None:
-        """Give the lease back."""
-        if self.held():
-            self.path.unlink(missing_ok=True)
+        """Give the lease back, so that another writer can take it at once."""
+        with suppress(OSError):
+            if self.held():
+                self.path.unlink(missing_ok=True)
 
 
 def acquire(path: Path, say: Callable[[str], None], stale_s: float = STALE_S) -> tuple[Lease, dict[str, Any] | None]:
@@ -102,7 +121,7 @@ def acquire(path: Path, say: Callable[[str], None], stale_s: float = STALE_S) ->
 
 
 def describe(holder: dict[str, Any]) -> str:
-    """Who holds a lease, for people."""
+    """A phrase for messages that names the holder of a lease: its host, process and job."""
     job = f", SLURM job {holder['job']}" if holder.get("job") else ""
     return f"process {holder.get('pid', '?')} on {holder.get('host', 'an unknown host')}{job}"
 
@@ -119,13 +138,12 @@ def _this_process() -> dict[str, Any]:
 
 
 def started(pid: int) -> str | None:
-    """When a process of this host started, in clock ticks since boot; None if there is none, or only its remains."""
+    """When a process of this host started, in clock ticks since boot; None if it has ended (zombies count as ended)."""
     try:
-        # Bytes: the name before them is anybody's, and may be cut within a letter.
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].decode().split()
     except OSError:
         return None
-    return None if fields[0] == b"Z" else fields[19].decode()
+    return None if fields[0] == "Z" else fields[19]
 
 
 def has_ended(holder: dict[str, Any]) -> bool:
@@ -141,15 +159,15 @@ def job_has_ended(job: str | None) -> bool:
     if not job:
         return False
     try:
-        asked = subprocess.run(
+        listing = subprocess.run(
             ["squeue", "--noheader", "--jobs", job, "--format", "%T"],
             capture_output=True, text=True, timeout=20, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return False
-    if asked.returncode != 0:
-        return "Invalid job id" in asked.stderr
-    return asked.stdout.strip() in (
+    if listing.returncode != 0:
+        return "Invalid job id" in listing.stderr
+    return listing.stdout.strip() in (
         "",
         "COMPLETED",
         "FAILED",
@@ -215,7 +233,7 @@ def file_age(path: Path) -> float | None:
 
 
 def read_lease(path: Path) -> dict[str, Any]:
-    """Who holds a lease; nothing if nobody does."""
+    """The content of a lease's file, which says who holds it; an empty record if nobody does."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -31,7 +31,7 @@ class Ledger:
         versions: dict[str, str],
         sampling: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Begin with nothing taken.
+        """Start the account of an attempt, with all times and counts at zero.
 
         Args:
             attempt: Names it.
@@ -64,7 +64,7 @@ class Ledger:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Versions of what answers."""
+        """Versions of the packages that answer, by name; whoever learns of one adds it here."""
         return self._line["versions"]
 
     def sampling(self, sampling: Mapping[str, Mapping[str, Any]]) -> None:
@@ -72,19 +72,19 @@ class Ledger:
         self._line["sampling"] = {whose: dict(settings) for whose, settings in sampling.items()}
 
     def starting(self) -> None:
-        """The server is being started."""
+        """Note that the server is being started: its start-up time begins."""
         self._enter("start_s")
 
     def ready(self) -> None:
-        """The server can be asked."""
+        """Note that the server can be asked: its start-up time ends."""
         self._enter("idle_s")
 
     def over(self) -> None:
-        """The server is gone."""
+        """Note that the server has ended."""
         self._enter(None)
 
     def busy(self) -> AbstractContextManager[None]:
-        """Something is under way at the server."""
+        """Count the server as busy during a `with` block, which encloses one request."""
         return self._busy
 
     def answered(self, answer: Answer) -> None:
@@ -96,7 +96,7 @@ class Ledger:
             self._line["tokens_out"] += usage["completion_tokens"]
 
     def line(self, end: str = "running") -> LedgerLine:
-        """The account so far."""
+        """The account so far, as one line of the ledger."""
         self._enter(self._phase)
         line = self._line
         rounded = {
@@ -107,13 +107,13 @@ class Ledger:
         return cast(LedgerLine, {**line, **rounded, "end": end})
 
     def begin(self) -> None:
-        """One more is under way."""
+        """Note that one more request is under way."""
         self._under_way += 1
         if self._under_way == 1:
             self._enter("busy_s")
 
     def end(self) -> None:
-        """One less."""
+        """Note that one request less is under way."""
         self._under_way -= 1
         if self._under_way == 0 and self._phase == "busy_s":
             self._enter("idle_s")
@@ -126,7 +126,7 @@ class Ledger:
 
 
 class _Busy(AbstractContextManager[None]):
-    """What `Ledger.busy` gives out."""
+    """The context manager that `Ledger.busy` returns: a request is under way within it."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -173,9 +173,9 @@ def sums_so_far(store: Path) -> dict[str, Any]:
 
 
 def gpu_type() -> str | None:
-    """Name of the GPU, as its driver says it."""
+    """Name of this host's GPU, as its driver reports it; None without a driver."""
     try:
-        asked = subprocess.run(
+        listing = subprocess.run(
             ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
             capture_output=True,
             text=True,
@@ -184,4 +184,4 @@ def gpu_type() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return (asked.stdout.splitlines() or [None])[0]  # type: ignore[list-item]
+    return (listing.stdout.splitlines() or [None])[0]  # type: ignore[list-item]

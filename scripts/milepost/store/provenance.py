@@ -17,7 +17,7 @@ from milepost.store.ledger import LEDGER
 
 
 def provenance_of(ckpt: str, model: str, prompts: str, scored: str | None = None) -> dict[str, Any]:
-    """What stands beside the numbers of one checkpoint on one task.
+    """The provenance of one checkpoint's numbers on one task: what they rest on, for its summary.
 
     Args:
         ckpt: Name of the checkpoint.
@@ -36,7 +36,7 @@ def provenance_of(ckpt: str, model: str, prompts: str, scored: str | None = None
 
 
 def engine_versions(ckpt: str) -> dict[str, str]:
-    """Versions of what answered, from the last attempt that asked anything."""
+    """Versions of the packages that answered, from the last attempt that asked anything."""
     versions: dict[str, str] = {}
     for line in read_records_if_any(STORE / ckpt / LEDGER):
         versions = line.get("versions") or versions
@@ -55,10 +55,10 @@ def server_sampling(ckpt: str) -> dict[str, dict[str, Any]]:
 def commit() -> str | None:
     """The workflow's git commit, with `+` if files differ from it; None outside a repository."""
     try:
-        asked = subprocess.run(
+        described = subprocess.run(
             ["git", "-C", str(WORKFLOW), "describe", "--always", "--abbrev=12", "--dirty=+"],
             capture_output=True, text=True, timeout=20, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return asked.stdout.strip()
+    return described.stdout.strip()

@@ -1,4 +1,4 @@
-"""Tasks of our own: their data as prompts, and what is asked of a model for each."""
+"""Native tasks: reads their data as items, and makes the prompts that a model is asked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048, "see
 
 
 def load_items(task: Task) -> list[Prompt]:
-    """All items of a task; none for a harness, which keeps its own.
+    """Read all items of a task; none for a task of NeMo Evaluator, whose harness keeps its own.
 
     Raises:
         RecordError: Malformed, empty or repeated items, with file and line.
@@ -36,11 +36,11 @@ def asks_chat(task: Task, items: list[Prompt]) -> bool:
 
 
 def build_prompts(task: Task, limit: int | None = None) -> PromptSet:
-    """Everything that is asked: the items with the system message, and sampling and N in the header.
+    """Make a task's prompts: its items with the system message, after a header with sampling and number of samples.
 
     Args:
         task: The task.
-        limit: Ask only so many items; the smaller of this and the task's own holds.
+        limit: Ask at most this many items; the task's own limit holds if it is smaller.
     """
     limits = [value for value in (limit, task.spec.get("limit")) if value]
     header = TaskHeader(
@@ -52,8 +52,8 @@ def build_prompts(task: Task, limit: int | None = None) -> PromptSet:
         sampling={},
     )
     if task.kind == "nemo":
-        asked = task.questions()
-        params = dict(asked.get("params", {}))
+        questions = task.questions()
+        params = dict(questions.get("params", {}))
         limits += [params["limit_samples"]] if "limit_samples" in params else []
         if limits:
             params["limit_samples"] = min(limits)
@@ -61,13 +61,13 @@ def build_prompts(task: Task, limit: int | None = None) -> PromptSet:
             header["partial"] = Partial(limit=min(limits), of="?")
         cache = DigestCache(CACHE)
         header["harness"] = {
-            "eval_type": asked["eval_type"],
-            "endpoint_type": asked.get("endpoint_type", "chat"),
+            "eval_type": questions["eval_type"],
+            "endpoint_type": questions.get("endpoint_type", "chat"),
             "params": params,
             **{
-                key: asked[key]
+                key: questions[key]
                 for key in ("tokenizer", "adapter", "environment", "container", "sampling")
-                if asked.get(key)
+                if questions.get(key)
             },
         }
         files = files_digest(task.spec, cache)
@@ -89,14 +89,14 @@ def build_prompts(task: Task, limit: int | None = None) -> PromptSet:
 
 
 def draw(items: list[Prompt], n: int) -> list[Prompt]:
-    """The n items whose ids hash lowest, in their order: a larger n keeps those of a smaller one."""
+    """Choose the n items whose ids have the lowest hashes, in their order: a larger n keeps all items of a smaller one."""
     rank = sorted(items, key=lambda item: hashlib.sha256(item["id"].encode()).digest())
     chosen = {item["id"] for item in rank[:n]}
     return [item for item in items if item["id"] in chosen]
 
 
 def with_system(item: Prompt, system: str) -> Prompt:
-    """The item with a system message before its own messages; a plain prompt gets it as its first paragraph."""
+    """Add a system message before an item's own messages; a plain prompt gets it as its first paragraph."""
     if "messages" in item:
         return {**item, "messages": [Message(role="system", content=system), *item["messages"]]}
     return {**item, "prompt": f"{system}\n\n{item['prompt']}"}

@@ -1,4 +1,4 @@
-"""Items from a JSON Lines file: `id`, `messages` or `prompt`, and what the scorer needs."""
+"""Reads items from a JSON Lines file: `id`, `messages` or `prompt`, and what the scorer needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of known benchmarks as items: a question, its right answers, and wrong ones to hold against them.
+"""Turns rows of known benchmarks into items: a question, its right answers, and wrong answers to compare with.
 
 The data is the benchmark's own, as JSON Lines with the columns that it has on the hub; the task's `format` names which.
 What counts as wrong follows A-VERT's definitions for bAbI, MMLU, MMLU-Pro, GPQA, GSM8K and BIG-Bench Hard.
@@ -18,6 +18,7 @@ from milepost.errors import RecordError
 from milepost.records import Prompt, read_records
 from milepost.text import normalized
 
+ADVICE = "Answer the question, and say why in short."
 UNKNOWN = [
     "unknown",
     "it is uncertain",
@@ -83,7 +84,7 @@ def read_known(path: str, form: str) -> list[Prompt]:
 
 
 def item_of(row: Mapping[str, Any], form: str) -> Prompt:
-    """A benchmark's row as an item; its id is empty.
+    """Turn a benchmark's row into an item, whose id is left empty.
 
     Raises:
         RecordError: A column that is missing, or from which no wrong answer can be made.
@@ -112,7 +113,7 @@ def babi_targets(task: int, question: str, target: str) -> Targets:
     if target not in members:
         raise ValueError(f"the answer {target!r} is in none of bAbI's lists")
     others = [word for word in members if word != target]
-    said = _saying(task, words.casefold(), target)
+    sentence = _saying(task, words.casefold(), target)
     if task == 10:
         placed = words.casefold().removeprefix("is ")
         forms = {
@@ -123,13 +124,13 @@ def babi_targets(task: int, question: str, target: str) -> Targets:
     wrong = list(others)
     if task == 4:
         wrong += [f"the {one} and the {other}" for one, other in combinations(others, 2)] + ["there is nothing"]
-    if said is None:
+    if sentence is None:
         return [target], wrong + UNKNOWN
-    return [target, said(target)], wrong + UNKNOWN + [said(word) for word in wrong]
+    return [target, sentence(target)], wrong + UNKNOWN + [sentence(word) for word in wrong]
 
 
 def _listed(target: str) -> Targets:
-    """Answers that are lists: things carried, in any order, or the two steps of a way."""
+    """Right and wrong answers where the answer is a list: things carried, in any order, or the two steps of a way."""
     parts = target.split(",")
     if set(parts) <= set(_MOVES):
         ways = [f"{one},{other}" for one in _MOVES for other in _MOVES]
@@ -141,12 +142,12 @@ def _listed(target: str) -> Targets:
 
 
 def _saying(task: int, question: str, target: str) -> Callable[[str], str] | None:
-    """What makes an answer's word a sentence, where the word alone says too little."""
-    if task == 3 and (found := re.fullmatch(r"where was the (\w+) before the (\w+)", question)):
-        thing, place = found.groups()
+    """A function that makes a sentence of an answer's word, where the word alone says too little; else None."""
+    if task == 3 and (match := re.fullmatch(r"where was the (\w+) before the (\w+)", question)):
+        thing, place = match.groups()
         return lambda word: f"the {thing} was in {word} before {place}"
-    if task == 4 and (found := re.fullmatch(r"what is (\w+) of the (\w+)", question)):
-        side, place = found.groups()
+    if task == 4 and (match := re.fullmatch(r"what is (\w+) of the (\w+)", question)):
+        side, place = match.groups()
 
         def at(word: str) -> str:
             if word == "there is nothing":
@@ -155,14 +156,14 @@ def _saying(task: int, question: str, target: str) -> Callable[[str], str] | Non
             return f"{'' if plural else 'the '}{word} {'are' if plural else 'is'} {side} of the {place}"
 
         return at
-    if task == 5 and (found := re.fullmatch(r"what did (\w+) give to (\w+)", question)):
-        giver, taker = found.groups()
+    if task == 5 and (match := re.fullmatch(r"what did (\w+) give to (\w+)", question)):
+        giver, taker = match.groups()
         return lambda word: f"{giver} gave {'nothing' if word == 'nothing' else f'the {word}'} to {taker}"
-    if task == 5 and (found := re.fullmatch(r"who (gave|received) the (\w+)(?: to (\w+))?", question)):
-        verb, thing, taker = found.groups()
+    if task == 5 and (match := re.fullmatch(r"who (gave|received) the (\w+)(?: to (\w+))?", question)):
+        verb, thing, taker = match.groups()
         return lambda word: f"{word} {verb} the {thing}{f' to {taker}' if taker else ''}"
-    if task == 5 and (found := re.fullmatch(r"who did (\w+) give the (\w+) to", question)):
-        giver, thing = found.groups()
+    if task == 5 and (match := re.fullmatch(r"who did (\w+) give the (\w+) to", question)):
+        giver, thing = match.groups()
         return lambda word: f"{giver} gave the {thing} to {word}"
     return None
 
@@ -189,22 +190,20 @@ def bbh_targets(target: str, choices: Sequence[str], task: str = "") -> Targets:
     >>> bbh_targets("no", ["yes", "no"])
     (['no'], ['yes'])
     """
-    said = {
+    ways_to_say = {
         "yes": ["yes", "yes, you do return to the starting point"],
         "no": ["no", "no, you don't return to the starting point"],
     }
 
     def forms(choice: str) -> list[str]:
-        return said.get(choice.casefold(), [choice]) if task == "navigate" else [choice]
+        return ways_to_say.get(choice.casefold(), [choice]) if task == "navigate" else [choice]
 
     return forms(target), [form for choice in choices if choice != target for form in forms(choice)]
 
 
-def _asked(
-    question: str, options: Sequence[str] = (), advice: str = "Answer the question, and say why in short."
-) -> str:
+def _asked(question: str, options: Sequence[str] = ()) -> str:
     shown = "".join(f"\n{chr(ord('A') + at)}. {option}" for at, option in enumerate(options))
-    return f"{question.strip()}\n{shown}\n\n{advice}" if options else f"{question.strip()}\n\n{advice}"
+    return "\n\n".join([f"{question.strip()}\n{shown}" if options else question.strip(), ADVICE])
 
 
 def _item(question: str, right: Sequence[str], wrong: Sequence[str], category: str | None = None) -> Prompt:
@@ -264,7 +263,7 @@ def _bbh(row: Mapping[str, Any]) -> Prompt:
         return _item(question, *bbh_targets(target, listed_plain), row.get("task"))
     if re.fullmatch(r"-?[\d,]+", target):
         return _item(question, *gsm8k_targets(target), row.get("task"))
-    raise ValueError(f"nothing wrong is known for the answer {target[:60]!r}: score this part by exact_match")
+    raise ValueError(f"no wrong answers are known for the answer {target[:60]!r}: score this part by exact_match")
 
 
 FORMATS: Mapping[str, Callable[[Mapping[str, Any]], Prompt]] = {

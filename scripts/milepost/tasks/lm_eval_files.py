@@ -1,4 +1,4 @@
-"""The files of one's own that a task of lm-eval rests on: task files, their code and the data that they name.
+"""Finds the user's own files that a task of lm-eval rests on: task files, their code and the data that they name.
 
 They decide what is asked, so their content is part of it. Only what belongs to the task counts: an edit of a neighbour in
 the same folder asks nothing again.
@@ -26,7 +26,7 @@ LOADERS = ("json", "csv", "text", "parquet", "arrow", "pandas", "xml")
 
 
 class _Lenient(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Reads lm-eval's task files, which name functions (`!function utils.f`) and others as tags."""
+    """YAML loader for lm-eval's task files, which name functions by tags (`!function utils.f`)."""
 
 
 _Lenient.add_multi_constructor("!", lambda loader, suffix, node: None)
@@ -57,7 +57,7 @@ def command_line(spec: Mapping[str, Any], where: str) -> list[str]:
 
 
 def files_digest(spec: Mapping[str, Any], cache: DigestCache) -> str | None:
-    """Digest of all files of one's own that a task of NeMo Evaluator rests on; None where there are none.
+    """Digest of all the user's own files that a task of NeMo Evaluator rests on; None where there are none.
 
     Args:
         spec: The task's file.
@@ -76,12 +76,12 @@ def files_digest(spec: Mapping[str, Any], cache: DigestCache) -> str | None:
 
 
 def local_files(spec: Mapping[str, Any]) -> list[Path]:
-    """The task files, code and data of one's own that a task rests on, as lm-eval will find them from this folder.
+    """Find the user's own task files, code and data that a task rests on, as lm-eval will find them from this folder.
 
     Code may read further files by itself; those are not seen.
     """
     folders = include_folders(spec)
-    found: set[Path] = set()
+    files: set[Path] = set()
     for folder in folders:
         if not folder.is_dir():
             raise HarnessError(
@@ -92,12 +92,12 @@ def local_files(spec: Mapping[str, Any]) -> list[Path]:
         name = spec["eval_type"].partition(".")[2]
         used = _used(name, configs) or list(configs)
         for path in used:
-            found.add(path)
-            found.update(_data_files(path, configs[path]))
-            found.update(_included(path, configs[path]))
-        # Which module a function comes from, and what that one imports, is not worth finding out.
-        found.update(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
-    return sorted(found)
+            files.add(path)
+            files.update(_data_files(path, configs[path]))
+            files.update(_included(path, configs[path]))
+        # All Python files beside it: finding out which module a function comes from, and what that imports, is not worth it.
+        files.update(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+    return sorted(files)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _used(name: str, configs: Mapping[Path, dict[str, Any]]) -> list[Path]:
-    """The task files behind a name: its own, and those of its members where it is a group or a tag."""
+    """Collect the task files behind a name: its own, and those of its members if it is a group or a tag."""
     used: list[Path] = []
     names = [name]
     while names:
@@ -122,14 +122,14 @@ def _used(name: str, configs: Mapping[Path, dict[str, Any]]) -> list[Path]:
 
 
 def _names(config: Mapping[str, Any]) -> list[str]:
-    """What a task file may be called by: its task's or group's name, and its tags."""
+    """The names by which a task file can be asked for: its task's or group's name, and its tags."""
     tags = config.get("tag")
-    found = [config.get("task"), config.get("group"), *(tags if isinstance(tags, list) else [tags])]
-    return [name for name in found if isinstance(name, str)]
+    names = [config.get("task"), config.get("group"), *(tags if isinstance(tags, list) else [tags])]
+    return [name for name in names if isinstance(name, str)]
 
 
 def _members(config: Mapping[str, Any]) -> list[str]:
-    """The names that a group's file lists, groups within it included."""
+    """The names that a group's file lists as members, also in groups within it."""
     listed = config.get("task")
     if not isinstance(listed, list):
         return []
@@ -137,7 +137,7 @@ def _members(config: Mapping[str, Any]) -> list[str]:
 
 
 def _included(path: Path, config: Mapping[str, Any]) -> Iterator[Path]:
-    """The files that a task file takes over with `include`, and theirs."""
+    """The files that a task file takes over with `include`, and those that these include."""
     listed = config.get("include", [])
     for name in [listed] if isinstance(listed, str) else listed:
         other = Path(name) if Path(name).is_file() else path.parent / name
@@ -150,7 +150,7 @@ def _included(path: Path, config: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _data_files(path: Path, config: Mapping[str, Any]) -> Iterator[Path]:
-    """The data of this machine that a task file names; members that a group holds in itself included."""
+    """The local data files that a task file names, also for members that a group defines in its own file."""
     for member in config.get("task", []) if isinstance(config.get("task"), list) else []:
         if isinstance(member, dict):
             yield from _data_files(path, member)
@@ -163,16 +163,16 @@ def _data_files(path: Path, config: Mapping[str, Any]) -> Iterator[Path]:
         if "://" in name:
             continue
         pattern = os.path.join(options.get("data_dir") or "", name)
-        found = [Path(file) for file in glob.glob(pattern, recursive=True) if os.path.isfile(file)]
-        if not found:
+        files = [Path(file) for file in glob.glob(pattern, recursive=True) if os.path.isfile(file)]
+        if not files:
             raise HarnessError(
                 f"{path} names the data file {pattern!r}, which does not exist (from {Path.cwd()}, where the harness runs)."
             )
-        yield from found
+        yield from files
 
 
 def _strings(value: Any) -> list[str]:
-    """All texts in a text, list or mapping."""
+    """Yield all strings in a nested value of strings, lists and mappings."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):

@@ -11,6 +11,7 @@ from milepost.campaign.sheet import parse_options
 from milepost.campaign.types import Checkpoint, Serving
 from milepost.errors import (
     ConfigError,
+    EnvironmentMissingError,
     MilepostError,
     ModelError,
     UnknownKeyError,
@@ -39,7 +40,10 @@ def make_model(folder, template=True):
     (folder / "tokenizer_config.json").write_text('{"chat_template": "x"}' if template else "{}")
 
 
-def write(config=CONFIG, task=TASK, sheet=SHEET, items='{"id": "a", "messages": [{"role": "user", "content": "?"}]}\n'):
+CHAT = '{"id": "a", "messages": [{"role": "user", "content": "?"}], "target": "yes"}\n'
+
+
+def write(config=CONFIG, task=TASK, sheet=SHEET, items=CHAT):
     for path, content in {
         "config/config.yaml": config if isinstance(config, str) else yaml.safe_dump(config),
         "config/tasks/t.yaml": task if isinstance(task, str) else yaml.safe_dump(task),
@@ -476,7 +480,7 @@ class TestBeforeAnythingRuns:
         campaign = write()
         with pytest.raises(ModelError, match=r"'c': the tokenizer in model has no chat template, and task 't' chats"):
             check_campaign(campaign)
-        check_campaign(write(items='{"id": "a", "prompt": "Once"}\n'))
+        check_campaign(write(items='{"id": "a", "prompt": "Once", "target": "yes"}\n'))
         check_campaign(write(task={**NEMO, "endpoint_type": "completions"}))
         with pytest.raises(ModelError, match="chats"):
             check_campaign(write(task=NEMO))
@@ -496,12 +500,33 @@ class TestBeforeAnythingRuns:
             ("{", "line 1 is not JSON"),
             ('{"id": "a", "prompt": "?"}\n{"id": "a", "prompt": "?"}\n', "line 2: the id 'a' stands in line 1 already"),
             ("", "is empty"),
+            ('{"id": "a", "prompt": "?"}\n', r"config/tasks/t.yaml: Item 'a' has no `target`"),
         ],
     )
     def test_malformed_items(self, items, words):
         make_model("model")
         with pytest.raises(MilepostError, match=words):
             check_campaign(write(items=items))
+
+    @pytest.mark.parametrize("key", ["metric", "beside"])
+    def test_a_number_that_the_scorer_does_not_make(self, key):
+        make_model("model")
+        named = "exact_mtch" if key == "metric" else ["exact_mtch"]
+        with pytest.raises(ConfigError, match=r"t.yaml asks for metric 'exact_mtch'.*Did you mean 'exact_match'"):
+            check_campaign(write(task={**TASK, key: named}))
+
+    def test_an_environment_of_a_scorer_has_to_be_there(self, monkeypatch):
+        make_model("model")
+
+        def missing(name):
+            raise EnvironmentMissingError(f"The environment {name!r} is not installed.")
+
+        monkeypatch.setattr("milepost.preflight.campaign.environment_python", missing)
+        items = '{"id": "a", "prompt": "?", "target": "yes", "choices": ["yes", "no"]}\n'
+        campaign = write(task={**TASK, "scorer": {"name": "avert"}}, items=items)
+        check_campaign(campaign, installed=False)
+        with pytest.raises(EnvironmentMissingError, match="'semantic'"):
+            check_campaign(campaign)
 
     def test_a_missing_model(self):
         with pytest.raises(

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import random
+import resource
 import socket
 import time
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from aiohttp import web
 
 from milepost.client import client as client_module
 from milepost.client.client import Client, Reply, RequestError, read_reply
+from milepost.client.refusals import Fault
 
 GOOD = {"choices": [{"message": {"content": "Paris."}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 5}}
 NOISE = "no answer came"
@@ -84,14 +86,20 @@ def test_what_may_go_away_is_tried_again(failure):
     assert server.bodies == [{"model": "m", "n": 0}] * 3
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 422])
-def test_what_will_not_change_is_not_tried_again(status):
+@pytest.mark.parametrize(
+    ("status", "kind", "fault"),
+    [
+        *((status, "refused", Fault.REQUEST) for status in (400, 403, 413, 422)),
+        *((status, "endpoint", Fault.ENDPOINT) for status in (401, 402, 404, 405, 410)),
+    ],
+)
+def test_what_will_not_change_is_not_tried_again(status, kind, fault):
     server = Server(status, 200)
     error = ask(server)
     assert isinstance(error, RequestError)
-    assert (error.status, error.lasting) == (status, True)
-    assert error.error == {"type": "refused", "message": f"{status}: {NOISE}"}
-    assert len(server.times) == 1
+    assert (error.status, error.fault) == (status, fault)
+    assert error.error == {"type": kind, "message": f"{status}: {NOISE}"}
+    assert len(server.times) == 1, "there is no text in it that a harmless one could stand for"
 
 
 @pytest.mark.parametrize(
@@ -324,3 +332,40 @@ def test_a_reply_without_an_answer_is_an_error_that_may_go_away(body):
         read_reply(Reply(body, 0.1), "a", 0, 0)
     assert (caught.value.error["type"], caught.value.lasting) == ("server", False)
     assert "without an answer" in caught.value.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "room", "lifted"),
+    [
+        ((1024, 1024), 240, None), ((1024, 4096), 1008, 4096), ((1024, 100_000), 1100, 4464), ((100, 100), 9, None),
+        ((1024, resource.RLIM_INFINITY), 1100, 4464), ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), 1100, None),
+    ],
+)  # fmt: skip
+def test_as_many_requests_at_once_as_files_may_be_open(monkeypatch, limits, room, lifted):
+    set_to = []
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda which, given: set_to.append(given[0]))
+    assert client_module.room_for(1100) == room
+    assert [limit for limit in set_to if limit != limits[0]] == ([lifted] if lifted else [])
+
+
+def test_a_byte_order_mark_is_no_part_of_the_answer():
+    assert ask(Server({"body": b"\xef\xbb\xbf" + json.dumps(GOOD).encode()})).body == GOOD
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "reasoning"),
+    [
+        ([{"type": "text", "text": "Par"}, {"type": "text", "text": "is."}], "Paris.", None),
+        (
+            [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "P"}],
+            "P",
+            "hm",
+        ),
+        ([{"type": "reference", "reference_ids": [1]}, {"type": "text", "text": "P"}], "P", None),
+        ([], "", None),
+    ],
+)
+def test_content_as_a_list_of_parts(content, said, reasoning):
+    answer = read_reply(reply_of({"message": {"content": content}}), "a", 0, 0)
+    assert (answer["content"], answer.get("reasoning")) == (said, reasoning)

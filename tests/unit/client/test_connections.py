@@ -1,12 +1,15 @@
 import asyncio
+import gzip
 import ssl
 import subprocess
+import zlib
 
 import pytest
 
 from milepost.client import connections
 from milepost.client.client import Client, RequestError
 from milepost.client.connections import ConnectError, HttpResponse, Pool, ServerDisconnectedError
+from milepost.client.refusals import Fault
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 BUSY = b"HTTP/1.1 429 Slow down\r\nContent-Length: 4\r\nRetry-After: 7\r\n\r\nbusy"
@@ -265,7 +268,7 @@ def test_the_key_does_not_follow_a_redirection(status):
         return caught.value
 
     error = asyncio.run(run())
-    assert (error.status, error.lasting, elsewhere.requests) == (status, True, [])
+    assert (error.status, error.fault, elsewhere.requests) == (status, Fault.ENDPOINT, [])
 
 
 def test_headers_of_a_refusal():
@@ -302,3 +305,87 @@ def test_a_server_with_a_certificate_is_asked_and_one_with_another_is_not(tmp_pa
             with pytest.raises(ConnectError, match="certificate"):
                 play(server, once, tls=tls, host="localhost")
             assert server.requests == []
+
+
+def test_a_connection_that_is_closing_takes_no_request():
+    async def use(pool):
+        await once(pool)
+        (connection,) = pool._idle
+        connection._transport.close()
+        with pytest.raises(ServerDisconnectedError):
+            await connection.ask(b"", asyncio.get_running_loop().time() + 1)
+        return await once(pool)
+
+    assert play(Server(OK), use).body == b"{}"
+
+
+def test_a_server_that_closes_what_it_kept_costs_no_try():
+    async def use(pool):
+        replies = []
+        for number in range(200):
+            replies.append((await once(pool)).status)
+            await asyncio.sleep((0.015, 0.0, 0.014, 0.016)[number % 4])
+        return replies
+
+    # It keeps connections for 15 ms.
+    assert play(Server([OK, 0.015, "close"]), use) == [200] * 200
+
+
+def test_half_an_answer_on_a_kept_connection_is_not_asked_for_again_in_silence():
+    async def use(pool):
+        await once(pool)
+        return await once(pool)
+
+    server = Server(OK, [b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nhalf", "close"], OK)
+    with pytest.raises(ServerDisconnectedError):
+        play(server, use)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("trouble", [TimeoutError(110, "Connection timed out"), OSError(113, "No route to host"), None])
+def test_a_host_that_has_vanished_is_no_questions_fault(monkeypatch, trouble):
+    async def connect(*args, **options):
+        if trouble:
+            raise trouble
+        await asyncio.sleep(60)
+
+    async def use():
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", connect)
+        await once(Pool("http://127.0.0.1:1/v1", "k", 0.1))
+
+    with pytest.raises(
+        ConnectError, match="no connection to 127.0.0.1:1: (.*timed out|.*No route|it was not there in time)"
+    ):
+        asyncio.run(use())
+
+
+COMPRESSED = {
+    "gzip": gzip.compress(b'{"a": 1}'),
+    "deflate": zlib.compress(b'{"a": 1}'),
+    "DEFLATE": zlib.compress(b'{"a": 1}')[2:-4],
+}
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED)
+def test_what_a_proxy_compressed_is_read(encoding):
+    body = COMPRESSED[encoding]
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n"
+    assert play(Server(head.encode() + body), once).body == b'{"a": 1}'
+
+
+@pytest.mark.parametrize(("encoding", "words"), [("br", "not asked for: br"), ("gzip", "the answer is no gzip")])
+def test_what_cannot_be_read_is_said(encoding, words):
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: 4\r\n\r\nabcd"
+    with pytest.raises(ServerDisconnectedError, match=words):
+        play(Server(head.encode()), once)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("http://h/openai/deployments/d?api-version=1", "/openai/deployments/d/x?api-version=1"),
+        ("http://h/v1beta/openai", "/v1beta/openai/x"),
+    ],
+)
+def test_base_addresses_of_all_kinds(url, path):
+    assert Pool(url, "k", 1.0)._head("/x").startswith(f"POST {path} HTTP/1.1".encode())

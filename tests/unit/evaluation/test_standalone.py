@@ -21,7 +21,7 @@ CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Peru": "Lima"
 @contextmanager
 def serving(answer):
     """A server whose answers to a request's body are a text, or a status; yields its address and the bodies it got."""
-    bodies, ready, address = [], threading.Event(), []
+    bodies, ready, address, runners = [], threading.Event(), [], []
     loop = asyncio.new_event_loop()
 
     async def handle(request):
@@ -37,6 +37,7 @@ def serving(answer):
         app = web.Application()
         app.router.add_post("/{rest:.*}", handle)
         runner = web.AppRunner(app, shutdown_timeout=0.01)
+        runners.append(runner)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -55,6 +56,8 @@ def serving(answer):
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        loop.run_until_complete(runners[0].cleanup())
+        loop.close()
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+import asyncio
+import itertools
 import json
 import os
 import re
@@ -16,7 +18,7 @@ from milepost.campaign.identity import identify
 from milepost.errors import ModelError, ServerError, StoreError
 from milepost.evaluation import asking
 from milepost.evaluation import supervisor as evaluate_module
-from milepost.evaluation.supervisor import EvaluationJob, Stopped, evaluate
+from milepost.evaluation.supervisor import EvaluationJob, Stopped, Supervisor, evaluate
 from milepost.preflight.campaign import load_campaign
 from milepost.records import read_prompts, read_record, write_record
 from milepost.runtime import environments
@@ -548,3 +550,38 @@ def test_an_endpoint_that_goes_away_ends_the_job_and_blames_no_question(campaign
         evaluate(job(campaign))
     assert len(stored(campaign)) == 6
     assert not any("error" in line for line in stored(campaign))
+
+
+def test_an_endpoint_whose_host_vanishes_blames_no_question(campaign, outside, monkeypatch):
+    monkeypatch.setenv("THE_KEY", "key-of-the-endpoint")
+
+    async def connect(*args, **options):
+        raise TimeoutError(110, "Connection timed out")
+
+    monkeypatch.setattr("asyncio.base_events.BaseEventLoop.create_connection", connect)
+    monkeypatch.setattr("milepost.endpoints.open.verify", lambda *args: asyncio.sleep(0))
+    with pytest.raises(ServerError, match="cannot be reached: .*timed out"):
+        evaluate(job(campaign))
+    assert stored(campaign) == []
+
+
+def test_the_heart_beats_while_names_are_looked_up_and_the_disk_is_slow(campaign, monkeypatch):
+    campaign.faults("m1", "slow 0.3")
+    campaign.profile(concurrency=2)
+    monkeypatch.setattr(evaluate_module, "SYNC_S", 0.05)
+    monkeypatch.setattr(evaluate_module, "BEAT_S", 0.1)
+    beats = []
+    monkeypatch.setattr(evaluate_module.Lease, "beat", lambda self, content: beats.append(time.monotonic()))
+    monkeypatch.setattr(TaskStore, "sync", lambda self: time.sleep(1.0))
+    ready = Supervisor.ask
+
+    async def ask(self, *args):
+        for _ in range(40):
+            asyncio.get_running_loop().run_in_executor(None, time.sleep, 1.0)
+        await ready(self, *args)
+
+    monkeypatch.setattr(Supervisor, "ask", ask)
+    evaluate(job(campaign))
+    pauses = [after - before for before, after in itertools.pairwise(beats)]
+    assert len(beats) > 8
+    assert max(pauses) < 0.8

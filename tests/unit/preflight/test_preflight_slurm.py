@@ -65,12 +65,10 @@ def change(**options):
 
 def test_what_a_site_has_is_well(site):
     _told, calls = site
-    checks = look(
-        GOOD, JobRequest("score_by_meaning", (), 0, ("proj1",), "main", "NOGPU", mem_mb=4000, runtimes=(30, 30))
-    )
+    checks = look(GOOD, JobRequest("score_on_node", (), 0, ("proj1",), "main", "NOGPU", mem_mb=4000, runtimes=(30, 30)))
     assert {check.state for check in checks.values()} == {"ok"}
     assert checks["nodes for evaluate_checkpoint"].found.startswith("1 of partition main with 1 A40 GPU(s), 1 of them")
-    assert checks["nodes for score_by_meaning"].found.startswith("2 of partition main, 2 of them")
+    assert checks["nodes for score_on_node"].found.startswith("2 of partition main, 2 of them")
     assert "2026-11-21T12:32:11" in checks["trial of evaluate_checkpoint"].found
     trial = next(call for call in calls if call[0] == "sbatch")
     assert trial[:2] == ["sbatch", "--test-only"], "nothing is submitted"

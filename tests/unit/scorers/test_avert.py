@@ -197,8 +197,8 @@ def test_metrics_of_the_demo():
     answers.append({"id": "garden", "sample": 0, "error": {"type": "server", "message": "500"}})
     scorer = Scorer(extra_wrong=["unknown"], truth="names_target", embed=by_name)
     scores = list(scorer.score(prompts, answers))
-    assert all(tuple(score["metrics"]) == scorer.metrics for score in scores)
-    columns = {name: [score["metrics"][name] for score in scores] for name in scorer.metrics}
+    assert all(tuple(score["metrics"]) == scorer.metric_names for score in scores)
+    columns = {name: [score["metrics"][name] for score in scores] for name in scorer.metric_names}
     assert columns["avert_match"] == [1, 1, 0, 0, 0, 0, None] == [score["score"] for score in scores]
     assert columns["tie"] == [0, 0, 0, 1, 0, 0, None]
     assert columns["exact_match"] == [0, 1, 0, 0, 0, 0, None]
@@ -211,12 +211,12 @@ def test_metrics_of_the_demo():
 
 def test_metrics_without_truth_and_chance():
     scorer = Scorer(chance=False, embed=by_name)
-    assert scorer.metrics == (
+    assert scorer.metric_names == (
         *("avert_match", "avert_correct", "avert_wrong", "margin", "tie", "exact_match"),
         "semscore",
     )
     (score,) = scorer.score([where("kitchen")], [{"id": "kitchen", "sample": 0, "content": "kitchen"}])
-    assert tuple(score["metrics"]) == scorer.metrics
+    assert tuple(score["metrics"]) == scorer.metric_names
 
 
 def test_chance_is_the_match_with_another_items_key():

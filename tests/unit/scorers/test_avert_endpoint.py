@@ -12,10 +12,10 @@ from scoring_stub import Stub, vector
 
 from milepost.embedding.vectors import VectorStore
 from milepost.errors import CallError, ConfigError, ServerError
-from milepost.scorers import load_scorer
+from milepost.scorers import CheckpointTask, check_scoring, load_scorer
 from milepost.scorers.avert.candidates import candidate_groups
 from milepost.scorers.avert.scorer import Scorer
-from milepost.scorers.avert.settings import TEMPLATES, Settings, Template, compared_by, settings_of
+from milepost.scorers.avert.settings import TEMPLATES, Settings, Template, settings_of
 from milepost.scorers.avert.similarity import TextsToCompare, find_similarities
 from milepost.scorers.avert.verdict import grouping_of, original_verdict_of
 
@@ -332,7 +332,7 @@ def compared(server):
     ]
 
 
-@pytest.mark.parametrize("ends", [[400], ["drop"] * 600], ids=["refuses", "gone"])
+@pytest.mark.parametrize("ends", [[402] * 600, ["drop"] * 600], ids=["unpaid", "gone"])
 @pytest.mark.parametrize(("api", "method"), [("vllm", "rerank"), ("openai", "rerank"), ("vllm", "embedding")])
 def test_scoring_again_repeats_nothing(server, monkeypatch, tmp_path, patient, api, method, ends):
     use(monkeypatch, server.url, AVERT_METHOD=method, AVERT_ENDPOINT_TYPE=api)
@@ -341,22 +341,22 @@ def test_scoring_again_repeats_nothing(server, monkeypatch, tmp_path, patient, a
     contents = [f"It is {name}, I think, number {n}." for n in range(40) for name in ("Lyon", "Nice")]
     server.faults = [None, *ends]
     with pytest.raises(CallError):
-        list(load_scorer(spec, "c", "t").score([CITY], answers_to("Lyon", *contents)))
+        list(load_scorer(spec, CheckpointTask("c", "t")).score([CITY], answers_to("Lyon", *contents)))
     server.faults = []
     del server.asked[1:]
     first = compared(server)
     server.asked.clear()
-    scores = list(load_scorer(spec, "c", "t").score([CITY], answers_to("Lyon", *contents)))
+    scores = list(load_scorer(spec, CheckpointTask("c", "t")).score([CITY], answers_to("Lyon", *contents)))
     assert len(scores) == 80
     again = compared(server)
     assert again
     assert not set(first) & set(again)
     assert scores == list(load_scorer(spec).score([CITY], answers_to("Lyon", *contents)))
     server.asked.clear()
-    assert list(load_scorer(spec, "c", "t").score([CITY], answers_to("Lyon", *contents))) == scores
+    assert list(load_scorer(spec, CheckpointTask("c", "t")).score([CITY], answers_to("Lyon", *contents))) == scores
     assert not server.asked
     # Another checkpoint: its candidates are known, its answers are not.
-    list(load_scorer(spec, "d", "t").score([CITY], answers_to("Lyon", "Somewhere else.")))
+    list(load_scorer(spec, CheckpointTask("d", "t")).score([CITY], answers_to("Lyon", "Somewhere else.")))
     assert {text[0] if isinstance(text, tuple) else text for text in compared(server)} == {"Somewhere else."}
 
 
@@ -409,7 +409,7 @@ def test_an_answer_that_is_too_long_is_unscored_and_counted(server, monkeypatch,
     assert (long["score"], short["score"]) == (None, 1.0)
     assert "context" in long["note"]
     server.max_chars = 5
-    with pytest.raises(CallError, match="compared with is too long"):
+    with pytest.raises(CallError, match="compared with is refused"):
         list(
             Scorer(endpoint=None, reading="whole", semscore=False, chance=False, method="embedding").score(
                 [CITY], answers_to("Lyon", "Lyon")
@@ -425,7 +425,7 @@ def test_an_endpoint_by_name(server, tmp_path, monkeypatch):
         f"small: {{provider: external, kind: reranker, model: m, url: '{server.url}/v1', key_env: SCORING_KEY}}\n"
     )
     spec = {"name": "avert", "endpoint": "small", "method": "rerank", "api": "openai"}
-    (score,) = load_scorer(spec, "c", "t").score([CITY], answers_to("Lyon", "Lyon, I am sure."))
+    (score,) = load_scorer(spec, CheckpointTask("c", "t")).score([CITY], answers_to("Lyon", "Lyon, I am sure."))
     assert score["winner"] == {"group": "correct", "candidate": "Lyon"}
     kept = tmp_path / "results/judged/small/c/t.jsonl"
     assert kept.exists()
@@ -443,19 +443,24 @@ def test_what_decides_scores_beside_the_task(tmp_path, monkeypatch):
         (tmp_path / "config/endpoints.yaml").write_text(
             f"small: {entry.replace('KIND', kind).replace('REV', repr(revision))}\n"
         )
-        return compared_by({"name": "avert", "endpoint": "small"}, "t")
+        scorer = load_scorer({"name": "avert", "endpoint": "small"}, CheckpointTask(None, "t"))
+        check_scoring(scorer, [], "config/tasks/t.yaml")
+        return scorer.decides()
+
+    def decides(**options):
+        return load_scorer({"name": "avert", **options}, CheckpointTask(None, "t")).decides()
 
     assert written("embedding", "1") != written("embedding", "2")
-    with pytest.raises(ConfigError, match="'small', which chats.*kind: embedding"):
+    with pytest.raises(ConfigError, match="'small', which is of kind chat.*kind: embedding"):
         written("chat", "1")
     with pytest.raises(ConfigError, match=r"config/tasks/t.yaml, scorer asks for endpoint 'smal'.*Did you mean"):
-        compared_by({"endpoint": "smal"}, "t")
-    assert compared_by({}, "t") == {}
+        check_scoring(load_scorer({"name": "avert", "endpoint": "smal"}), [], "config/tasks/t.yaml")
+    assert decides() == {}
     use(monkeypatch, "http://127.0.0.1:1")
-    before = compared_by({}, "t")
+    before = decides()
     monkeypatch.setenv("AVERT_GROUPING", "mean")
-    assert compared_by({}, "t") != before
-    assert compared_by({"endpoint": "minilm"}, "t") == {}
+    assert decides() != before
+    assert decides(endpoint="minilm") == {}
 
 
 def test_a_refusal_can_win(server, monkeypatch):

@@ -58,6 +58,7 @@ class Teacher:
     def __init__(self, mark=None, refuses=(), status=None):
         self.mark = mark or (lambda data: 100 if data["answer_key"] in data["student_answer"] else 0)
         self.refuses, self.status = refuses, status
+        self.refuses_text = "\0"
         self.bodies = []
         teacher = self
 
@@ -72,13 +73,15 @@ class Teacher:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 teacher.bodies.append(body)
                 form = body.get("response_format", {}).get("type", "free")
-                if teacher.status or form in teacher.refuses:
+                if teacher.status or form in teacher.refuses or teacher.refuses_text in body["messages"][1]["content"]:
                     self.reply(teacher.status or 400, {"error": {"message": f"no {form} here"}})
                     return
                 if "long" in body["messages"][1]["content"]:
                     self.reply(400, {"error": {"message": "maximum context length is 10 tokens"}})
                     return
-                data = json.loads(body["messages"][1]["content"].split("\n")[1])
+                asked = body["messages"][1]["content"]
+                # A harmless question has no data in it.
+                data = json.loads(asked.split("\n")[1]) if "\n" in asked else {"answer_key": "", "student_answer": ""}
                 said = teacher.mark(data)
                 text = said if isinstance(said, str) else json.dumps({"evaluation": "so", "score": said})
                 choice = {"message": {"content": text}, "finish_reason": "stop"}
@@ -263,8 +266,8 @@ def test_answers_that_are_too_long_for_the_evaluator_are_counted(campaign):
 def test_one_refused_answer_is_counted(campaign):
     teacher = campaign()
     score(answers("right0", "right1"))
-    teacher.status = 400
-    found = score(answers("right0", "right1", "long"))
+    teacher.refuses_text = "odd"
+    found = score(answers("right0", "right1", "odd"))
     assert [one["score"] for one in found] == [1.0, 1.0, None]
     assert "not answered" in found[2]["note"]
 
@@ -364,7 +367,9 @@ def test_what_is_missing_is_named(campaign, tmp_path):
         score(answers("right0"), evaluators=["teachr"])
     spec = {"name": "equator", "evaluators": ["teacher"], "answer_key": "key.jsonl"}
     with pytest.raises(ConfigError, match="inside a campaign only"):
-        list(load_scorer(spec).score(PROMPTS, answers("right0")))
+        load_scorer(spec).check(PROMPTS)
+    with pytest.raises(ConfigError, match="inside a campaign only"):
+        list(scorer(place=None).score(PROMPTS, answers("right0")))
 
 
 def test_no_endpoint_is_opened_where_nobody_has_anything_to_mark(campaign):

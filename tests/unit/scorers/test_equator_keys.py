@@ -9,20 +9,13 @@ import yaml
 
 from milepost.campaign.config import check_scorer
 from milepost.campaign.schemas import check
-from milepost.campaign.types import Task
 from milepost.embedding.embedders import MiniLM
 from milepost.endpoints.specs import load_endpoints
 from milepost.errors import ConfigError, EnvironmentMissingError, RecordError, ServerError
 from milepost.runtime.environments import environment_python
+from milepost.scorers import CheckpointTask, check_scoring, load_scorer
 from milepost.scorers.equator import keys as equator_keys
-from milepost.scorers.equator.keys import (
-    Key,
-    build_collection,
-    check_answer_keys,
-    fetch_keys,
-    key_id,
-    read_answer_key,
-)
+from milepost.scorers.equator.keys import Key, build_collection, key_id, read_answer_key
 
 
 def installed(*names):
@@ -71,17 +64,10 @@ def test_the_search_for_the_nearest_question_is_measured_apart(built):
     assert record["without_key"] == ["stranger"]
 
 
-def test_keys_are_fetched_by_id_and_none_is_guessed(built):
+def test_a_collection_takes_the_place_of_an_older_one(built):
     folder, _ = built
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    wanted = [f"k{n}" for n in range(1200)]
-    found = fetch_keys(folder, [*wanted, "k07", "stranger", "k7"])
-    assert sorted(found) == sorted(wanted)
-    assert found["k7"] == Key("k7", "Question 7", 'Answer "7" ü', "b")
-    # Others may read it at the same time: nothing in it changes. What lay there before is gone.
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    assert (folder / "chroma.sqlite3") in before
-    assert (folder / "old") not in before
+    assert (folder / "chroma.sqlite3").is_file()
+    assert not (folder / "old").exists()
     assert sorted(path.name for path in folder.parent.iterdir()) == ["collection"]
 
 
@@ -94,20 +80,18 @@ def test_the_real_key_with_the_real_embedder(tmp_path):
         found = build_collection(tmp_path / "collection", keys, prompts, embed)
     # Three of its questions have no answer.
     assert (found.n, found.n_found, found.without_key) == (30, 30, ["15", "17", "18"])
-    assert fetch_keys(tmp_path / "collection", ["1", "30"])["1"].category == "Puzzle"
+    assert {key.id: key.category for key in keys}["1"] == "Puzzle"
 
 
-def test_no_collection_and_a_failing_chroma_are_named(tmp_path, monkeypatch):
-    with pytest.raises(RecordError, match="holds no Chroma collection. The rule build_answer_key makes it"):
-        fetch_keys(tmp_path, ["a"])
-    if not installed("equator"):
-        pytest.skip("envs/equator is not installed")
-    (tmp_path / "chroma.sqlite3").write_text("no database")
-    with pytest.raises(ServerError, match=r"Chroma, which keeps the answer key, failed \(fetch\)"):
-        fetch_keys(tmp_path, ["a"])
+@needs_chroma
+def test_a_failing_chroma_is_named(tmp_path, monkeypatch):
+    keys = [Key("a", "Q?", "A")]
+    with pytest.raises(ServerError, match="Chroma, which searches the answer key, failed.*envs/setup.sh equator"):
+        # The same id twice, which no key that was read from a file has.
+        build_collection(tmp_path / "collection", keys * 2, [], lambda texts: [[1.0, 0.0]] * len(texts))
     monkeypatch.setattr(equator_keys, "TIMEOUT_S", 0.01)
     with pytest.raises(ServerError, match="no answer within"):
-        fetch_keys(tmp_path, ["a"])
+        build_collection(tmp_path / "collection", keys, [], lambda texts: [[1.0, 0.0]] * len(texts))
 
 
 GOOD = {"id": "a", "category": "x", "question": "Q?", "answer": "A"}
@@ -185,16 +169,22 @@ def test_a_campaign_is_checked_before_anything_runs(tmp_path, monkeypatch):
     )
     (tmp_path / "key.jsonl").write_text(json.dumps(GOOD))
 
-    def checked(**options):
+    def checked(*ids, **options):
         spec = {"name": "equator", "evaluators": ["e"], "answer_key": "key.jsonl", **options}
-        check_answer_keys([Task("t", {"scorer": {"name": "exact_match"}}), Task("t", {"scorer": spec})])
+        items = [{"id": ident, "prompt": "?"} for ident in ids or ["a"]]
+        check_scoring(load_scorer(spec, CheckpointTask(None, "t")), items, "config/tasks/t.yaml")
 
     checked()
-    with pytest.raises(ConfigError, match="config/tasks/t.yaml asks for endpoint 'f'"):
+    checked("a", "without an entry")
+    with pytest.raises(ConfigError, match="config/tasks/t.yaml, scorer asks for endpoint 'f'"):
         checked(evaluators=["e", "f"])
-    with pytest.raises(ConfigError, match="of kind 'embedding'. Name a chat model"):
+    with pytest.raises(ConfigError, match="'v', which is of kind embedding. Name one of kind chat"):
         checked(evaluators=["v"])
     with pytest.raises(ConfigError, match="2 evaluators mark each answer .* of 1"):
         checked(sample={"evaluators": 2})
     with pytest.raises(RecordError, match="nothere.jsonl"):
         checked(answer_key="nothere.jsonl")
+    with pytest.raises(
+        ConfigError, match="key.jsonl has no answer to any of the 2 items.*it has a, and the items have A, b"
+    ):
+        checked("A", "b")

@@ -1,5 +1,7 @@
 import inspect
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import yaml
 from milepost import scorers
 from milepost.errors import ConfigError, RecordError, UnknownScorerError
 from milepost.scorers import load_scorer, scorer_names
+from milepost.statistics.metrics import Metric
 
 ROOT = Path(__file__).parents[3]
 SCHEMAS = ROOT / "config/schemas/scorers"
@@ -67,7 +70,26 @@ def test_schema_is_closed_and_described_and_is_what_the_scorer_takes(name):
         default = taken[option].default
         assert schema["properties"][option].get("default") == (list(default) if default == () else default)
     assert scorer.name == name
-    assert scorer.metric in scorer.metrics
+    assert all(isinstance(metric, Metric) for metric in scorer.metrics)
+    assert len(set(scorer.metric_names)) == len(scorer.metric_names) > 0
+
+
+# What may name scorers: their own files, what a user writes or reads, and what is one scorer's alone.
+OWN = ("milepost/scorers/", "score_rows.py", "document_config.py")
+
+
+@pytest.mark.parametrize("name", scorer_names())
+def test_no_other_file_names_a_scorer(name):
+    """Rules, steps and rooms ask a scorer what it needs; `exact_match` is a metric of harnesses as well."""
+    files = [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk"), *(ROOT / "scripts").rglob("*.py")]
+    there = [
+        file
+        for file in files
+        if not file.relative_to(ROOT / "scripts" if "scripts" in file.parts else ROOT).as_posix().startswith(OWN)
+    ]
+    code = {file: re.sub(r'(?s)""".*?"""|#[^\n]*', "", file.read_text()) for file in there}
+    named = re.compile(rf"scorers[./]{name}\b|[\"']{name}[\"']")
+    assert not [str(file.relative_to(ROOT)) for file, text in code.items() if named.search(text)]
 
 
 @pytest.mark.parametrize("name", scorer_names())
@@ -105,11 +127,11 @@ def test_scores_follow_the_answers(name):
     assert "truncated" in first["note"]
     assert first["cluster"] == "7"
     assert failed["score"] is None
-    assert failed["metrics"] == dict.fromkeys(scorer.metrics)
+    assert failed["metrics"] == dict.fromkeys(scorer.metric_names)
     assert failed["note"] == "failed: context: too long"
     assert empty["score"] == 0
     assert "note" not in empty
-    assert tuple(empty["metrics"]) == scorer.metrics
+    assert tuple(empty["metrics"]) == scorer.metric_names
 
 
 def test_answers_to_other_prompts_are_refused():
@@ -141,6 +163,15 @@ def test_answers_to_other_prompts_are_refused():
         ("#### 42 of 50", "42", {"extract": r"#### (\d+)"}, 1),
         ("ab", "b", {"extract": r"(x)|b"}, 0),
         ("<think>Lyon</think>Paris", "Paris", {}, 1),
+        ("\u22125", "-5", {}, 1),
+        ("cafe\u0301", "caf\u00e9", {}, 1),
+        ("New\u202fYork\u200b", "New York", {}, 1),
+        ("so it is \u22125", "-5", {"extract": r"-?\d+"}, 1),
+        ("so it is \u22125", "5", {"extract": r"-?\d+"}, 0),
+        ("it is \u2460", "\u2460", {"extract": "[\u2460-\u2468]"}, 1),
+        ("2, 3", "2,3", {"ignore_punctuation": True}, 1),
+        ("", "?", {"ignore_punctuation": True}, 0),
+        ("20240501", "2024-05-01", {"ignore_punctuation": True}, 0),
     ],
 )
 def test_exact_match(content, target, options, match):
@@ -169,6 +200,15 @@ def test_exact_match_refuses_what_it_cannot_use():
         ("tea-tea", "tea", 2, True),
         ("tea tea", "tea", 1, False),
         ("tea_tea", "tea", 0, True),
+        ("C++ and C#, not C.", "C", 1, True),
+        ("C++ and C#", "C#", 1, True),
+        ("10%, 10 % and 10", "10", 1, True),
+        ("10%, 10 % and 10", "10%", 2, True),
+        ("-5 and \u22125 and 5", "-5", 2, True),
+        ("-5 and \u22125 and 5", "5", 1, True),
+        ("New York, new-york, New  York", "new york", 3, True),
+        ("la la la la", "la la", 2, True),
+        ("cafe\u0301 caf\u00e9", "caf\u00e9", 2, True),
         ("a+b a+b", "a+b", 2, True),
         ("", "tea", 1, False),
     ],
@@ -186,6 +226,18 @@ def test_repeat_word(content, word, times, holds):
         ("the weekend", "end", False),
         ("end of it", "end", False),
         ("the end", "End!", True),
+        ("This is the end.", "the end", True),
+        ("This is the  **end**.", "the end", True),
+        ("an end", "the end", False),
+        ("I like C++.", "C", False),
+        ("I like C++.", "C++", True),
+        ("It grew by 10%", "10", False),
+        ("It grew by 10%", "10%", True),
+        ("minus: -5", "5", False),
+        ("minus: \u22125.", "-5", True),
+        ("the end \U0001f600", "end", True),
+        ("at 12:30", "30", False),
+        ("end", "the end", False),
         ("", "end", False),
         ("...", "end", False),
     ],
@@ -231,3 +283,39 @@ def test_a_faulty_constraint_names_its_item(constraint, message):
 def test_an_item_without_constraints_is_named(prompt):
     with pytest.raises(RecordError, match=r"Item 'a' has no constraints.*repeat_word, end_with, upper_case"):
         score({"name": "constraints"}, prompt, "x")
+
+
+def test_the_scorer_of_the_docs_takes_two_files_and_works(tmp_path):
+    """docs/tasks.md, "A scorer of your own": copied as it stands there, and no other file touched."""
+    text = (ROOT / "docs/tasks.md").read_text()
+    module = re.search(r"```python\n(\"\"\"Digits.*?)```", text, re.DOTALL)[1]
+    schema = re.search(r"```yaml\n(title: The scorer digits.*?)```", text, re.DOTALL)[1]
+    for folder in ("scripts/milepost", "config/schemas"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "scripts/milepost/scorers/digits.py").write_text(module)
+    (tmp_path / "config/schemas/scorers/digits.yaml").write_text(schema)
+    code = """
+from milepost.campaign.config import check_scorer
+from milepost.errors import MilepostError
+from milepost.scorers import check_scoring, load_scorer
+from milepost.statistics.metrics import reduce_scores
+spec = {"name": "digits", "tolerance": 1}
+check_scorer(spec, "here")
+scorer = load_scorer(spec)
+items = [{"id": name, "prompt": "?", "target": "4"} for name in "ab"]
+check_scoring(scorer, items, "here", ["near", "distance"])
+answers = [{"id": "a", "sample": 0, "content": "3 or 5"}, {"id": "b", "sample": 0, "content": "seven"}]
+scores = list(scorer.score(items, answers))
+print({name: found["value"] for name, found in scorer.reduce(items, scores).items()})
+try:
+    check_scoring(scorer, [{**items[0], "target": "four"}], "here")
+except MilepostError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "scripts", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "{'near': 0.5, 'distance': 1.0}",
+        "here: The target of item 'a' is no whole number: 'four'.",
+    ]

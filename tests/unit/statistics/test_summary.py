@@ -3,7 +3,8 @@ import pytest
 from milepost.errors import RecordError
 from milepost.records import PromptSet
 from milepost.statistics.means import mean_estimate
-from milepost.statistics.summary import clusters_of, is_truncated, summarize
+from milepost.statistics.metrics import clusters_of
+from milepost.statistics.summary import is_truncated, summarize
 
 
 def prompts(n=3, samples=1, **header):

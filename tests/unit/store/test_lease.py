@@ -1,5 +1,7 @@
+import errno
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -7,6 +9,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -265,3 +268,37 @@ def test_started_tells_processes_apart():
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert started(process.pid) is None, "what remains of an ended process until its parent looks is no process"
     process.wait()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ESTALE, errno.EIO, errno.ENFILE])
+def test_a_lease_that_cannot_be_read_for_a_moment_is_not_lost(path, said, monkeypatch, number):
+    lease, _ = acquire(path, said.append)
+    read = Path.read_bytes
+
+    def fails(self):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    lease.beat({})
+    lease._beaten -= 45
+    with pytest.raises(StoreError, match="cannot be written"):
+        lease.beat({})
+    lease.release()
+    monkeypatch.setattr(Path, "read_bytes", read)
+    lease.beat({})
+    assert lease.held()
+
+
+def test_a_process_whose_name_is_no_utf8_has_a_start(tmp_path):
+    name = "utvärdering_kör".encode()[:15]  # cut within a letter, as the kernel does
+    program = tmp_path.joinpath(os.fsdecode(name))
+    shutil.copy(shutil.which("sleep"), program)
+    process = subprocess.Popen([program, "60"])
+    try:
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{process.pid}/comm").read_bytes().strip() != name and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert started(process.pid).isdigit()
+    finally:
+        process.kill()
+        process.wait()

@@ -98,7 +98,7 @@ def test_rows_that_cannot_be_asked(tmp_path, capsys):
     with pytest.raises(RecordError, match=r"line 1: the row has no column 'answer'.*format: mmlu"):
         read_known(str(data), "mmlu")
     data.write_text(json.dumps({"input": "Sort: b a", "target": "a b"}) + "\n")
-    with pytest.raises(RecordError, match="nothing wrong is known for the answer 'a b'"):
+    with pytest.raises(RecordError, match="no wrong answers are known for the answer 'a b'"):
         read_known(str(data), "bbh")
     alike = {"question": "?", "choices": ["a", "A ", "b"], "answer": 0}
     data.write_text(json.dumps(alike) + "\n" + json.dumps(alike | {"choices": ["a", "b"]}) + "\n")
@@ -123,4 +123,4 @@ def test_example_of_a_task(example, tmp_path, monkeypatch):
     prompts = build_prompts(task)
     assert len(prompts.prompts) == len(rows)
     scorer = load_scorer({key: value for key, value in task.spec["scorer"].items() if key != "embed"})
-    assert {task.spec["metric"], *task.spec["beside"]} <= set(scorer.metrics)
+    assert {task.spec["metric"], *task.spec["beside"]} <= set(scorer.metric_names)

@@ -17,15 +17,16 @@ from typing import Any, Literal
 from milepost.embedding.embedders import MINILM_IDENTITY, Embed
 from milepost.errors import ConfigError, RecordError
 from milepost.records import Answer, Prompt, Score
-from milepost.scorers import CheckpointTask
+from milepost.scorers import BaseScorer, CheckpointTask, Kind, Needs
 from milepost.scorers.avert.candidates import REFUSALS, candidate_groups
 from milepost.scorers.avert.readings import READINGS, Found, References
-from milepost.scorers.avert.settings import settings_of
+from milepost.scorers.avert.settings import BUILT_IN, environment_of, settings_of
 from milepost.scorers.avert.similarity import Similarities, TextsToCompare, describe, find_similarities
 from milepost.scorers.avert.statement import Options
 from milepost.scorers.avert.verdict import CORRECT, WRONG, AvertVerdict, grouping_of, original_verdict_of, verdict_of
 from milepost.scorers.responses import Response, read_responses, targets_of
-from milepost.text import normalized
+from milepost.statistics.metrics import Metric, constant_of
+from milepost.text import normalized, same_text
 
 _SEED = 0
 # What the original gives an empty answer, too.
@@ -33,7 +34,7 @@ _EMPTY = AvertVerdict({CORRECT: 0.0, WRONG: 1.0}, match=False, tie=False, winner
 _WON = 120  # characters of the winning candidate that a record shows
 
 
-class Scorer:
+class Scorer(BaseScorer):
     """Scores answers by meaning.
 
     Metrics:
@@ -76,7 +77,6 @@ class Scorer:
     """
 
     name = "avert"
-    metric = "avert_match"
     keeps_calls = True
 
     def __init__(
@@ -129,12 +129,48 @@ class Scorer:
         self._semscore = embeds if semscore is None else semscore
         self._place = place
         self._embed = embed
-        self.metrics: tuple[str, ...] = (
-            *("avert_match", "avert_correct", "avert_wrong", "margin", "tie", "exact_match"),
-            *(("semscore",) if self._semscore else ()),
-            *(("truth", "avert_agrees", "exact_agrees") if truth else ()),
-            *(("chance",) if self._chance else ()),
+        # The original divides by sums of cosines: with negative ones its shares have no bounds.
+        shares = None if compat else (0.0, 1.0)
+        margins = None if compat else (-1.0, 1.0)
+        self.metrics = (
+            Metric("avert_match"),
+            Metric("avert_correct", range=shares),
+            Metric("avert_wrong", "lower", shares),
+            Metric("margin", range=margins),
+            Metric("tie", "lower"),
+            Metric("exact_match"),
+            *((Metric("semscore", range=(-1.0, 1.0)),) if self._semscore else ()),
+            *(map(Metric, ("truth", "avert_agrees", "exact_agrees")) if truth else ()),
+            *((Metric("chance", "lower", reduce=constant_of),) if self._chance else ()),
         )
+
+    def needs(self) -> Needs:
+        """The embedder that comes with Milepost, or the endpoint that compares."""
+        named = self._settings.endpoint != BUILT_IN and self._settings.address is None
+        # A pooling server may do both; which of them it is asked for, `method` says.
+        kinds: tuple[Kind, ...] = ("embedding", "reranker")
+        if self._settings.method == "rerank":
+            kinds = kinds[::-1]
+        return Needs(
+            environments=("semantic",) if self._uses_built_in else (),
+            endpoints={self._settings.endpoint: kinds} if named else {},
+            node=True,
+        )
+
+    def check(self, items: Sequence[Prompt]) -> None:
+        """See that every item has right and wrong answers, and letters that mean them."""
+        for item in items:
+            self._texts_of(item)
+
+    def decides(self) -> dict[str, Any]:
+        """Who compares: the endpoint, or what the environment variables of the original program say."""
+        return {**super().decides(), **environment_of(self._settings)}
+
+    @property
+    def _uses_built_in(self) -> bool:
+        if self._embed is not None:
+            return False
+        return self._settings.endpoint == BUILT_IN or (self._semscore and self._settings.method == "rerank")
 
     def provenance(self) -> dict[str, Any]:
         """Who compares, by which method, and how an answer is read."""
@@ -162,11 +198,11 @@ class Scorer:
         for response in responses:
             text = response.text
             if text is None:
-                yield response.unscored(self.metrics)
+                yield response.unscored(self.metric_names)
                 continue
             reasons = {found.too_long[query] for query in self._reading.queries(text) if query in found.too_long}
             if reasons:
-                yield response.unscored(self.metrics, f"too long to compare: {reasons.pop()}")
+                yield response.unscored(self.metric_names, f"too long to compare: {reasons.pop()}")
                 continue
             yield self._scored(response, text, keys, others, found)
 
@@ -187,7 +223,7 @@ class Scorer:
             "avert_wrong": _finite(verdict.shares[WRONG]),
             "margin": _finite(verdict.margin),
             "tie": float(verdict.tie),
-            "exact_match": float(normalized(text) in map(normalized, targets)),
+            "exact_match": float(any(same_text(text, target) for target in targets)),
         }
         if self._semscore:
             metrics["semscore"] = max(found.plain(text, targets)) if text and found.plain else 0.0
@@ -234,22 +270,8 @@ class Scorer:
 
     def _key_of(self, prompt: Prompt) -> References:
         """What the answers to an item are held against."""
-        targets = targets_of(prompt)
-        wrong = self._others_of(prompt)
-        if not wrong:
-            raise ConfigError(
-                f"The scorer avert has no wrong answers to hold against the target of item {prompt['id']!r}. Give the "
-                "task's items `choices` (texts, the target among them) or `meta.wrong`, or list wrong answers in the "
-                "task's `scorer: {name: avert, wrong: [...]}`; a task that has none of them can use the scorer exact_match."
-            )
-        wrong += _without(self._extra_wrong, [*targets, *wrong])
-        texts = {CORRECT: targets, WRONG: wrong, **(REFUSALS if self._refusal else {})}
-        shown = [choice for choice in prompt.get("choices", []) if choice in targets or choice in wrong]
-        if self._letters and shown != prompt.get("choices"):
-            raise RecordError(
-                f"The choices of item {prompt['id']!r} are not all different, or not all of them are right or wrong "
-                "answers, so a letter does not say which is meant. Correct the task's data, or leave out `letters`."
-            )
+        texts, shown = self._texts_of(prompt)
+        targets, wrong = texts[CORRECT], texts[WRONG]
         rest = [text for text in [*targets, *wrong] if text not in shown]
         options = Options(tuple(dict.fromkeys([*shown, *rest])), lettered=len(shown) if self._letters else 0)
         enhance = self._settings.enhance
@@ -268,6 +290,25 @@ class Scorer:
             candidates = candidate_groups(texts, enhance=enhance)
         forms = {text: candidate_groups({CORRECT: [text]}, enhance=enhance)[CORRECT] for text in [*targets, *wrong]}
         return References(texts, candidates, forms, options)
+
+    def _texts_of(self, prompt: Prompt) -> tuple[dict[str, list[str]], list[str]]:
+        """The texts of each group, and those of them that the item shows as its choices, in their order."""
+        targets = targets_of(prompt)
+        wrong = self._others_of(prompt)
+        if not wrong:
+            raise ConfigError(
+                f"The scorer avert has no wrong answers to hold against the target of item {prompt['id']!r}. Give the "
+                "task's items `choices` (texts, the target among them) or `meta.wrong`, or list wrong answers in the "
+                "task's `scorer: {name: avert, wrong: [...]}`; a task that has none of them can use the scorer exact_match."
+            )
+        wrong += _without(self._extra_wrong, [*targets, *wrong])
+        shown = [choice for choice in prompt.get("choices", []) if choice in targets or choice in wrong]
+        if self._letters and shown != prompt.get("choices"):
+            raise RecordError(
+                f"The choices of item {prompt['id']!r} are not all different, or not all of them are right or wrong "
+                "answers, so a letter does not say which is meant. Correct the task's data, or leave out `letters`."
+            )
+        return {CORRECT: targets, WRONG: wrong, **(REFUSALS if self._refusal else {})}, shown
 
     def _others_of(self, prompt: Prompt) -> list[str]:
         """The wrong answers of an item, without the extra ones."""

@@ -126,35 +126,16 @@ def settings_of(options: Mapping[str, Any], task: str = "", environ: Mapping[str
     )
 
 
-def compared_by(options: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """What decides the scores of a task beside its own file: the model behind the endpoint, or what the environment says.
-
-    Empty for the embedder that comes with Milepost. It is looked at before anything runs.
-
-    Raises:
-        ConfigError: An endpoint that is not there, or that is for something else; variables that cannot be.
-    """
-    named = ("endpoint", "method", "api", "template", "instruction", "grouping", "enhance")
-    settings = settings_of({name: options[name] for name in named if name in options}, task)
-    if settings.endpoint == BUILT_IN:
+def environment_of(settings: Settings) -> dict[str, Any]:
+    """What the environment variables of the original program decide; empty where they name no endpoint."""
+    if settings.address is None:
         return {}
-    if settings.address is not None:
-        words = [settings.template.queried(""), settings.template.documented("")]
-        return {
-            "environment": [settings.endpoint, settings.model, settings.api, settings.method, settings.grouping],
-            "enhance": settings.enhance,
-            "words": words,
-        }
-    from milepost.endpoints.specs import find_endpoint
-
-    spec = find_endpoint(settings.endpoint, f"config/tasks/{task}.yaml, scorer")
-    if spec.kind == "chat":
-        wanted = "embedding" if settings.method == "embedding" else "reranker"
-        raise ConfigError(
-            f"config/tasks/{task}.yaml: the scorer avert asks the endpoint {spec.name!r}, which chats. Name one of kind "
-            f"{wanted}, or write `kind: {wanted}` beside it in config/endpoints.yaml."
-        )
-    return {"endpoint": spec.identity}
+    words = [settings.template.queried(""), settings.template.documented("")]
+    return {
+        "environment": [settings.endpoint, settings.model, settings.api, settings.method, settings.grouping],
+        "enhance": settings.enhance,
+        "words": words,
+    }
 
 
 def _template(template: str | Mapping[str, str], instruction: str) -> Template:

@@ -159,7 +159,7 @@ def _named(too_long: Mapping[str, str], original: Mapping[str, str]) -> dict[str
     for text, reason in too_long.items():
         if text not in original:
             raise CallError(
-                f"A text that answers are compared with is too long: {text[:80]!r}... {reason}", "context", True
+                f"A text that answers are compared with is refused: {text[:80]!r}... {reason}", "context", True
             )
     return {original[text]: reason for text, reason in too_long.items()}
 
@@ -183,7 +183,7 @@ def _kept(embed: Embed, identity: Mapping[str, str], place: CheckpointTask | Non
 async def _rerank(
     settings: Settings, pairs: Mapping[str, list[str]], place: CheckpointTask | None
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    folder = None if place is None else JUDGED / _name(settings) / place.ckpt
+    folder = None if place is None or place.ckpt is None else JUDGED / _name(settings) / place.ckpt
     if settings.api == "vllm":
         try:
             return await _score_pairs(settings, pairs, folder and folder / str(place and place.task))

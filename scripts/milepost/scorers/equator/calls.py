@@ -21,8 +21,6 @@ from milepost.store.answers import read_lines
 PATH = "/chat/completions"
 # So many first answers refused one after the other are no fault of the answers.
 REFUSED = 3
-# What may be the fault of one answer; the second always is.
-_OF_ONE = ("refused", "context")
 
 Opens = Callable[[EndpointSpec], AbstractAsyncContextManager[Endpoint]]
 
@@ -99,10 +97,10 @@ class Evaluator:
         while accepted is None and waiting:
             at = waiting.pop(0)
             for output in self.outputs:
-                reply = replies[at] = await self._post(calls, chats[at], output)
+                reply = replies[at] = await self._post(calls, chats[at], output, judged=False)
                 if not isinstance(reply, CallError):
                     accepted = output
-                if not isinstance(reply, CallError) or reply.kind == "context":
+                if not isinstance(reply, CallError) or reply.kind in ("context", "filtered"):
                     break
             else:
                 refused += 1
@@ -113,12 +111,14 @@ class Evaluator:
             replies |= dict(zip(waiting, rest, strict=True))
         return replies
 
-    async def _post(self, calls: Calls, chat: list[Message], output: Output) -> ChatReply | CallError:
+    async def _post(
+        self, calls: Calls, chat: list[Message], output: Output, *, judged: bool = True
+    ) -> ChatReply | CallError:
         body = {"model": calls.endpoint.model, **self._body(chat, output)}
         try:
-            reply: ChatReply = await calls.post(PATH, body, read_chat_reply)
+            reply: ChatReply = await calls.post(PATH, body, read_chat_reply, judged=judged)
         except CallError as error:
-            if error.kind not in _OF_ONE:
+            if not error.lasting:
                 raise
             return error
         return reply

@@ -1,4 +1,4 @@
-"""The worker that keeps an answer key in a Chroma collection. Run by equator_keys.py with the interpreter of envs/equator.
+"""The worker that keeps an answer key in a Chroma collection. Run by keys.py with the interpreter of envs/equator.
 
 It reads one JSON object from standard input, writes one to standard output, and ends.
 """
@@ -15,13 +15,11 @@ BATCH = 1000  # below what SQLite takes as variables of one statement
 
 
 def main() -> None:
-    """Do what standard input asks for."""
+    """Build what standard input asks for."""
     # A pipe of our own: what libraries print must not get into the reply.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    asked = json.load(sys.stdin)
-    do = asked.pop("do")
-    reply = build(**asked) if do == "build" else fetch(**asked)
+    reply = build(**json.load(sys.stdin))
     json.dump(reply, replies)
     replies.close()
 
@@ -54,17 +52,6 @@ def build(folder: str, keys: list[dict[str, Any]], vectors: list[list[float]], q
         found = collection.query(query_embeddings=queries[at : at + BATCH], n_results=1, include=["distances"])
         nearest += [(ids[0], distances[0]) for ids, distances in zip(found["ids"], found["distances"], strict=True)]
     return {"nearest": nearest}
-
-
-def fetch(folder: str, ids: list[str]) -> Any:
-    """The keys of these ids; those that there are none of are left out."""
-    collection = _client(folder).get_collection(COLLECTION, embedding_function=None)
-    keys = []
-    for at in range(0, len(ids), BATCH):
-        found = collection.get(ids=ids[at : at + BATCH], include=["documents", "metadatas"])
-        rows = zip(found["ids"], found["documents"], found["metadatas"], strict=True)
-        keys += [{"id": ident, "question": question, **rest} for ident, question, rest in rows]
-    return {"keys": keys}
 
 
 def _client(folder: str) -> Any:

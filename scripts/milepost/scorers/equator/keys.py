@@ -1,8 +1,9 @@
-"""The answer key of a task: read from the user's file, kept in a Chroma collection, fetched by id."""
+"""The answer key of a task, read from the user's file; and how well a search by meaning would have found its entries."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -14,16 +15,15 @@ from typing import Any
 
 import orjson
 
-from milepost.campaign.types import Task
-from milepost.embedding.embedders import Embed, checked_vectors
-from milepost.endpoints.specs import find_endpoint
-from milepost.errors import ConfigError, RecordError, ServerError, did_you_mean
-from milepost.records import Prompt, read_records
+from milepost.embedding.embedders import Embed, MiniLM, checked_vectors
+from milepost.errors import RecordError, ServerError, did_you_mean, listed
+from milepost.records import Prompt, read_records, write_record
 from milepost.runtime.environments import environment_python
 
 ENVIRONMENT = "equator"
 NO_CATEGORY = "none"
-KEYS = Path("results/answer_keys")
+COLLECTION = "collection"
+RETRIEVAL = "retrieval.json"
 _WORKER = Path(__file__).with_name("chroma.py")
 # Each field under the names that it may have; the second are those of the original's data.
 _FIELDS = {
@@ -33,6 +33,8 @@ _FIELDS = {
     "answer": ("answer", "human_answer"),
 }
 TIMEOUT_S = 600.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,6 @@ def key_id(prompt: Prompt) -> str:
     return str(prompt.get("meta", {}).get("answer_key", prompt["id"]))
 
 
-def collection_of(task: str) -> Path:
-    """Where a task's collection lies, from the campaign's folder."""
-    return KEYS / task / "collection"
-
-
 def read_answer_key(path: str | Path) -> list[Key]:
     """Read a user's answer key: JSON Lines, or a JSON list, of `id`, `question`, `answer` and maybe `category`.
 
@@ -95,31 +92,25 @@ def read_answer_key(path: str | Path) -> list[Key]:
     return list(found.values())
 
 
-def check_answer_keys(tasks: Iterable[Task]) -> None:
-    """See that the scorer equator will find what its tasks name, before a GPU is asked for.
+def prepare_retrieval(keys: Sequence[Key], prompts: Sequence[Prompt], out: Path) -> None:
+    """Keep an answer key in a Chroma collection, and write down how well a search for the nearest question finds it.
 
     Raises:
-        ConfigError: An evaluator that is no endpoint, or no chat model; fewer evaluators than each answer is to have.
-        RecordError: A missing or malformed answer key.
+        EnvironmentMissingError: Chroma or the embedder is not installed.
+        ServerError: Chroma failed, or the embedder did.
     """
-    for task in tasks:
-        options = task.spec.get("scorer", {})
-        if options.get("name") != "equator":
-            continue
-        where = f"config/tasks/{task.name}.yaml"
-        for name in options["evaluators"]:
-            kind = find_endpoint(name, where).kind
-            if kind != "chat":
-                raise ConfigError(
-                    f"{where} has endpoint {name!r} evaluate answers, which is of kind {kind!r}. Name a chat model."
-                )
-        per_answer = options.get("sample", {}).get("evaluators", 1)
-        if per_answer > len(options["evaluators"]):
-            raise ConfigError(
-                f"{where} is to have {per_answer} evaluators mark each answer (sample.evaluators), of "
-                f"{len(options['evaluators'])}. Lower it, or add evaluators."
-            )
-        read_answer_key(options["answer_key"])
+    with MiniLM() as embed:
+        retrieval = build_collection(out / COLLECTION, keys, prompts, embed)
+    without = retrieval.without_key
+    if without:
+        log.warning(
+            "%d of %d items have no entry in the answer key, or one without an answer, and will not be scored: %s.",
+            len(without),
+            len(prompts),
+            listed(without),
+        )
+    log.info("The nearest question is an item's own for %d of %d items.", retrieval.n_found, retrieval.n)
+    write_record(out / RETRIEVAL, retrieval.record())
 
 
 def build_collection(folder: Path, keys: Sequence[Key], prompts: Sequence[Prompt], embed: Embed) -> Retrieval:
@@ -144,7 +135,6 @@ def build_collection(folder: Path, keys: Sequence[Key], prompts: Sequence[Prompt
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".collection.") as scratch:
         new = Path(scratch) / "new"
         reply = _run_chroma(
-            do="build",
             folder=str(new),
             keys=list(map(asdict, keys)),
             vectors=vectors[: len(keys)],
@@ -160,27 +150,6 @@ def build_collection(folder: Path, keys: Sequence[Key], prompts: Sequence[Prompt
     answered = {key.id for key in keys if key.answer}
     without = [prompt["id"] for prompt in prompts if key_id(prompt) not in answered]
     return Retrieval(len(asked), len(asked) - len(misses), misses, without)
-
-
-def fetch_keys(folder: Path, ids: Iterable[str]) -> dict[str, Key]:
-    """The keys of these ids out of a collection. An id without a key is left out: none is guessed.
-
-    Raises:
-        RecordError: There is no collection.
-        EnvironmentMissingError: Chroma is not installed.
-        ServerError: Chroma failed.
-    """
-    if not (folder / "chroma.sqlite3").is_file():
-        raise RecordError(
-            f"{folder} holds no Chroma collection. The rule build_answer_key makes it; by hand: "
-            "`python scripts/build_answer_key.py --help`."
-        )
-    wanted = sorted(set(ids))
-    with tempfile.TemporaryDirectory(prefix="milepost-keys-") as scratch:
-        # Chroma writes to what it opens, and several scoring jobs read one collection at once.
-        copy = shutil.copytree(folder, Path(scratch) / "collection")
-        reply = _run_chroma(do="fetch", folder=str(copy), ids=wanted)
-    return {key["id"]: Key(**key) for key in reply["keys"]}
 
 
 def _run_chroma(**asked: Any) -> dict[str, Any]:
@@ -209,8 +178,8 @@ def _run_chroma(**asked: Any) -> dict[str, Any]:
         said = str(error).encode()
     lines = said.decode(errors="replace").strip().splitlines()[-8:] or ["(none)"]
     raise ServerError(
-        f"Chroma, which keeps the answer key, failed ({asked['do']}). Run `envs/setup.sh equator` to install it anew, or "
-        "remove results/answer_keys to have the collection built anew. Its last lines:\n" + "\n".join(lines)
+        "Chroma, which searches the answer key, failed. Run `envs/setup.sh equator` to install it anew. Its last lines:\n"
+        + "\n".join(lines)
     )
 
 

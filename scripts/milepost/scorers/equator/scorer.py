@@ -1,7 +1,7 @@
 """EQUATOR: is the answer right by the answer key? Small evaluators say so, in the role of a strict teacher.
 
-The key of a question is fetched by its id out of a Chroma collection (equator_keys.py), each evaluator is asked for 0 or
-100 (equator_prompt.py, equator_calls.py), and its reply is read (equator_verdict.py). What cannot be read, and an answer
+The key of a question is found by its id in the user's file (keys.py), each evaluator is asked for 0 or 100 (prompt.py,
+calls.py), and its reply is read (verdict.py). What cannot be read, and an answer
 whose question has no key, is counted and has no score.
 """
 
@@ -19,22 +19,23 @@ from typing import Any, Literal
 
 from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.specs import EndpointSpec, find_endpoint
-from milepost.errors import CallError, ConfigError
-from milepost.records import Answer, EvaluatorVerdict, Message, Partial, Prompt, PromptSet, Score
-from milepost.scorers import CheckpointTask
+from milepost.errors import CallError, ConfigError, listed
+from milepost.records import Answer, EvaluatorVerdict, Message, Partial, Prompt, PromptSet, Score, read_record
+from milepost.scorers import BaseScorer, CheckpointResults, CheckpointTask, Needs
 from milepost.scorers.equator.calls import ChatReply, Evaluator, Opens
-from milepost.scorers.equator.keys import Key, collection_of, fetch_keys, key_id
+from milepost.scorers.equator.keys import ENVIRONMENT, RETRIEVAL, Key, key_id, prepare_retrieval, read_answer_key
 from milepost.scorers.equator.prompt import OUTPUTS, PROMPT_VERSION, Output, evaluator_messages
 from milepost.scorers.equator.sample import draw_evaluators
 from milepost.scorers.equator.verdict import Compat, read_verdict
 from milepost.scorers.responses import Response, read_responses
+from milepost.statistics.metrics import Metric
 
 JUDGED = Path("results/judged")
 
 Draws = dict[str, tuple[str, ...]]
 
 
-class Scorer:
+class Scorer(BaseScorer):
     """Scores answers by an answer key and the verdicts of evaluators.
 
     Metrics:
@@ -44,22 +45,24 @@ class Scorer:
 
     Args:
         evaluators: Names of endpoints.
-        answer_key: The user's file; what is fetched was built of it.
+        answer_key: The user's file.
         sample: Shares of the matrix that stand for the whole: `questions` of each category, `evaluators` per answer.
         output: The form of reply to ask for; `auto` takes the strictest that the server takes, `regex` only of shared
             endpoints: these are vLLM.
         seed: Sent to the evaluators.
         max_tokens: Longest reply.
         compat: Read replies as the original does.
-        label: Name of the folder with the tables; of no consequence here.
-        place: What is scored: it names the collection of the key, and where calls are kept.
-        keys: The answer key by id, if it need not be fetched.
+        label: Name of the folder with the tables; the task's if None.
+        place: What is scored: it names where calls are kept.
+        keys: The answer key by id, in place of the file.
         opens: Opens an endpoint.
     """
 
     name = "equator"
-    metric = "equator"
     keeps_calls = True
+    own_options = frozenset({"label"})
+    prepares = True
+    tabulates = True
 
     def __init__(
         self,
@@ -76,7 +79,8 @@ class Scorer:
         keys: Mapping[str, Key] | None = None,
         opens: Opens = open_endpoint,
     ) -> None:
-        del answer_key, label
+        self._answer_key = answer_key
+        self._label = label
         self._evaluators = list(evaluators)
         self._sample = {"questions": 1.0, "evaluators": len(self._evaluators), "seed": 0, **(sample or {})}
         self._output = output
@@ -88,7 +92,31 @@ class Scorer:
         self._draws: Draws | None = None
         self._place = place
         several = self._evaluators if len(self._evaluators) > 1 else []
-        self.metrics: tuple[str, ...] = ("equator", *(f"equator_{name}" for name in several))
+        self.metrics = (Metric("equator"), *(Metric(f"equator_{name}") for name in several))
+
+    def needs(self) -> Needs:
+        """Its evaluators and its key; the environments are those of the search for the nearest question."""
+        return Needs(
+            environments=("semantic", ENVIRONMENT),
+            endpoints=dict.fromkeys(self._evaluators, ("chat",)),
+            files=(self._answer_key,),
+        )
+
+    def check(self, items: Sequence[Prompt]) -> None:
+        """See that the key can be read and has answers to some of the items, and that there are evaluators enough."""
+        self._where()
+        if self._sample["evaluators"] > len(self._evaluators):
+            raise ConfigError(
+                f"The scorer equator is to have {self._sample['evaluators']} evaluators mark each answer "
+                f"(sample.evaluators), of {len(self._evaluators)}. Lower it, or add evaluators."
+            )
+        keys = self._answered()
+        if not any(key_id(item) in keys for item in items):
+            raise ConfigError(
+                f"The answer key {self._answer_key} has no answer to any of the {len(items)} items. Its entries are found by "
+                f"the item's id, or by `meta.answer_key` of the item: it has {listed(keys)}, and the items have "
+                f"{listed(map(key_id, items))}. Correct the ids."
+            )
 
     def sample(self, prompts: PromptSet) -> PromptSet:
         """The items that are drawn. Those without a key are all of them: they are to be counted."""
@@ -119,7 +147,7 @@ class Scorer:
             RecordError: There is no collection of the answer key.
         """
         draws = self._drawn(prompts)
-        keys = self._fetched(prompts)
+        keys = self._answered()
         responses = list(read_responses(prompts, answers))
         chats: dict[str, dict[int, list[Message]]] = {name: {} for name in self._evaluators}
         for at, response in enumerate(responses):
@@ -132,16 +160,39 @@ class Scorer:
         for at, response in enumerate(responses):
             ident = key_id(response.prompt)
             if response.text is None:
-                yield response.unscored(self.metrics)
+                yield response.unscored(self.metric_names)
             elif ident not in keys:
                 note = f"the answer key has no answer of id {ident!r}: not evaluated"
-                yield replace(response, note=note).unscored(self.metrics)
+                yield replace(response, note=note).unscored(self.metric_names)
             elif not response.text:
                 asked = {f"equator_{name}" for name in draws[response.prompt["id"]]} | {"equator"}
-                metrics = {name: 0.0 if name in asked else None for name in self.metrics}
+                metrics = {name: 0.0 if name in asked else None for name in self.metric_names}
                 yield response.scored(0.0, metrics, "no text: wrong without an evaluator")
             else:
                 yield self._scored(response, verdicts[at])
+
+    def prepare(self, prompts: Sequence[Prompt], out: Path) -> None:
+        """Keep the answer key in a Chroma collection, and try how well a search for the nearest question finds it."""
+        prepare_retrieval(read_answer_key(self._answer_key), prompts, out)
+
+    def tabulate(
+        self, title: str, prompts: Sequence[Prompt], results: Sequence[CheckpointResults], prepared: Path, out: Path
+    ) -> None:
+        """Write EQUATOR's files: every verdict by pair and round, statistics, tokens, a table and a figure."""
+        from milepost.scorers.equator.figure import draw_categories
+        from milepost.scorers.equator.tables import Student, write_tables
+
+        keys = {key.id: key for key in read_answer_key(self._answer_key)}
+        students = [Student(one.ckpt, one.answers, one.scores) for one in results]
+        marks = [one.summary["partial"] for one in results if "partial" in one.summary]
+        mark = ", ".join(sorted({f"{partial['limit']}/{partial['of']}" for partial in marks})) or None
+        label = self._label or self._where().task
+        retrieval = read_record(prepared / RETRIEVAL)
+        pooled = bool(self._compat)
+        tables, rows = write_tables(
+            out / label, title, students, self._evaluators, prompts, keys, retrieval, mark, pooled=pooled
+        )
+        draw_categories(tables / "by_category", rows, title, mark)
 
     def _scored(self, response: Response, verdicts: dict[str, EvaluatorVerdict]) -> Score:
         """The score that follows from the verdicts of those that were asked."""
@@ -150,12 +201,12 @@ class Scorer:
         # A mean over those that could be read would be another measure for each answer.
         score = math.fsum(values) / len(values) if len(values) == len(read) else None
         metrics = {
-            name: score if name == "equator" else read.get(name.removeprefix("equator_")) for name in self.metrics
+            name: score if name == "equator" else read.get(name.removeprefix("equator_")) for name in self.metric_names
         }
         problems = [f"{name}: {said['problem']}" for name, said in verdicts.items() if "problem" in said]
         note = "; ".join(problems) or None
         if score is None:
-            record = replace(response, note="; ".join(filter(None, (response.note, note)))).unscored(self.metrics)
+            record = replace(response, note="; ".join(filter(None, (response.note, note)))).unscored(self.metric_names)
             record["metrics"] = metrics
         else:
             record = response.scored(score, metrics, note)
@@ -196,7 +247,7 @@ class Scorer:
     def _drawn(self, prompts: Sequence[Prompt]) -> Draws:
         """The evaluators of each item that is drawn."""
         if self._draws is None:
-            keys = self._fetched(prompts)
+            keys = self._answered()
             categories = {prompt["id"]: keys[key_id(prompt)].category for prompt in prompts if key_id(prompt) in keys}
             self._draws = draw_evaluators(
                 categories,
@@ -208,10 +259,10 @@ class Scorer:
             self._draws |= {prompt["id"]: () for prompt in prompts if key_id(prompt) not in keys}
         return self._draws
 
-    def _fetched(self, prompts: Sequence[Prompt]) -> Mapping[str, Key]:
-        """The keys of the items by id, without those that have no answer."""
+    def _answered(self) -> Mapping[str, Key]:
+        """The keys by id, without those that have no answer."""
         if self._keys is None:
-            self._keys = fetch_keys(collection_of(self._where().task), map(key_id, prompts))
+            self._keys = {key.id: key for key in read_answer_key(self._answer_key)}
         return {ident: key for ident, key in self._keys.items() if key.answer}
 
     def _outputs(self, spec: EndpointSpec) -> tuple[Output, ...]:
@@ -225,7 +276,7 @@ class Scorer:
 
     def _kept(self, name: str) -> Path:
         place = self._where()
-        return JUDGED / name / place.ckpt / f"{place.task}.jsonl"
+        return JUDGED / name / str(place.ckpt) / f"{place.task}.jsonl"
 
     def _where(self) -> CheckpointTask:
         if self._place is None:

@@ -225,6 +225,48 @@ def write_final_stats(path: Path, rows: Iterable[CategoryRow]) -> None:
         )
 
 
+def write_tables(
+    folder: Path,
+    title: str,
+    students: Sequence[Student],
+    evaluators: Sequence[str],
+    prompts: Sequence[Prompt],
+    keys: Mapping[str, Key],
+    retrieval: Mapping[str, Any],
+    partial: str | None,
+    *,
+    pooled: bool,
+) -> tuple[Path, list[CategoryRow]]:
+    """Write every verdict and all tables.
+
+    Args:
+        folder: Where to.
+        title: The task's.
+        students: In the order of the tables.
+        evaluators: In the order of the tables.
+        prompts: The task's items.
+        keys: The answer key, by id.
+        retrieval: How well a search finds the items' keys, as `keys.Retrieval` writes it.
+        partial: The mark of numbers that rest on a part of the items.
+        pooled: Take rounds for independent questions.
+
+    Returns:
+        The folder of the tables, and the rows by category.
+    """
+    rows = category_rows(students, evaluators, prompts, keys, pooled=pooled)
+    write_verdicts(folder / "auto_eval_outputs", students, evaluators, prompts, keys)
+    tables = folder / "tables_and_charts"
+    write_csv(tables / "by_category.csv", rows, CategoryRow)
+    write_csv(tables / "token_usage.csv", token_rows(students, evaluators), TokenRow)
+    write_final_stats(tables / "final_stats.csv", rows)
+    found, without = retrieval["n_found"], retrieval["without_key"]
+    notes = [f"A search for the nearest question finds the item's own for {found} of {retrieval['n']} items."]
+    notes += [f"{len(without)} items have no answer key."] if without else []
+    notes += [f"PARTIAL: {partial} items."] if partial else []
+    (tables / "by_category.md").write_text(markdown(rows, title, notes), encoding="utf-8")
+    return tables, rows
+
+
 def markdown(rows: Sequence[CategoryRow], title: str, notes: Sequence[str]) -> str:
     """The table to read: a line per student and evaluator, a column per category, means with 95 % intervals."""
     categories = list(dict.fromkeys(row.category for row in rows))

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from milepost.text import strip_reasoning
+from milepost.reasoning import strip_reasoning
 
 Compat = Literal["extract_strings", "equator_classes"]
 

@@ -62,7 +62,7 @@ async def serve(model, workers, folder):
     try:
         await server.start()
         endpoint = server.endpoint
-        async with Client(endpoint.url, endpoint.key, socket=endpoint.socket) as client:
+        async with Client.to(endpoint) as client:
             asked = {"model": endpoint.model, "messages": [{"role": "user", "content": "?"}], "max_tokens": 4}
             await client.post("/chat/completions", asked)
         return listening(server._group.process.pid), set(os.listdir("/tmp")) - before, server._private

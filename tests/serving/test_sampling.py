@@ -27,7 +27,7 @@ def answers(folder, tmp_path, body, **vllm_args):
         try:
             await server.start()
             endpoint, said = server.endpoint, []
-            async with Client(endpoint.url, endpoint.key, socket=endpoint.socket) as client:
+            async with Client.to(endpoint) as client:
                 for question in QUESTIONS:
                     asked = {"model": endpoint.model, "messages": [{"role": "user", "content": question}],
                              "max_tokens": 16, "seed": 1, "return_token_ids": True, **body}  # fmt: skip

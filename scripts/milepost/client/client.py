@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 import orjson
 
 from milepost.client.connections import ConnectError, HttpResponse, Pool, ServerDisconnectedError
+from milepost.client.endpoint import Endpoint
 from milepost.client.outside import Outside, on_this_host
 from milepost.client.refusals import HARMLESS, Fault, error_inside, form_of, harmless, read_refusal
 from milepost.client.replies import MARK, Reply, read_choice
@@ -126,6 +127,11 @@ class Client:
         # Of requests of one form: when a harmless question was last asked, and what came of it.
         self._verdicts: dict[bytes, tuple[float, Reply | RequestError]] = {}
         self._judging: dict[bytes, asyncio.Lock] = {}
+
+    @classmethod
+    def to(cls, endpoint: Endpoint, **options: Any) -> Self:
+        """A client of an endpoint that is open, wherever it listens; options are those of `Client`."""
+        return cls(endpoint.url, endpoint.key, socket=endpoint.socket, key_now=endpoint.key_now, **options)
 
     async def __aenter__(self) -> Self:
         """Enter the context; connections are opened with the first requests."""

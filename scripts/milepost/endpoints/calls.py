@@ -65,10 +65,9 @@ class Calls:
         self.path = path
         self.sent = self.reused = 0
         self._identity = dict(identity) if identity is not None else {"url": endpoint.url, "model": endpoint.name}
-        self._client = Client(
-            endpoint.url, endpoint.key, concurrency=concurrency, timeout_s=timeout_s, retries=retries, pause_s=pause_s,
-            socket=endpoint.socket, key_now=endpoint.key_now,
-        )  # fmt: skip
+        self._client = Client.to(
+            endpoint, concurrency=concurrency, timeout_s=timeout_s, retries=retries, pause_s=pause_s
+        )
         self._kept: dict[str, tuple[int, int]] = {}
         self._under_way: dict[str, asyncio.Task[Any]] = {}
         self._file: int | None = None

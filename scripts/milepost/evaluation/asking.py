@@ -61,21 +61,16 @@ class Asking:
             ServerError: The endpoint refuses all questions, or is gone. No question is to be blamed for it.
         """
         waiting = iter(work)
-        options: dict[str, Any] = {
-            "concurrency": self.concurrency,
-            "timeout_s": self.timeout_s,
-            "retries": self.retries,
-        }
+        client = Client.to(endpoint, concurrency=self.concurrency, timeout_s=self.timeout_s, retries=self.retries)
 
-        async def worker(client: Client) -> None:
+        async def worker() -> None:
             for request in waiting:
                 with self.busy():
                     answer, final = await self._answer(client, endpoint, request)
                 keep(request, answer, final)
 
-        options |= {"socket": endpoint.socket, "key_now": endpoint.key_now}
-        async with Client(endpoint.url, endpoint.key, **options) as client:
-            workers = [asyncio.create_task(worker(client)) for _ in range(self.concurrency)]
+        async with client:
+            workers = [asyncio.create_task(worker()) for _ in range(self.concurrency)]
             try:
                 await asyncio.gather(*workers)
             finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,9 @@ class External(EndpointSpec):
             """Whether the server that was published is behind the port: somebody else may have taken it since."""
             if await proves((reader, writer), key, published(port), ""):
                 return True
-            tunnel.reopen()
+            with suppress(EndpointError):
+                if read_port(port_file, self.name) != port:
+                    tunnel.reopen()
             return False
 
         check = is_it if key.startswith(OURS) else None

@@ -14,19 +14,20 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# The folder of the code, as it is seen from the campaign's: when both are moved together, no job's inputs change.
-CODE = Path(os.path.relpath(workflow.basedir))
+# Paths of the code are nobody's inputs, so a project or a campaign alone can be moved, and nothing runs again.
+CODE = Path(workflow.basedir)
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
 from milepost.campaign.frozen import FROZEN, settings_path, write_settings
 from milepost.campaign.identity import CACHE, DigestCache, identify
 from milepost.campaign.shown import Current
+from milepost.campaign.templates import model_record
 from milepost.errors import MilepostError
 from milepost.evaluation.collect import is_current
 from milepost.evaluation.work import is_complete
 from milepost.nemo.check import check_nemo_tasks
 from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign
-from milepost.preflight.decides import asked_digest, code_of, scored_digest, scoring, shown_record
+from milepost.preflight.decides import asked_digest, code_of, digest_of, scored_digest, scoring, shown_record
 from milepost.scorers import CheckpointTask, load_scorer, scorer_module
 
 # Planning makes millions of objects that stay. Looking through all of them for garbage, over and over, was a tenth of it.
@@ -36,6 +37,7 @@ gc.set_threshold(50_000, 20, 20)
 # Every step runs with the Python that runs Snakemake, and ends when this process is gone. None of it is a parameter, so
 # none of it makes anything run again.
 os.environ.update(
+    MILEPOST_SCRIPTS=str(CODE / "scripts"),
     MILEPOST_SNAKEMAKE=f"{socket.gethostname()}:{os.getpid()}",
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
 )
@@ -87,7 +89,9 @@ def remove_unfinished_results():
             path.unlink(missing_ok=True)
 
 
-if IS_MAIN and not workflow.dryrun and not any(Path(".snakemake/locks").glob("*")):
+# Whether this is the start of a run: no look at what one would do, and none beside another run.
+RUNS = IS_MAIN and not workflow.dryrun and not any(Path(".snakemake/locks").glob("*"))
+if RUNS:
     # A run that was killed could not do it at its end.
     remove_withdrawn_notes()
     remove_unfinished_results()
@@ -126,11 +130,6 @@ wildcard_constraints:
     task="[A-Za-z0-9][A-Za-z0-9._-]*",
 
 
-def script(name):
-    """A step's script."""
-    return str(CODE / "scripts" / name)
-
-
 def code(name):
     """What a step's code says, as its parameter: the step runs again when a module that decides its result changes."""
     return code_of(name)
@@ -158,8 +157,11 @@ def identity_of(ckpt):
 
 
 def identity(wildcards):
-    """Who a checkpoint is, for its step; a change asks everything of it."""
-    return settings(identity_of(wildcards.ckpt))
+    """Who a checkpoint is, for its step; a change asks everything of it. And how it marks its reasoning, for scoring."""
+    ckpt = CAMPAIGN.checkpoints[wildcards.ckpt]
+    record = model_record(identity_of(ckpt.name), ckpt, config, DIGESTS)
+    DIGESTS.save(SAVE_EVERY_S)
+    return settings(record)
 
 
 @cache
@@ -290,6 +292,8 @@ def awaited(kind, suffix=""):
                 collected, asked_of(task), identity_of(ckpt)["digest"], code_of(COLLECT[kind])
             )
             (there if current else missing).setdefault(ckpt, []).append(task)
+    if RUNS:
+        withdraw_wrong_notes(missing)
     either = min(
         (pairs_pattern(there), f"(?!{{}}{suffix}$)"),
         (pairs_pattern(missing), f"(?={{}}{suffix}$)"),
@@ -308,3 +312,11 @@ def pairs_pattern(pairs):
         by_tasks.setdefault(tuple(tasks), []).append(ckpt)
     alternatives = [f"(?:{names(ckpts)})/(?:{names(tasks)})" for tasks, ckpts in by_tasks.items()]
     return f"(?:{'|'.join(alternatives) or '(?!)'})"
+
+
+def withdraw_wrong_notes(missing):
+    """Remove the notes of checkpoints whose store lacks what their note says was answered, so that it is asked for."""
+    for ckpt, tasks in missing.items():
+        note = Path(f"results/evaluated/{ckpt}.json")
+        if note.exists() and not is_complete(ckpt, tasks):
+            note.unlink()

@@ -10,8 +10,6 @@ localrules:
 
 rule check_endpoint:
     """Ask endpoints one small question each, and say what is wrong (--config endpoint=NAME: only this one)."""
-    input:
-        script=script("check_endpoint.py"),
     log:
         "logs/check_endpoint.log",
     retries: 0  # a second look would find the same
@@ -19,14 +17,12 @@ rule check_endpoint:
         endpoint=["--endpoint", SERVED] if SERVED else [],
     shell:
         """
-        python {input.script:q} {params.endpoint:q} 2>&1 | tee {log:q}
+        python "$MILEPOST_SCRIPTS/check_endpoint.py" {params.endpoint:q} 2>&1 | tee {log:q}
         """
 
 
 rule serve_shared:
     """Serve a shared endpoint until told to end, also for others than this campaign (--config endpoint=NAME)."""
-    input:
-        script=script("serve_shared.py"),
     log:
         "logs/serve_shared.log",
     retries: 0
@@ -37,7 +33,7 @@ rule serve_shared:
     # The server's last words come after the signal that ends all of this, and are written down as well.
     shell:
         """
-        python {input.script:q} --endpoint {params.endpoint:q} --kept 2>&1 | (
+        python "$MILEPOST_SCRIPTS/serve_shared.py" --endpoint {params.endpoint:q} --kept 2>&1 | (
             trap '' INT TERM
             exec tee {log:q}
         )
@@ -61,8 +57,6 @@ rule forget_attempt:
 
 rule forget_refusals:
     """Have what an endpoint refused for good asked again by the next run (--config forget=CKPT or CKPT/TASK: only theirs)."""
-    input:
-        script=script("forget_refusals.py"),
     log:
         "logs/forget_refusals.log",
     retries: 0
@@ -70,19 +64,17 @@ rule forget_refusals:
         of=["--of", config["forget"]] if "forget" in config else [],
     shell:
         """
-        python {input.script:q} {params.of:q} 2>&1 | tee {log:q}
+        python "$MILEPOST_SCRIPTS/forget_refusals.py" {params.of:q} 2>&1 | tee {log:q}
         """
 
 
 rule stop_servers:
     """End the servers that this campaign's jobs share, at once, and those of serve_shared."""
-    input:
-        script=script("stop_servers.py"),
     log:
         "logs/stop_servers.log",
     shell:
         """
-        python {input.script:q} 2>&1 | tee {log:q}
+        python "$MILEPOST_SCRIPTS/stop_servers.py" 2>&1 | tee {log:q}
         """
 
 

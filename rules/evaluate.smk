@@ -12,8 +12,6 @@ rule evaluate_checkpoint:
         prompts=collect("results/prompts/{task}.jsonl", task=TASKS),
         model="results/models/{ckpt}.json",
         images=ancient(IMAGES),
-        # Expensive: runs again on purpose only, not because its code changed.
-        script=ancient(script("evaluate_checkpoint.py")),
     output:
         note="results/evaluated/{ckpt}.json",
     log:
@@ -24,7 +22,7 @@ rule evaluate_checkpoint:
         server=servers,
     shell:
         """
-        python {input.script:q} --ckpt {wildcards.ckpt:q} --model {input.model:q} --prompts {input.prompts:q} \
+        python "$MILEPOST_SCRIPTS/evaluate_checkpoint.py" --ckpt {wildcards.ckpt:q} --model {input.model:q} --prompts {input.prompts:q} \
             --gpus {resources.gpu} --log {log:q} --out {output.note:q}
         """
 
@@ -35,7 +33,6 @@ rule collect_answers:
         evaluated=ancient("results/evaluated/{ckpt}.json"),
         prompts="results/prompts/{task}.jsonl",
         model="results/models/{ckpt}.json",
-        script=script("collect_answers.py"),
     output:
         "results/answers/{ckpt}/{task}.jsonl",
     log:
@@ -48,7 +45,7 @@ rule collect_answers:
         code=code("collect_answers.py"),
     shell:
         """
-        python {input.script:q} --ckpt {wildcards.ckpt:q} --model {input.model:q} --prompts {input.prompts:q} \
+        python "$MILEPOST_SCRIPTS/collect_answers.py" --ckpt {wildcards.ckpt:q} --model {input.model:q} --prompts {input.prompts:q} \
             --evaluated {input.evaluated:q} --code {params.code} --out {output:q} 2> >(tee {log:q} >&2)
         """
 
@@ -59,7 +56,6 @@ rule collect_harness:
         evaluated=ancient("results/evaluated/{ckpt}.json"),
         prompts="results/prompts/{task}.jsonl",
         model="results/models/{ckpt}.json",
-        script=script("collect_harness.py"),
     output:
         directory("results/harness/{ckpt}/{task}"),
     log:
@@ -72,6 +68,6 @@ rule collect_harness:
         code=code("collect_harness.py"),
     shell:
         """
-        python {input.script:q} --ckpt {wildcards.ckpt:q} --model {input.model:q} --prompts {input.prompts:q} \
+        python "$MILEPOST_SCRIPTS/collect_harness.py" --ckpt {wildcards.ckpt:q} --model {input.model:q} --prompts {input.prompts:q} \
             --evaluated {input.evaluated:q} --code {params.code} --out {output:q} 2> >(tee {log:q} >&2)
         """

@@ -14,8 +14,6 @@ IMAGES = ["results/images.json"] if TASK_IMAGES or {"vllm", "nemo"} & set(config
 
 rule prepare_images:
     """Pull or build the container images that the config and its tasks name and that are missing. Takes a host with a way out."""
-    input:
-        script=ancient(script("prepare_images.py")),
     output:
         "results/images.json",
     log:
@@ -25,5 +23,5 @@ rule prepare_images:
         of_tasks=TASK_IMAGES,
     shell:
         """
-        python {input.script:q} --out {output:q} 2> >(tee {log:q} >&2)
+        python "$MILEPOST_SCRIPTS/prepare_images.py" --out {output:q} 2> >(tee {log:q} >&2)
         """

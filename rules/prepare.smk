@@ -8,8 +8,6 @@ localrules:
 
 rule describe_checkpoint:
     """Say who a checkpoint is: what its files and options say, not where they lie."""
-    input:
-        script=script("describe_checkpoint.py"),
     output:
         "results/models/{ckpt}.json",
     log:
@@ -18,7 +16,7 @@ rule describe_checkpoint:
         settings=identity,
     shell:
         """
-        python {input.script:q} --settings {params.settings:q} --out {output:q} 2> >(tee {log:q} >&2)
+        python "$MILEPOST_SCRIPTS/describe_checkpoint.py" --settings {params.settings:q} --out {output:q} 2> >(tee {log:q} >&2)
         """
 
 
@@ -26,7 +24,6 @@ rule prepare_prompts:
     """Write down all that a task asks: items, sampling, number of samples."""
     input:
         data=data_of,
-        script=script("prepare_prompts.py"),
     output:
         "results/prompts/{task}.jsonl",
     log:
@@ -35,5 +32,5 @@ rule prepare_prompts:
         asked=asked,
     shell:
         """
-        python {input.script:q} --task {wildcards.task:q} --asked {params.asked} --out {output:q} 2> >(tee {log:q} >&2)
+        python "$MILEPOST_SCRIPTS/prepare_prompts.py" --task {wildcards.task:q} --asked {params.asked} --out {output:q} 2> >(tee {log:q} >&2)
         """

@@ -19,7 +19,6 @@ rule compare:
     input:
         scores=collect("results/scores/{ckpt}/{task}.jsonl", ckpt=CHECKPOINTS, task=TASKS),
         summaries=collect("results/summaries/{ckpt}/{task}.json", ckpt=CHECKPOINTS, task=TASKS),
-        script=script("compare.py"),
     output:
         COMPARED,
     log:
@@ -30,7 +29,7 @@ rule compare:
         settings=shown("comparisons", numbers=True),
     shell:
         """
-        python {input.script:q} --settings {params.settings:q} --scores results/scores --summaries results/summaries --out results/tables \
+        python "$MILEPOST_SCRIPTS/compare.py" --settings {params.settings:q} --scores results/scores --summaries results/summaries --out results/tables \
             2> >(tee {log:q} >&2)
         """
 
@@ -40,7 +39,6 @@ rule tabulate:
     input:
         summaries=collect("results/summaries/{ckpt}/{task}.json", ckpt=CHECKPOINTS, task=TASKS),
         compared=COMPARED,
-        script=script("tabulate.py"),
     output:
         scores=report("results/tables/scores.csv", caption="../report/table.rst", category="Tables"),
         metrics="results/tables/metrics.csv",
@@ -57,7 +55,7 @@ rule tabulate:
     shell:
         """
         rm -f {params.unwanted:q}
-        python {input.script:q} --settings {params.settings:q} --summaries results/summaries --compared results/tables --csv {output.scores:q} \
+        python "$MILEPOST_SCRIPTS/tabulate.py" --settings {params.settings:q} --summaries results/summaries --compared results/tables --csv {output.scores:q} \
             --metrics {output.metrics:q} --markdown {output.markdown:q} --text {output.text:q} \
             --also {output.on_request:q} 2> >(tee {log:q} >&2)
         """
@@ -69,7 +67,6 @@ rule plot:
         scores="results/tables/scores.csv",
         metrics="results/tables/metrics.csv",
         steps="results/tables/steps.csv",
-        script=script("plot.py"),
     output:
         report(
             collect("results/figures/{task}.svg", task=TASKS),
@@ -86,7 +83,7 @@ rule plot:
         settings=shown("figures"),
     shell:
         """
-        python {input.script:q} --settings {params.settings:q} --scores {input.scores:q} --metrics {input.metrics:q} --steps {input.steps:q} \
+        python "$MILEPOST_SCRIPTS/plot.py" --settings {params.settings:q} --scores {input.scores:q} --metrics {input.metrics:q} --steps {input.steps:q} \
             --out results/figures 2> >(tee {log:q} >&2)
         """
 
@@ -100,18 +97,17 @@ rule report:
         metrics="results/tables/metrics.csv",
         compared=COMPARED,
         figures=collect("results/figures/{task}.svg", task=TASKS),
-        script=script("report.py"),
-        templates=sorted(str(path) for kind in ("j2", "css") for path in (CODE / "report").glob(f"*.{kind}")),
     output:
         "results/report.html",
     log:
         "logs/report.log",
     params:
         code=code("report.py"),
+        templates=digest_of([path.read_text() for path in sorted(CODE.glob("report/*.*"))]),
         settings=shown("title", numbers=True),
     shell:
         """
-        python {input.script:q} --settings {params.settings:q} --tables results/tables --figures results/figures --prompts results/prompts \
+        python "$MILEPOST_SCRIPTS/report.py" --settings {params.settings:q} --tables results/tables --figures results/figures --prompts results/prompts \
             --summaries results/summaries --store results/store --out {output:q} 2> >(tee {log:q} >&2)
         """
 
@@ -120,13 +116,11 @@ rule partial_report:
     """Make tables, figures and a report of what is scored so far, in results/partial. Asks and scores nothing."""
 
     # No result is an input: it takes what lies there, and nothing is made for it. Without outputs, it always runs.
-    input:
-        script=script("partial_report.py"),
     log:
         "logs/partial_report.log",
     shell:
         """
-        python {input.script:q} 2> >(tee {log:q} >&2)
+        python "$MILEPOST_SCRIPTS/partial_report.py" 2> >(tee {log:q} >&2)
         """
 
 
@@ -134,12 +128,11 @@ rule preview_prompts:
     """Print the first prompt of every task as the model sees it, chat template applied."""
     input:
         prompts=collect("results/prompts/{task}.jsonl", task=TASKS),
-        script=script("preview_prompts.py"),
     log:
         "logs/preview_prompts.log",
     params:
         ckpt=CHECKPOINTS[0],
     shell:
         """
-        python {input.script:q} --ckpt {params.ckpt:q} --prompts {input.prompts:q} 2> >(tee {log:q} >&2)
+        python "$MILEPOST_SCRIPTS/preview_prompts.py" --ckpt {params.ckpt:q} --prompts {input.prompts:q} 2> >(tee {log:q} >&2)
         """

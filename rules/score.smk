@@ -15,7 +15,6 @@ rule score_answers:
         prompts="results/prompts/{task}.jsonl",
         model="results/models/{ckpt}.json",
         files=scorer_files,
-        script=script("score_answers.py"),
     output:
         scores="results/scores/{ckpt}/{task}.jsonl",
         summary="results/summaries/{ckpt}/{task}.json",
@@ -28,7 +27,7 @@ rule score_answers:
         scored=scored,
     shell:
         """
-        python {input.script:q} --ckpt {wildcards.ckpt:q} --task {wildcards.task:q} --scoring {params.scoring:q} \
+        python "$MILEPOST_SCRIPTS/score_answers.py" --ckpt {wildcards.ckpt:q} --task {wildcards.task:q} --scoring {params.scoring:q} \
             --model {input.model:q} --prompts {input.prompts:q} --answers {input.answers:q} \
             --scored {params.scored} --scores {output.scores:q} --summary {output.summary:q} 2> >(tee {log:q} >&2)
         """
@@ -51,7 +50,6 @@ rule prepare_tables:
     input:
         prompts="results/prompts/{task}.jsonl",
         files=scorer_files,
-        script=script("prepare_tables.py"),
     output:
         directory("results/prepared/{task}"),
     log:
@@ -63,7 +61,7 @@ rule prepare_tables:
         code=scorer_code("prepare_tables.py"),
     shell:
         """
-        python {input.script:q} --task {wildcards.task:q} --scorer {params.scorer:q} --prompts {input.prompts:q} \
+        python "$MILEPOST_SCRIPTS/prepare_tables.py" --task {wildcards.task:q} --scorer {params.scorer:q} --prompts {input.prompts:q} \
             --out {output:q} 2> >(tee {log:q} >&2)
         """
 
@@ -77,7 +75,6 @@ rule tabulate_task:
         prompts="results/prompts/{task}.jsonl",
         files=scorer_files,
         prepared=prepared,
-        script=script("tabulate_task.py"),
     output:
         directory("results/{scorer}/{task}"),
     log:
@@ -93,7 +90,7 @@ rule tabulate_task:
         code=scorer_code("tabulate_task.py"),
     shell:
         """
-        python {input.script:q} --task {wildcards.task:q} --scorer {params.scorer:q} --title {params.title:q} \
+        python "$MILEPOST_SCRIPTS/tabulate_task.py" --task {wildcards.task:q} --scorer {params.scorer:q} --title {params.title:q} \
             --ckpts {params.ckpts:q} --results results --prompts {input.prompts:q} {params.prepared:q} --out {output:q} \
             2> >(tee {log:q} >&2)
         """
@@ -105,7 +102,6 @@ rule score_harness:
         harness="results/harness/{ckpt}/{task}",
         prompts="results/prompts/{task}.jsonl",
         model="results/models/{ckpt}.json",
-        script=script("score_harness.py"),
     output:
         scores="results/scores/{ckpt}/{task}.jsonl",
         summary="results/summaries/{ckpt}/{task}.json",
@@ -117,7 +113,7 @@ rule score_harness:
         scored=scored,
     shell:
         """
-        python {input.script:q} --ckpt {wildcards.ckpt:q} --task {wildcards.task:q} --model {input.model:q} \
+        python "$MILEPOST_SCRIPTS/score_harness.py" --ckpt {wildcards.ckpt:q} --task {wildcards.task:q} --model {input.model:q} \
             --prompts {input.prompts:q} --harness {input.harness:q} \
             --scored {params.scored} --scores {output.scores:q} --summary {output.summary:q} 2> >(tee {log:q} >&2)
         """

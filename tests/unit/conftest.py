@@ -4,3 +4,5 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "workflow"))
+# The stand-in for a server that its test has is used by the rooms above.
+sys.path.append(str(Path(__file__).parent / "client"))

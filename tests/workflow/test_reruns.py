@@ -104,8 +104,14 @@ class TestReruns:
         project = campaign.folder.parent
         campaign.move(project.with_name(f"{project.name}-moved"))
         run = campaign.run()
-        assert run.cost == (0, 0, 0, {}, 0), run.said
-        assert set(run.rules) <= FOR_READERS
+        assert (run.cost, run.rules) == ((0, 0, 0, {}, 0), {}), run.said
+
+    def test_a_campaign_moved_to_another_depth_runs_nothing(self, campaign: Campaign) -> None:
+        elsewhere = campaign.folder.parent / "deep" / "and" / "deeper"
+        elsewhere.parent.mkdir(parents=True)
+        campaign.folder = campaign.folder.rename(elsewhere)
+        run = campaign.run()
+        assert (run.cost, run.rules) == ((0, 0, 0, {}, 0), {}), run.said
 
 
 def test_a_limit_is_marked_and_what_it_asked_is_kept(make_campaign: Callable[..., Campaign]) -> None:

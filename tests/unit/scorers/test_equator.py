@@ -160,8 +160,9 @@ def test_scores_by_the_key_and_counts_what_cannot_be_scored(campaign):
     assert found[3]["note"] == "teacher: no score in the reply"
     assert found[4]["note"] == "the answer key has no answer of id '4': not evaluated"
     assert found[5]["note"].startswith("failed: context")
-    # Neither what has no key, nor what failed or is empty, is asked about.
-    assert len(teacher.bodies) == 3
+    # Neither what has no key, nor what failed or is empty, is asked about; what cannot be read, three times more.
+    assert found[3]["verdicts"]["teacher"]["asked"] == 4
+    assert len(teacher.bodies) == 3 + 3
     assert {(body["temperature"], body["seed"], body["model"]) for body in teacher.bodies} == {(0, 0, "teacher")}
     assert all(
         body["response_format"]["json_schema"]["schema"]["properties"]["score"]["enum"] == [0, 100]
@@ -300,11 +301,13 @@ def test_several_evaluators(campaign):
     assert found[1]["metrics"] == {"equator": None, "equator_kind": 1.0, "equator_strict": None}
     assert found[1]["note"] == "strict: the score is neither 0 nor 100: 85"
     assert found[2]["metrics"] == {"equator": 0.0, "equator_kind": 0.0, "equator_strict": 0.0}
-    assert len(strict.bodies) == 2
+    assert len(strict.bodies) == 2 + 3
 
 
-def test_compat_takes_85_for_a_score(campaign):
-    campaign(mark=lambda data: 85)
+def test_compat_takes_85_for_a_score_and_asks_once(campaign):
+    teacher = campaign(mark=lambda data: 85 if "right" in data["student_answer"] else "hm")
+    assert score(answers("no"), compat="extract_strings")[0]["score"] is None
+    assert len(teacher.bodies) == 1
     assert score(answers("right0"), compat="extract_strings")[0]["score"] == pytest.approx(0.85)
 
 

@@ -1,8 +1,8 @@
 """EQUATOR: is the answer right by the answer key? Small evaluators say so, in the role of a strict teacher.
 
-The key of a question is found by its id in the user's file (keys.py), each evaluator is asked for 0 or 100 (prompt.py,
-calls.py), and its reply is read (verdict.py). What cannot be read, and an answer
-whose question has no key, is counted and has no score.
+The key of a question is found by its id in the user's file (keys.py), each evaluator is asked for 0 or 100 (prompt.py) as
+judges are asked here (milepost.judges), and its reply is read (verdict.py). What cannot be read, and an answer whose
+question has no key, is counted and has no score.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from typing import Any, Literal
 
 from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.specs import EndpointSpec, find_endpoint
-from milepost.errors import CallError, ConfigError, listed
+from milepost.errors import ConfigError, listed
+from milepost.judges.asking import Judge, Judgement, Opens, Question, ask_judges, kept_calls
+from milepost.judges.verdict import ChatReply, Verdict
 from milepost.records import Answer, EvaluatorVerdict, Message, Partial, Prompt, PromptSet, Score, read_record
 from milepost.scorers import BaseScorer, CheckpointResults, CheckpointTask, Needs
-from milepost.scorers.equator.calls import ChatReply, Evaluator, Opens
 from milepost.scorers.equator.keys import ENVIRONMENT, RETRIEVAL, Key, key_id, prepare_retrieval, read_answer_key
-from milepost.scorers.equator.prompt import OUTPUTS, PROMPT_VERSION, Output, evaluator_messages
+from milepost.scorers.equator.prompt import FORMS, OUTPUTS, PROMPT_VERSION, Output, evaluator_messages
 from milepost.scorers.equator.sample import draw_evaluators
 from milepost.scorers.equator.verdict import Compat, read_verdict
 from milepost.scorers.responses import Response, read_responses
 from milepost.statistics.metrics import Metric
-
-JUDGED = Path("results/judged")
 
 Draws = dict[str, tuple[str, ...]]
 
@@ -51,6 +50,7 @@ class Scorer(BaseScorer):
             endpoints: these are vLLM.
         seed: Sent to the evaluators.
         max_tokens: Longest reply.
+        ask_again: How often an evaluator is asked again, with the reason, whose reply cannot be read.
         compat: Read replies as the original does.
         label: Name of the folder with the tables; the task's if None.
         place: What is scored: it names where calls are kept.
@@ -73,6 +73,7 @@ class Scorer(BaseScorer):
         output: Literal["auto"] | Output = "auto",
         seed: int = 0,
         max_tokens: int = 512,
+        ask_again: int = 3,
         compat: Compat | None = None,
         label: str | None = None,
         place: CheckpointTask | None = None,
@@ -86,6 +87,7 @@ class Scorer(BaseScorer):
         self._output = output
         self._seed = seed
         self._max_tokens = max_tokens
+        self._again = ask_again
         self._compat = compat
         self._keys = keys
         self._opens = opens
@@ -215,34 +217,29 @@ class Scorer(BaseScorer):
 
     async def _mark(self, chats: Mapping[str, Mapping[int, list[Message]]]) -> dict[int, dict[str, EvaluatorVerdict]]:
         """The verdicts on each answer, by evaluator. All evaluators are asked at the same time."""
-
-        async def ask(name: str) -> list[ChatReply | CallError]:
-            spec = self._spec(name)
-            evaluator = Evaluator(spec, self._outputs(spec), self._seed, self._max_tokens)
-            return await evaluator.mark(list(chats[name].values()), self._kept(name), self._opens)
-
-        names = [name for name in self._evaluators if chats[name]]
-        results = await asyncio.gather(*map(ask, names), return_exceptions=True)
+        asked = {}
+        for name in self._evaluators:
+            if chats[name]:
+                questions = [Question(chat, self._read) for chat in chats[name].values()]
+                place = self._where()
+                asked[name] = (self._judge(name), questions, kept_calls(name, str(place.ckpt), place.task))
+        judged = await ask_judges(asked, self._opens)
         found: dict[int, dict[str, EvaluatorVerdict]] = defaultdict(dict)
-        for name, replies in zip(names, results, strict=True):
-            if isinstance(replies, BaseException):
-                # Only now: the others' replies are kept as well.
-                raise replies
-            for at, reply in zip(chats[name], replies, strict=True):
-                found[at][name] = self._verdict(reply)
+        for name, judgements in judged.items():
+            for at, judgement in zip(chats[name], judgements, strict=True):
+                found[at][name] = _verdict(judgement)
         return found
 
-    def _verdict(self, reply: ChatReply | CallError) -> EvaluatorVerdict:
-        if isinstance(reply, CallError):
-            return EvaluatorVerdict(score=None, problem=f"not answered: {reply}")
-        verdict = read_verdict(reply["content"], self._compat)
-        said = EvaluatorVerdict(score=verdict.score, reply=reply["content"], usage=reply["usage"])
-        if verdict.evaluation:
-            said["evaluation"] = verdict.evaluation
-        if verdict.problem:
-            cut = f" (cut off after {self._max_tokens} tokens)" if reply["finish_reason"] == "length" else ""
-            said["problem"] = verdict.problem + cut
-        return said
+    def _judge(self, name: str) -> Judge:
+        spec = self._spec(name)
+        forms = [FORMS[output] for output in self._outputs(spec)]
+        sampling = {"temperature": 0, "seed": self._seed, "max_tokens": self._max_tokens}
+        # The original asks once, whatever the reply.
+        return Judge(spec, forms, sampling, again=0 if self._compat else self._again)
+
+    def _read(self, reply: ChatReply) -> Verdict:
+        read = read_verdict(reply["content"], self._compat)
+        return Verdict(read.score, read.evaluation, read.problem)
 
     def _drawn(self, prompts: Sequence[Prompt]) -> Draws:
         """The evaluators of each item that is drawn."""
@@ -274,10 +271,6 @@ class Scorer(BaseScorer):
     def _spec(self, name: str) -> EndpointSpec:
         return find_endpoint(name, "The scorer equator")
 
-    def _kept(self, name: str) -> Path:
-        place = self._where()
-        return JUDGED / name / str(place.ckpt) / f"{place.task}.jsonl"
-
     def _where(self) -> CheckpointTask:
         if self._place is None:
             raise ConfigError(
@@ -285,3 +278,19 @@ class Scorer(BaseScorer):
                 "`snakemake` in the campaign's folder."
             )
         return self._place
+
+
+def _verdict(judgement: Judgement) -> EvaluatorVerdict:
+    """What is kept of a judgement beside the score."""
+    verdict = judgement.verdict
+    if not judgement.replies:
+        return EvaluatorVerdict(score=None, problem=str(verdict.problem))
+    score = None if verdict.value is None else int(verdict.value)
+    said = EvaluatorVerdict(score=score, reply=judgement.replies[-1]["content"], usage=judgement.usage)
+    if len(judgement.replies) > 1:
+        said["asked"] = len(judgement.replies)
+    if verdict.explanation:
+        said["evaluation"] = verdict.explanation
+    if verdict.problem:
+        said["problem"] = verdict.problem
+    return said

@@ -1,0 +1,1 @@
+"""Asking models for verdicts: prompts that fence what is judged, strict reading, calls that are kept, games, rubrics."""

@@ -42,8 +42,6 @@ rule serve_shared:
 
 rule forget_attempt:
     """Take out what one attempt stored (--config forget=CKPT/ATTEMPT); the next run asks for it again."""
-    input:
-        script=script("forget_attempt.py"),
     log:
         "logs/forget_attempt.log",
     retries: 0
@@ -51,7 +49,7 @@ rule forget_attempt:
         of=config.get("forget", ""),
     shell:
         """
-        python {input.script:q} --of {params.of:q} 2>&1 | tee {log:q}
+        python "$MILEPOST_SCRIPTS/forget_attempt.py" --of {params.of:q} 2>&1 | tee {log:q}
         """
 
 

@@ -23,6 +23,7 @@ A campaign is a folder with `config/`: what to evaluate. Where it runs (partitio
 - `checkpoints.tsv`: which checkpoints, one a row
 - `endpoints.yaml`: servers that somebody else runs, and models that many jobs share, if there are any
 - `tasks/`: one file for each task, named as the task
+- `gates/`: conditions that a checkpoint must meet, for `scripts/gate.py`, if there are any
 
 Everything is checked before anything runs. A key that is not in these tables is an error, and the message names the
 nearest one that is.
@@ -37,6 +38,7 @@ SCHEMAS_FIRST = (
     *(f"{SCHEMA}{provider}" for provider in providers()),
     "task_native",
     "task_nemo",
+    "gate",
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from milepost.campaign.sampling import effective
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ckpt", required=True, help="name of the checkpoint")
     parser.add_argument("--task", required=True, help="name of the task")
-    parser.add_argument("--scoring", required=True, help="the task's `scorer` and `metric`, as JSON")
+    parser.add_argument("--scoring", required=True, help="the task's `scorer`, `metric`, `better` and `k`, as JSON")
     parser.add_argument("--model", required=True, help="results/models/{ckpt}.json")
     parser.add_argument("--prompts", required=True, help="results/prompts/{task}.jsonl")
     parser.add_argument("--answers", required=True, help="results/answers/{ckpt}/{task}.jsonl")
@@ -54,8 +55,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         scorer=scorer.name,
         metric=metric,
         provenance=provenance,
-        metrics=scorer.metrics,
+        metrics=[
+            replace(one, better=scoring.get("better", one.better)) if one.name == metric else one
+            for one in scorer.metrics
+        ],
         reduce=partial(scorer.reduce, prompts.prompts),
+        ks=scoring.get("k", ()),
     )
     write_records(args.scores, scores)
     write_record(args.summary, summary)

@@ -111,7 +111,7 @@ class Winner(TypedDict):
 class Score(TypedDict):
     """The verdict on one answer. `score` null means that it could not be scored; `note` then says why.
 
-    `weights` holds what a metric weighs in this answer, where it is a ratio of sums; 1 where nothing is said.
+    `extracted` is what the scorer took for the answer, in a form in which equal answers are equal; `weights` what a metric weighs in this answer, where it is a ratio of sums; 1 where nothing is said.
     """
 
     id: str
@@ -119,6 +119,7 @@ class Score(TypedDict):
     score: float | None
     metrics: dict[str, float | None]
     weights: NotRequired[dict[str, float]]
+    extracted: NotRequired[str]
     cluster: NotRequired[str]
     note: NotRequired[str]
     verdicts: NotRequired[dict[str, EvaluatorVerdict]]

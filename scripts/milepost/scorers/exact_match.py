@@ -108,7 +108,11 @@ class Scorer(BaseScorer):
             elif self._compare == "number" and read_number(said) is None:
                 note = "the answer is not one number; `extract` can find one in it"
             match = float(said is not None and matches[response.prompt["id"]](said))
-            yield response.scored(match, {"exact_match": match}, note)
+            scored = response.scored(match, {"exact_match": match}, note)
+            if said is not None:
+                # Answers that count as the same have a form in common; the first stands for all.
+                scored["extracted"] = min(self._forms(said), default=said)
+            yield scored
 
     def _matches(self, prompt: Prompt) -> Matches:
         """What tells whether an answer to an item is one of its targets."""

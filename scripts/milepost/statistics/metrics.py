@@ -10,9 +10,9 @@ from typing import Any
 
 from milepost.errors import RecordError
 from milepost.records import Better, Estimate, Scale, Score, Summary
+from milepost.statistics.intervals import UNIT, Bounds
 from milepost.statistics.means import UNDEFINED, mean_estimate, ratio_estimate
 
-UNIT = (0.0, 1.0)
 # What is known of a number that nobody describes: a harness's, mostly.
 PLAIN = Scale(better="higher", range=None)
 
@@ -44,7 +44,7 @@ def mean_of(metric: Metric, samples: Samples) -> Estimate:
     0.75
     """
     values = [_mean(item) for item in samples.values.values()]
-    return mean_estimate(values, clusters=samples.cluster_list, unit=metric.range == UNIT)
+    return mean_estimate(values, clusters=samples.cluster_list, bounds=metric.range)
 
 
 def ratio_of(metric: Metric, samples: Samples) -> Estimate:
@@ -61,7 +61,7 @@ def ratio_of(metric: Metric, samples: Samples) -> Estimate:
         for item, values in samples.values.items()
     ]
     whole = [_mean(weights[item]) for item in samples.values]
-    return ratio_estimate(tops, whole, clusters=samples.cluster_list, unit=metric.range == UNIT)
+    return ratio_estimate(tops, whole, clusters=samples.cluster_list, bounds=metric.range)
 
 
 def clipped_mean_of(metric: Metric, samples: Samples) -> Estimate:
@@ -72,7 +72,7 @@ def clipped_mean_of(metric: Metric, samples: Samples) -> Estimate:
     """
     low, high = metric.range or (-math.inf, math.inf)
     values = [_mean(item) for item in samples.values.values()]
-    plain = mean_estimate(values, clusters=samples.cluster_list, unit=False)
+    plain = mean_estimate(values, clusters=samples.cluster_list)
 
     def cut(number: float) -> float:
         return min(max(number, low), high)
@@ -118,7 +118,7 @@ class Metric:
 
     name: str
     better: Better = "higher"
-    range: tuple[float, float] | None = UNIT
+    range: Bounds | None = UNIT
     reduce: Callable[[Metric, Samples], Estimate] = mean_of
 
     @property

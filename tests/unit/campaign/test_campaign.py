@@ -515,6 +515,16 @@ class TestBeforeAnythingRuns:
         with pytest.raises(ConfigError, match=r"t.yaml asks for metric 'exact_mtch'.*Did you mean 'exact_match'"):
             check_campaign(write(task={**TASK, key: named}))
 
+    def test_more_samples_drawn_than_there_are(self):
+        make_model("model")
+        with pytest.raises(
+            ConfigError, match=r"t.yaml asks for pass@4 \(`k`\) of 2 samples per item. Raise `samples` to 4"
+        ):
+            check_campaign(write(task={**TASK, "samples": 2, "k": [2, 4]}))
+        check_campaign(write(task={**TASK, "samples": 4, "k": [2, 4], "beside": ["pass@4", "maj@2"]}))
+        with pytest.raises(ConfigError, match="asks for metric 'pass@3'"):
+            check_campaign(write(task={**TASK, "samples": 4, "k": [2, 4], "beside": ["pass@3"]}))
+
     def test_an_environment_of_a_scorer_has_to_be_there(self, monkeypatch):
         make_model("model")
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from milepost.campaign.sampling import effective
 from milepost.errors import run_step
@@ -22,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ckpt", required=True, help="name of the checkpoint")
     parser.add_argument("--task", required=True, help="name of the task")
-    parser.add_argument("--scoring", required=True, help="the task's `scorer`, `metric`, `better` and `k`, as JSON")
+    parser.add_argument(
+        "--scoring", required=True, help="a file of JSON: the task's `scorer`, `metric`, `better` and `k`"
+    )
     parser.add_argument("--model", required=True, help="results/models/{ckpt}.json")
     parser.add_argument("--prompts", required=True, help="results/prompts/{task}.jsonl")
     parser.add_argument("--answers", required=True, help="results/answers/{ckpt}/{task}.jsonl")
@@ -33,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--summary", required=True, help="to write: results/summaries/{ckpt}/{task}.json")
     args = parser.parse_args(argv)
     end_with_snakemake()
-    scoring = json.loads(args.scoring)
+    scoring = json.loads(Path(args.scoring).read_bytes())
     scorer = load_scorer(scoring["scorer"], CheckpointTask(args.ckpt, args.task))
     headline = scorer.metrics[0].name
     metric = scoring.get("metric") or headline

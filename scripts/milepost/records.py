@@ -253,6 +253,8 @@ def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
     """
     if not Path(path).exists():
         raise RecordError(f"{path} does not exist.")
+    if Path(path).is_dir():
+        raise RecordError(f"{path} is a folder. Name the file in it that holds the records.")
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():

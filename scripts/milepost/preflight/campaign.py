@@ -76,8 +76,15 @@ def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
 
 
 def scorer_of(task: Task) -> BaseScorer:
-    """The scorer of a task of our own, before there are answers."""
-    return load_scorer(task.spec["scorer"], CheckpointTask(None, task.name))
+    """The scorer of a task of our own, before there are answers.
+
+    Raises:
+        ConfigError: Options that it cannot use; the message names the task's file.
+    """
+    try:
+        return load_scorer(task.spec["scorer"], CheckpointTask(None, task.name))
+    except ConfigError as error:
+        raise type(error)(f"config/tasks/{task.name}.yaml: {error}") from None
 
 
 def check_task(task: Task, items: Sequence[Prompt]) -> None:

@@ -18,7 +18,8 @@ from milepost.campaign.shown import Current
 from milepost.campaign.types import Campaign, Checkpoint, Task
 from milepost.code_digest import SCRIPTS, code_digest
 from milepost.errors import ModelError
-from milepost.scorers import CheckpointTask, load_scorer, scorer_module
+from milepost.preflight.campaign import scorer_of
+from milepost.scorers import scorer_module
 from milepost.tasks.lm_eval_files import files_digest
 
 
@@ -68,18 +69,21 @@ def asked_digest(task: Task, limit: int | None, digests: DigestCache) -> str:
     return digest_of([questions(task, limit, digests), code_of("prepare_prompts.py")])
 
 
-def scoring(task: Task) -> dict[str, Any]:
-    """All that decides how a task's answers are scored, code and files aside: its scorer's options, and who is asked.
+def scoring(task: Task, digests: DigestCache) -> dict[str, Any]:
+    """All that decides how a task's answers are scored, the code aside; with who is asked for it, and the user's files.
 
     Raises:
         ConfigError: An endpoint that does not exist.
     """
     decides = task.scoring()
-    if task.kind == "nemo":
-        return decides
-    scorer = load_scorer(task.spec["scorer"], CheckpointTask(None, task.name))
-    options = {key: value for key, value in decides["scorer"].items() if key not in scorer.own_options}
-    return {**decides, "scorer": options, "asked": scorer.decides()}
+    if task.kind == "native":
+        scorer = scorer_of(task)
+        own = scorer.own_options
+        decides["scorer"] = {key: value for key, value in decides["scorer"].items() if key not in own}
+        decides["asked"] = scorer.decides()
+        files = [Path(path) for path in scorer.needs().files]
+        decides["files"] = [digests.digest(path) for path in files if path.is_file()]
+    return decides
 
 
 def scoring_code(task: Task) -> str:
@@ -89,9 +93,9 @@ def scoring_code(task: Task) -> str:
     return code_of("score_answers.py", scorer_module(task.spec["scorer"]["name"]))
 
 
-def scored_digest(task: Task) -> str:
+def scored_digest(task: Task, digests: DigestCache) -> str:
     """Digest of all that decides how a task's answers are scored, the code included."""
-    return digest_of([scoring(task), scoring_code(task)])
+    return digest_of([scoring(task, digests), scoring_code(task)])
 
 
 def current_digests(campaign: Campaign, digests: DigestCache) -> Current:
@@ -102,7 +106,7 @@ def current_digests(campaign: Campaign, digests: DigestCache) -> Current:
     limit = campaign.config.get("limit")
     return Current(
         asked={name: asked_digest(task, limit, digests) for name, task in campaign.tasks.items()},
-        scored={name: scored_digest(task) for name, task in campaign.tasks.items()},
+        scored={name: scored_digest(task, digests) for name, task in campaign.tasks.items()},
         models=dict(_models(campaign.checkpoints.values(), digests)),
     )
 

@@ -11,7 +11,15 @@ FOLDER = ROOT / "lm_eval/avert"
 sys.path.append(str(ROOT / "tests"))
 from scoring_stub import Stub  # noqa: E402
 
-RIGHT = {"babi": "kitchen", "mmlu": "4", "mmlu_pro": "o11", "gpqa": "right", "gsm8k": "42", "bbh": "blue"}
+RIGHT = {
+    "babi": "kitchen",
+    "mmlu": "4",
+    "mmlu_pro": "o11",
+    "gpqa": "right",
+    "gsm8k": "42",
+    "bbh": "blue",
+    "arc": "blue",
+}
 
 
 class Loader(yaml.SafeLoader):

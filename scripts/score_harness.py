@@ -1,4 +1,4 @@
-"""Turn NeMo Evaluator's results for one checkpoint and task into scores and numbers of ours."""
+"""Turn NeMo Evaluator's results for one checkpoint and task into Milepost's scores and summary."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def read_results(folder: Path, ckpt: str, task: str) -> CheckpointResults:
-    """All that is known of one checkpoint on one task."""
+    """Read answers, scores and summary of one checkpoint on one task."""
     return CheckpointResults(
         ckpt,
         read_answers(folder / "answers" / ckpt / f"{task}.jsonl"),

@@ -67,7 +67,7 @@ CACHES = {
 
 
 class VllmServer:
-    """One vLLM server. `start` returns when it answers as the one that was started."""
+    """One vLLM server. `start` returns when it has proved that it is the server that was started."""
 
     begins, ended = "starting the server", "the server has ended"
 
@@ -171,7 +171,7 @@ class VllmServer:
         }
 
     def _inside(self) -> tuple[list[str], dict[str, str]]:
-        """The command and the environment, in an image if there is one."""
+        """The server's command and environment, within an image if one is named."""
         containers = self._containers
         env = self._environment()
         if containers.vllm is None:
@@ -183,7 +183,7 @@ class VllmServer:
         return inside(self._command(), image, env=env, binds=self._binds(env), nv=containers.nv)
 
     def _binds(self, env: dict[str, str]) -> Iterator[Path]:
-        """What of this host the server needs inside an image."""
+        """The folders and files of this host that the server needs inside an image."""
         yield WORKFLOW / "scripts"
         if self._containers.bind_environments:
             yield WORKFLOW / "envs"
@@ -346,7 +346,7 @@ class VllmServer:
 
 
 def command_line(options: dict[str, Any]) -> list[str]:
-    """Options as words of a command line.
+    """Turn options into words of a command line.
 
     >>> command_line({"dtype": "float32", "enforce-eager": True, "enable-prefix-caching": False})
     ['--dtype', 'float32', '--enforce-eager', '--no-enable-prefix-caching']
@@ -367,13 +367,13 @@ def command_line(options: dict[str, Any]) -> list[str]:
 
 
 def first_error(text: str) -> str:
-    r"""The first exception that a log tells of, without the name of the process before it; empty if there is none.
+    r"""The first exception in a log, without the name of the process before it; empty if there is none.
 
     >>> first_error("(EngineCore pid=7) ERROR 11-21 [core.py:1] ValueError: No room.\nRuntimeError: See above.")
     'ValueError: No room.'
     """
-    found = ERROR.search(text)
-    return found["error"] if found else ""
+    match = ERROR.search(text)
+    return match["error"] if match else ""
 
 
 def engine_version(python: Path) -> str:

@@ -1,4 +1,4 @@
-"""What is asked of a model: requests and their keys, and which of them the store has not answered yet."""
+"""The requests that are asked of a model, with their keys, and which of them the store has not answered yet."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMPLETE = ".complete.json"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sample of one item of one task. A campaign may have millions of them: what it asks is made when it is asked."""
+    """One sample of one item of one task. There may be millions of them, so its body is made only when it is sent."""
 
     header: TaskHeader
     prompt: Prompt
@@ -39,12 +39,12 @@ class Request:
 
     @property
     def id(self) -> str:
-        """The item's."""
+        """Id of the item."""
         return self.prompt["id"]
 
     @property
     def path(self) -> str:
-        """Where it is sent to, after the server's address."""
+        """The path of the request, after the server's address."""
         return question_of(self.prompt)[0]
 
     @property
@@ -59,7 +59,7 @@ class Request:
 
 
 def requests_of(prompts: PromptSet, digest: str) -> Iterator[Request]:
-    """Everything that a task asks, samples of one prompt side by side so that its prefix is cached.
+    """Yield all requests of a task, samples of one prompt side by side so that its prefix is cached.
 
     Args:
         prompts: The task's.
@@ -97,7 +97,7 @@ def store_file(ckpt: str, task: str) -> Path:
 
 
 def is_complete(ckpt: str, tasks: Iterable[str]) -> bool:
-    """Whether a checkpoint's store answers everything that is asked; what is not prepared yet is not answered.
+    """Whether a checkpoint's store answers everything that is asked; tasks that are not prepared yet count as unanswered.
 
     Planning asks this of every checkpoint, so a task that was found complete is remembered with what was asked.
     """

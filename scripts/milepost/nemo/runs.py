@@ -1,4 +1,4 @@
-"""Where the runs of a task of NeMo Evaluator are stored, which of them have ended well, and copies of what they left."""
+"""Finds the stored runs of a NeMo Evaluator task and those that are missing, and copies their results."""
 
 from __future__ import annotations
 

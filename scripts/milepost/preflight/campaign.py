@@ -1,4 +1,4 @@
-"""Load a campaign from its config folder, and check what can be seen to be wrong before anything runs."""
+"""Loads a campaign from its config folder, and finds mistakes in it before anything runs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def freeze_campaign(campaign: Campaign) -> Path:
 
 
 def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
-    """What can be seen to be wrong before anything runs: comparisons, models, chat templates, items, scoring.
+    """Check all that can be checked before anything runs: comparisons, models, chat templates, items, scoring.
 
     Args:
         campaign: The campaign.
@@ -76,7 +76,7 @@ def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
 
 
 def scorer_of(task: Task) -> BaseScorer:
-    """The scorer of a task of our own, before there are answers.
+    """Build the scorer of a native task, before there are answers.
 
     Raises:
         ConfigError: Options that it cannot use; the message names the task's file.
@@ -88,7 +88,7 @@ def scorer_of(task: Task) -> BaseScorer:
 
 
 def check_task(task: Task, items: Sequence[Prompt]) -> None:
-    """See that a task of our own can be scored, before anything is asked.
+    """Check that a native task can be scored, before a model is asked anything.
 
     Raises:
         ConfigError: A metric, endpoint or option that cannot be.

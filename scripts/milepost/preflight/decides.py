@@ -1,4 +1,4 @@
-"""What decides a number of a campaign, as digests: what is asked, of whom, and how it is scored.
+"""Digests of all that decides a campaign's numbers: what is asked, of which model, and how it is scored.
 
 The rules hand these digests to their steps as parameters, so that a step runs again when one changes; each number carries
 those that made it, and what is shown of a campaign takes no number that bears others.
@@ -24,7 +24,7 @@ from milepost.tasks.lm_eval_files import files_digest
 
 
 def digest_of(decides: Any) -> str:
-    """Digest of values that JSON knows.
+    """Digest of a value that can be written as JSON.
 
     >>> digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
     True
@@ -59,7 +59,7 @@ def questions(task: Task, limit: int | None, digests: DigestCache) -> dict[str, 
 
 
 def data_paths(task: Task) -> list[Path]:
-    """The files with the items of a task of our own; none for a harness, which has its own."""
+    """The files with the items of a native task; none for NeMo Evaluator, whose harness has its own."""
     data = task.spec.get("data", [])
     return [Path(path) for path in ([data] if isinstance(data, str) else data)]
 
@@ -99,7 +99,7 @@ def scored_digest(task: Task, digests: DigestCache) -> str:
 
 
 def current_digests(campaign: Campaign, digests: DigestCache) -> Current:
-    """What decides today's numbers of a campaign.
+    """The digests of all that decides today's numbers of a campaign.
 
     A checkpoint whose files are gone is left out: its numbers stand, and nothing can tell that they are of another model.
     """
@@ -120,7 +120,7 @@ def _models(ckpts: Iterable[Checkpoint], digests: DigestCache) -> Iterable[tuple
 
 
 def shown_record(campaign: Campaign, options: Iterable[str] = (), current: Current | None = None) -> dict[str, Any]:
-    """What a step is told of a campaign: see `campaign.shown`.
+    """Make the settings of a step that shows results; see `campaign.shown`.
 
     Args:
         campaign: The campaign.

@@ -1,4 +1,4 @@
-"""Exact match: the answer, or what an expression extracts from it, is one of the targets.
+"""The scorer exact_match: is the answer, or what an expression extracts from it, one of the targets?
 
 Texts are the same where a person would call them so (text.py), numbers where they are near enough (numbers.py), and with
 `compat: lm-eval` where lm-evaluation-harness says so, character by character.
@@ -87,7 +87,7 @@ class Scorer(BaseScorer):
         self._extract = None if extract is None else Expression(extract, self.name, "extract")
 
     def check(self, items: Sequence[Prompt]) -> None:
-        """See that every item has a target, and a number where numbers are compared."""
+        """Check that every item has a target, and a number where numbers are compared."""
         for item in items:
             self._matches(item)
 

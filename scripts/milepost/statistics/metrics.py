@@ -1,4 +1,4 @@
-"""What a scorer's number is: its name, which way is better, what values it can take, and how scores become it."""
+"""Describes a scorer's metrics: name, direction, range, and how scores are reduced to the number."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Samples:
 
     @property
     def cluster_list(self) -> list[str] | None:
-        """The cluster of each item in `values`; None where no item names one. Without a cluster, an item is its own."""
+        """The cluster of each item in `values`, or None if no item names one; an item without a cluster is its own cluster."""
         return [self.clusters.get(item, item) for item in self.values] if self.clusters else None
 
 
@@ -48,7 +48,7 @@ def mean_of(metric: Metric, samples: Samples) -> Estimate:
 
 
 def ratio_of(metric: Metric, samples: Samples) -> Estimate:
-    """Sum of weight times value over sum of weights: instructions followed of instructions given, weighted win rates.
+    """The sum of weight times value over the sum of weights, such as instructions followed, or a weighted win rate.
 
     An item's part of either sum is the mean of its samples'.
 
@@ -95,7 +95,7 @@ def constant_of(metric: Metric, samples: Samples) -> Estimate:
 
 
 def fitted(metric: Metric, samples: Samples) -> Estimate:
-    """Stands for the `reduce` of a scorer that fits a number to all answers at once.
+    """Placeholder for metrics that are fitted to all answers at once: their scorer has its own `reduce`.
 
     Raises:
         NotImplementedError: The scorer does not.
@@ -137,7 +137,7 @@ class Metric:
 
 
 def reduce_scores(metrics: Iterable[Metric], scores: Sequence[Score]) -> dict[str, Estimate]:
-    """Every metric's number, each made of its own samples; the default way of a scorer.
+    """Reduce the scores to an estimate for each metric, each from its own samples: the default of all scorers.
 
     >>> scores = [{"id": "a", "sample": 0, "score": 1.0, "metrics": {"right": 1.0}}]
     >>> reduce_scores([Metric("right")], scores)["right"]["value"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from milepost.campaign.identity import CACHE, DigestCache
 from milepost.campaign.sampling import SOURCE
@@ -12,8 +11,6 @@ from milepost.records import Message, Partial, Prompt, PromptSet, TaskHeader
 from milepost.tasks.jsonl import read_items
 from milepost.tasks.known import read_known
 from milepost.tasks.lm_eval_files import files_digest
-
-DEFAULT_SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048, "seed": 0}
 
 
 def load_items(task: Task) -> list[Prompt]:

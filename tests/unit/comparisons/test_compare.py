@@ -127,7 +127,7 @@ def test_two_checkpoints_at_one_step_cannot_be_chosen_from():
     ("wanted", "names"),
     [(None, ["a-0", "a-1", "x"]), ("all", ["a-0", "a-1", "x"]), ("last", ["a-1", "x"]), ("none", [])],
 )
-def test_who_is_ranked(wanted, names):
+def test_the_checkpoints_that_are_ranked(wanted, names):
     config = {"comparisons": {"ranking": wanted} if wanted else {}}
     assert ranked(config, sheet("a-0", "a-1", "x")) == names
 
@@ -279,7 +279,7 @@ def test_runs_with_different_items_say_how_many_they_share(tmp_path):
         ({"metric": "other"}, "different metrics: accuracy and other"),
     ],
 )
-def test_what_is_on_another_footing_is_not_compared(tmp_path, changes, note):
+def test_scores_of_other_versions_or_scorers_are_not_compared(tmp_path, changes, note):
     results = Results(tmp_path, ["a-0", "a-5", "a-9"])
     results.put("a-0", draw(0.2)).put("a-5", draw(0.9)).put("a-9", draw(0.9), **changes)
     found = results.compare()
@@ -294,7 +294,7 @@ def test_what_is_on_another_footing_is_not_compared(tmp_path, changes, note):
     assert found.flips == []
 
 
-def test_other_prompt_files_are_told(tmp_path):
+def test_different_prompts_are_noted(tmp_path):
     results = Results(tmp_path, ["a-0", "a-9"]).put("a-0", draw(0.2)).put("a-9", draw(0.9), provenance={"prompts": "q"})
     found = results.compare()
     assert found.comparisons[0].delta is not None
@@ -313,7 +313,7 @@ def test_a_harness_without_answers_is_not_tested(tmp_path):
     assert [(row.ckpt, row.rank, row.letters) for row in found.ranking] == [("a-9", 1, None), ("a-0", 2, None)]
 
 
-def test_what_is_not_scored_yet_is_a_row(tmp_path):
+def test_a_pair_without_scores_has_a_row(tmp_path):
     found = Results(tmp_path, ["x", "y", "z"], tasks=("sums", "more")).put("x", draw(0.5)).put("z", draw(0.6)).compare()
     notes = {(row.ckpt_b, row.task): row.note for row in found.comparisons if row.task}
     assert notes == {
@@ -336,7 +336,7 @@ def test_what_is_not_scored_yet_is_a_row(tmp_path):
         ([None, 0.0, 1.0, 1.0], [1.0, 0.0, 1.0, None], 0.0, 1.0, "no item differs"),
     ],
 )
-def test_what_little_data_can_say(tmp_path, a, b, delta, p, note):
+def test_little_data_gives_what_is_defined_and_a_note(tmp_path, a, b, delta, p, note):
     (row,) = Results(tmp_path, ["x", "y"]).put("x", a).put("y", b).compare().comparisons
     assert (row.delta, row.note) == (delta, note)
     assert row.p == (None if p is None else pytest.approx(p))
@@ -459,7 +459,7 @@ def test_flips_of_both_directions_the_largest_first(tmp_path):
 # Steps and ranks.
 
 
-def test_since_when_a_run_is_better_and_since_when_not_any_more(tmp_path):
+def test_the_steps_from_which_a_run_is_better_and_no_longer_better(tmp_path):
     names = [f"a-{number}" for number in range(6)]
     results = Results(tmp_path, names)
     for name, p in zip(names, [0.2, 0.25, 0.8, 0.8, 0.2, 0.2], strict=True):

@@ -72,14 +72,14 @@ def test_where_the_samples_do_not_reproduce_it_the_harness_own_number_stands_and
     assert (summary["n_items"], summary["n_samples"]) == (0, 0)
 
 
-def test_a_standard_error_that_is_none_is_none(tmp_path):
+def test_a_standard_error_that_is_no_number_is_null(tmp_path):
     write_run(tmp_path, 0, [], value=0.7, stderr="N/A")
     _, summary = summarize(tmp_path)
     assert (summary["value"], summary["stderr"], summary["ci95"]) == (0.7, None, None)
 
 
 @pytest.mark.parametrize("value", ["nan", "text"])
-def test_a_number_that_is_none_is_none(tmp_path, value):
+def test_a_value_that_is_no_number_is_null(tmp_path, value):
     write_run(tmp_path, 0, [], value=float("nan") if value == "nan" else value)
     _, summary = summarize(tmp_path)
     assert summary["value"] is None
@@ -93,7 +93,7 @@ def test_runs_that_are_too_few_or_too_many(tmp_path, runs):
         summarize(tmp_path, samples=2)
 
 
-def test_ten_runs_are_in_their_order(tmp_path):
+def test_runs_are_ordered_by_number_not_by_text(tmp_path):
     for number in range(11):
         write_run(tmp_path, number, [number / 10])
     scores, _ = summarize(tmp_path, samples=11)
@@ -113,7 +113,7 @@ def test_a_limit_is_marked(tmp_path, samples):
     assert summary["partial"] == {"limit": 2, "of": "?"}
 
 
-def test_what_the_adapter_counted_stands_beside_the_numbers(tmp_path):
+def test_tokens_and_truncation_stand_beside_the_numbers(tmp_path):
     for number, (length, tokens) in enumerate([(1, 10.0), (3, 20.0)]):
         stats = {"finish_reason": {"stop": 4 - length, "length": length}, "avg_completion_tokens": tokens}
         write_run(tmp_path, number, [1, 0], stats=stats)

@@ -168,7 +168,7 @@ def test_a_harness_gets_its_configuration_and_a_limit_is_marked(spec, limit, har
     assert prompts.header.get("partial") == (partial and {"limit": partial, "of": "?"})
 
 
-def test_who_needs_a_chat_template():
+def test_tasks_that_need_a_chat_template():
     assert asks_chat(native(""), [CHAT])
     assert asks_chat(native(""), [ITEMS[0], CHAT])
     assert not asks_chat(native(""), ITEMS)

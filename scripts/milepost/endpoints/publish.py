@@ -50,9 +50,11 @@ async def publish(
                     port_there = match[1].decode() if match else ""
                     if port_there and publication_port(publication.port_file) != port_there:
                         failures = 0
-                        told.write_text(published(int(given)))
-                        write_shared(publication.port_file, given)
-                        log.info("published on %s as port %s, in %s", publication.host, given, publication.port_file)
+                        told.write_text(published(int(port_there)))
+                        write_shared(publication.port_file, port_there)
+                        log.info(
+                            "published on %s as port %s, in %s", publication.host, port_there, publication.port_file
+                        )
                     await asyncio.sleep(POLL_S)
             finally:
                 # Whoever takes that port now has nobody behind him who proves it.

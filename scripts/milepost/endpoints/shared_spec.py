@@ -88,7 +88,7 @@ def fields_of(name: str, entry: Mapping[str, Any], where: str) -> dict[str, Any]
     kind = entry.get("kind", preset_kind or "chat")
     if preset_kind not in (None, kind):
         raise ConfigError(f"{where}: the preset {entry['preset']!r} is for kind {preset_kind!r}, not {kind!r}.")
-    given = check_options(entry.get("vllm_args", {}), entry.get("env", {}), where)
+    vllm_args = check_options(entry.get("vllm_args", {}), entry.get("env", {}), where)
     serving = Serving(
         vllm_args={**KINDS[kind], **preset, **vllm_args}, **{key: entry[key] for key in SERVED if key in entry}
     )

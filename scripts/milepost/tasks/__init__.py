@@ -6,6 +6,7 @@ import hashlib
 
 from milepost.campaign.identity import CACHE, DigestCache
 from milepost.campaign.sampling import SOURCE
+from milepost.campaign.schemas import defaults
 from milepost.campaign.types import Task
 from milepost.records import Message, Partial, Prompt, PromptSet, TaskHeader
 from milepost.tasks.jsonl import read_items
@@ -72,7 +73,7 @@ def build_prompts(task: Task, limit: int | None = None) -> PromptSet:
         if files is not None:
             header["harness"]["files"] = files
         return PromptSet(header, [])
-    header["sampling"] = {**DEFAULT_SAMPLING, **task.spec.get("sampling", {})}
+    header["sampling"] = {**defaults("task_native", "sampling"), **task.spec.get("sampling", {})}
     if SOURCE in header["sampling"] and "temperature" not in task.spec["sampling"]:
         del header["sampling"]["temperature"]
     items = load_items(task)

@@ -93,4 +93,4 @@ lock: ## Write the locks of envs/ anew from their requirements (see envs/README.
 
 .PHONY: clean
 clean: ## Remove the environments and caches; never results.
-	rm -rf envs/*/.venv* envs/*/.lock envs/.python .uv-venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf envs/*/.venv* envs/*/.lock envs/.uv.lock envs/.milepost-python envs/.python .uv-venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

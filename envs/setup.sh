@@ -5,12 +5,19 @@
 # Each goes to envs/NAME/.venv. One that is there and matches its lock is left alone; any other, also one that
 # was only half made or has been moved, is made anew. Several of these may run at once.
 #
-# MILEPOST_PYTHON                   the Python to build on (3.11 to 3.14), instead of the one found
+# MILEPOST_PYTHON                   the Python to build on (3.11 to 3.14), instead of the one found; remembered
 # UV_FIND_LINKS or PIP_FIND_LINKS   folders of wheels; torch's CPU build is taken from there if they have it
 set -euo pipefail
 
+# The shell that calls may say where pip installs, which modules every Python sees, or let `cd` print; none of it is meant
+# for these environments.
+unset CDPATH PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV PYTHONPATH PYTHONHOME PYTHONSTARTUP
+unset VIRTUAL_ENV CONDA_PREFIX UV_PYTHON UV_SYSTEM_PYTHON UV_TARGET UV_PROJECT_ENVIRONMENT
+export PYTHONNOUSERSITE=1
+
 envs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 torch_version=$(<"$envs/torch.txt")
+chosen=$envs/.milepost-python # what MILEPOST_PYTHON named
 known="workflow dev vllm nemo nemo-simple-evals train semantic equator"
 uv_wanted=0.9.0
 
@@ -38,9 +45,12 @@ fail() {
 # The distribution's Python where it will do: users of a cluster cannot read one that lies in somebody's home.
 find_python() {
     local candidate candidates=(/usr/bin/python3{,.14,.13,.12,.11})
+    # Once chosen, it stays: without it, the next set-up would make all anew under whatever runs from there.
+    if [[ -z ${MILEPOST_PYTHON:-} && -s $chosen ]]; then candidates=("$(<"$chosen")" "${candidates[@]}"); fi
     if [[ -n ${MILEPOST_PYTHON:-} ]]; then candidates=("$MILEPOST_PYTHON"); fi
     for candidate in "${candidates[@]}"; do
         if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
+            if [[ -n ${MILEPOST_PYTHON:-} ]]; then echo "$candidate" >"$chosen"; fi
             echo "$candidate"
             return
         fi
@@ -60,6 +70,9 @@ find_uv() {
     local version own=${envs%/*}/.uv-venv
     version=$(uv --version 2>/dev/null | cut -d' ' -f2) || true
     if [[ -n $version ]] && printf '%s\n' "$uv_wanted" "$version" | sort -CV; then return; fi
+    # Two set-ups of a fresh clone must not make it at once.
+    exec 8>"$envs/.uv.lock"
+    flock 8 || true
     if [[ ! -x $own/bin/uv ]]; then
         echo "envs/setup.sh: no uv $uv_wanted or newer on PATH: installing one into ${own##*/} ..." >&2
         command -v python3 >/dev/null || fail "python3 is missing. On Debian and Ubuntu: apt-get install python3 python3-venv"
@@ -68,6 +81,7 @@ find_uv() {
         python3 -m venv --clear "$own"
         "$own/bin/python" -m pip install --quiet "uv>=$uv_wanted" || fail "pip could not install uv; put uv on PATH yourself."
     fi
+    exec 8>&-
     PATH=$own/bin:$PATH
 }
 

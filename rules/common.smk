@@ -36,7 +36,9 @@ gc.set_threshold(50_000, 20, 20)
 
 # Every step runs with the Python that runs Snakemake, and ends when this process is gone. None of it is a parameter, so
 # none of it makes anything run again.
+# Packages in the user's home are of another Python, or of other versions.
 os.environ.update(
+    PYTHONNOUSERSITE="1",
     MILEPOST_SCRIPTS=str(CODE / "scripts"),
     MILEPOST_SNAKEMAKE=f"{socket.gethostname()}:{os.getpid()}",
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",

@@ -6,12 +6,14 @@ record per line. Files are written whole: beside the target first, then renamed.
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict, cast
+from typing import Any, BinaryIO, Literal, NotRequired, TypedDict, cast
 
 import orjson
 
@@ -75,6 +77,8 @@ class Usage(TypedDict):
 class Answer(TypedDict):
     """One sample of one item: `content`, or `error` after all retries. `sample` counts from 0.
 
+    What stands in place of content (`refusal`, `tool_calls`) and who answered (`model`, `fingerprint`, `provider`) is kept
+    where the server says it.
     `reasoning_cut` says that reasoning was taken out of the content, and whether it did not end.
     """
 
@@ -87,6 +91,11 @@ class Answer(TypedDict):
     usage: NotRequired[Usage]
     seed: NotRequired[int]
     latency_s: NotRequired[float]
+    refusal: NotRequired[str]
+    tool_calls: NotRequired[list[Any]]
+    model: NotRequired[str]
+    fingerprint: NotRequired[str]
+    provider: NotRequired[str]
     error: NotRequired[AnswerError]
 
 
@@ -251,21 +260,47 @@ def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
     Raises:
         RecordError: The file is missing, or a line is not a JSON object; names file and line.
     """
-    if not Path(path).exists():
-        raise RecordError(f"{path} does not exist.")
-    if Path(path).is_dir():
-        raise RecordError(f"{path} is a folder. Name the file in it that holds the records.")
-    with open(path, "rb") as file:
+    with _open(path) as file:
         for number, line in enumerate(file, 1):
+            if number == 1:
+                if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise RecordError(f"{path} is UTF-16 text. Save it as UTF-8.")
+                line = line.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901 (editors put a byte order mark first)
             if not line.strip():
                 raise RecordError(f"{path}, line {number} is empty. One JSON object per line is expected.")
             try:
                 record = orjson.loads(line)
             except orjson.JSONDecodeError as error:
-                raise RecordError(f"{path}, line {number} is not JSON: {error}.") from None
+                raise RecordError(f"{path}, line {number} is not JSON: {_not_json(line, error)}") from None
             if not isinstance(record, dict):
                 raise RecordError(f"{path}, line {number} is not a JSON object: {str(record)[:80]}.")
             yield record
+
+
+def _open(path: str | Path) -> BinaryIO:
+    """Open a file of records to read."""
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise RecordError(f"{path} does not exist.") from None
+    except IsADirectoryError:
+        raise RecordError(f"{path} is a folder, where a file with one JSON object per line is expected.") from None
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def _not_json(line: bytes, error: Exception) -> str:
+    """What is wrong with a line that is not JSON."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as wrong:
+        return f"it holds the byte 0x{line[wrong.start]:02x}, which is not UTF-8. Save the file as UTF-8 text."
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return f"{error}."
+    # The standard library takes more than JSON has.
+    return f"{error}. NaN and Infinity are no JSON, nor is half of a character (a lone surrogate)."
 
 
 def write_records(path: str | Path, records: Iterable[Any]) -> None:

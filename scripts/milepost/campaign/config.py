@@ -10,9 +10,11 @@ from typing import Any
 
 from milepost.campaign.frozen import config_folder, frozen_folder
 from milepost.campaign.sampling import task_sampling
-from milepost.campaign.schemas import SCHEMAS, check, read_yaml
-from milepost.campaign.types import NAME, Task
-from milepost.errors import UnknownScorerError, UnknownTaskError, did_you_mean
+from milepost.campaign.schemas import SCHEMAS, check, expand, read_yaml
+from milepost.campaign.types import LONGEST, NAME, Task
+from milepost.errors import ConfigError, UnknownScorerError, UnknownTaskError, did_you_mean
+
+RESERVED = "all"  # results/figures/all.svg is of all tasks
 
 
 def load_config() -> dict[str, Any]:
@@ -31,11 +33,12 @@ def load_task(name: str) -> Task:
         UnknownTaskError: There is no such file; the message names those that there are.
     """
     path = config_folder() / "tasks" / f"{name}.yaml"
-    if not re.fullmatch(NAME, name) or not path.is_file():
+    if not re.fullmatch(NAME, name) or len(name) > LONGEST or not path.is_file():
         known = sorted(file.stem for file in Path("config/tasks").glob("*.yaml"))
+        add = f", or add {path}" if re.fullmatch(NAME, name) and len(name) <= LONGEST else ""
         raise UnknownTaskError(
             f"config/config.yaml asks for task {name!r}. Tasks in config/tasks: {', '.join(known) or 'none'}."
-            f"{did_you_mean(name, known)} Correct the name, or add {path}."
+            f"{did_you_mean(name, known)} Correct the name{add}."
         )
     spec = read_yaml(path)
     if spec.get("harness") == "nemo":
@@ -45,6 +48,11 @@ def load_task(name: str) -> Task:
             spec["sampling"] = task_sampling(spec["sampling"])
         check(spec, "task_native", str(path))
         check_scorer(spec["scorer"], str(path))
+    if name.casefold() == RESERVED:
+        raise ConfigError(f"A task is named {name!r}, as the sheet of all figures is. Rename {path}.")
+    spec = expand(spec, "task_nemo" if spec.get("harness") == "nemo" else "task_native", str(path))
+    if "scorer" in spec:
+        spec["scorer"] = expand(spec["scorer"], f"scorers/{spec['scorer']['name']}", f"{path}, scorer")
     return Task(name, spec)
 
 

@@ -20,7 +20,14 @@ def find_model(ckpt: Checkpoint) -> Path | None:
     if ckpt.endpoint is not None:
         return None
     folder = Path(ckpt.model)
-    if folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:  # a name that is longer than a file's may be
+        raise ModelError(
+            f"Checkpoint {ckpt.name!r}: the model folder {ckpt.model[:80]!r} cannot be looked at: {error.strerror}."
+            " Correct the column 'model'."
+        ) from None
+    if is_folder:
         if not (folder / "config.json").is_file():
             adapter = (folder / "adapter_config.json").is_file()
             advice = " It is an adapter: merge it into its base, and name the merged folder (docs/checkpoints.md)."

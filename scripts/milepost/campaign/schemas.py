@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Hashable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +18,23 @@ from milepost.errors import ConfigError, UnknownKeyError, did_you_mean
 from milepost.paths import WORKFLOW
 
 SCHEMAS = WORKFLOW / "config" / "schemas"
+BOMS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+
+
+class _Strict(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads YAML, in which a key may stand once: of two, the first would be forgotten without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        """A mapping of distinct keys; what it merges in (`<<`) may be overwritten."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = (key_node.tag, key_node.value) if isinstance(key_node, yaml.ScalarNode) else None
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key_node.value!r} stands twice in one mapping", key_node.start_mark
+                )
+            seen |= {key} if key else set()
+        return dict(super().construct_mapping(node, deep=deep))
 
 
 def check(data: Any, schema: str, where: str) -> None:
@@ -21,11 +44,13 @@ def check(data: Any, schema: str, where: str) -> None:
 
     Raises:
         UnknownKeyError: A key that the schema does not have, with the nearest one that it has.
-        ConfigError: Any other disagreement.
+        ConfigError: Any other disagreement, also a number or a text that no file or server takes.
     """
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
+    for name, problem in _unusable(data, ()):
+        raise ConfigError(f"{where}: {'.'.join(name) or 'the file'} is wrong: {problem}")
     error = best_match(Draft202012Validator(load_schema(schema)).iter_errors(data))
     if error is None:
         return
@@ -45,6 +70,8 @@ def check(data: Any, schema: str, where: str) -> None:
         raise ConfigError(
             f"{where}: {place} names {error.instance!r}, which is gone. {error.schema['retired'][str(error.instance)]}"
         )
+    if error.validator == "pattern" and "expected" in error.schema:
+        raise ConfigError(f"{where}: {place or 'the file'} is wrong: {error.instance!r}. {error.schema['expected']}")
     described = error.schema.get("description") if isinstance(error.schema, dict) else None
     meaning = f" It means: {described}" if described else ""
     raise ConfigError(f"{where}: {place or 'the file'} is wrong: {error.message}.{meaning}")
@@ -81,16 +108,128 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
     Raises:
-        ConfigError: Missing, not YAML (with the line), or not a mapping.
+        ConfigError: Missing, not YAML or with a key that stands twice (with the line), or not a mapping.
     """
+    text = read_text(path, "Run from a campaign's folder.")
     try:
-        data = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (it is safe)
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path} does not exist (looked for in {Path.cwd()}). Run from a campaign's folder."
-        ) from None
-    except yaml.YAMLError as error:
+        data = yaml.load(text, Loader=_Strict)  # noqa: S506 (it is safe)
+    except (yaml.YAMLError, ValueError) as error:
+        # A value error: what looks like a date or a number and is none, such as 2024-02-30.
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not a configuration: it is nested too deeply.") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path} does not hold a mapping of keys to values.")
     return data
+
+
+def read_text(path: Path, missing: str) -> str:
+    """The text of a file of the configuration.
+
+    Args:
+        path: The file.
+        missing: What to do where there is none, as a sentence.
+
+    Raises:
+        ConfigError: It is missing, a folder, cannot be read, or is not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist (looked for in {Path.cwd()}). {missing}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder, where a file is expected. {missing}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    encoding = next((name for mark, name in BOMS.items() if data.startswith(mark)), None)
+    try:
+        text = data.decode("utf-8-sig")  # spreadsheets and editors put a byte order mark first
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        what = f"It is {encoding}" if encoding else f"Line {line} holds the byte 0x{data[error.start]:02x}"
+        raise ConfigError(f"{path} is not UTF-8. {what}: save the file as UTF-8 text.") from None
+    if "\0" in text:
+        raise ConfigError(
+            f"{path} is not UTF-8 text: it holds zero bytes, as UTF-16 does. Save the file as UTF-8 text."
+        )
+    return text
+
+
+def expand(data: Any, schema: str, where: str) -> Any:
+    """Data with `~` and `$VARIABLE` filled in, wherever the schema says `format: path`.
+
+    Raises:
+        ConfigError: A variable that is not set.
+    """
+    return _expand(data, load_schema(schema), where)
+
+
+def expand_path(path: str, where: str) -> str:
+    """A path with `~` and `$VARIABLE` filled in, as the shell would.
+
+    Raises:
+        ConfigError: A variable that is not set, or braces, which rules take for wildcards.
+    """
+    if not path.isprintable():
+        raise ConfigError(f"{where} names {path!r}, which holds a character that cannot be seen. Take it out.")
+    full = os.path.expandvars(os.path.expanduser(path))
+    left = re.search(r"\$(\w+|\{\w+\})", full)
+    if left:
+        raise ConfigError(f"{where} names {path!r}, but {left[0]} is not set. Set it, or write the path itself.")
+    if full.startswith("~"):
+        raise ConfigError(f"{where} names {path!r}, but there is no such home folder. Write the path itself.")
+    if "{" in full or "}" in full:
+        raise ConfigError(
+            f"{where} names {full!r}. Braces mean something else to Snakemake: rename the folder or file."
+        )
+    return full
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """See that names, which file results, stay apart on file systems that do not tell upper from lower case.
+
+    Raises:
+        ConfigError: Two that differ in case only.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            raise ConfigError(
+                f"{where}: {other!r} and {name!r} differ in case only. Names file results, and some file systems fold"
+                " these together: rename one."
+            )
+
+
+def _expand(data: Any, schema: Any, where: str) -> Any:
+    if isinstance(data, str):
+        return expand_path(data, where) if schema.get("format") == "path" else data
+    if isinstance(data, list):
+        return [_expand(one, schema.get("items", {}), where) for one in data]
+    if not isinstance(data, dict):
+        return data
+    named, others = schema.get("properties", {}), schema.get("additionalProperties")
+    others = others if isinstance(others, dict) else {}
+    return {key: _expand(value, named.get(key, others), f"{where}, {key}") for key, value in data.items()}
+
+
+def _unusable(data: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Where data holds what a schema does not see and no file or server takes: NaN, huge numbers, broken text."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            if not isinstance(key, str) and not (isinstance(key, int) and not isinstance(key, bool)):
+                yield place, f"the key {key!r} is no text. Put it in quotes."
+            yield from _unusable(value, (*place, str(key)))
+    elif isinstance(data, list):
+        for number, value in enumerate(data):
+            yield from _unusable(value, (*place, str(number)))
+    elif isinstance(data, float) and not math.isfinite(data):
+        yield place, f"{data} is no number to compute with."
+    elif isinstance(data, int) and not -(2**63) <= data < 2**63:
+        yield place, f"{data if abs(data) < 10**40 else 'this number'} does not fit into 64 bits."
+    elif isinstance(data, str) and any(unicodedata.category(sign) == "Cs" for sign in data):
+        yield place, "it holds half of a character (a lone surrogate), which no file can."
+    elif isinstance(data, str) and any(unicodedata.category(sign) == "Cc" and sign not in "\n\r\t" for sign in data):
+        yield place, f"{data[:80]!r} holds a control character. Take it out."
+    elif data is not None and not isinstance(data, (str, int, float, bool)):
+        yield place, f"{data} is a {type(data).__name__}, where a text or a number is expected. Put a text in quotes."

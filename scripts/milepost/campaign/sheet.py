@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import glob
 import json
+import os
 import re
 import shlex
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from milepost.campaign.frozen import frozen_folder
 from milepost.campaign.options import check_options
-from milepost.campaign.schemas import check
+from milepost.campaign.schemas import check, check_names, expand_path, read_text
 from milepost.campaign.types import Checkpoint, Serving
 from milepost.errors import ConfigError, did_you_mean
 
@@ -35,12 +37,28 @@ def read_checkpoints(
         ConfigError: An unknown column or profile, a pattern without a folder, or a name that stands twice.
     """
     checkpoints: dict[str, Checkpoint] = {}
+    places: dict[tuple[str | None, float], str] = {}
     for cells in read_rows(sheet):
         check(cells, "checkpoint", f"{sheet}, row {cells.get('name', '')!r}")
         ckpt = parse_checkpoint(cells, sheet, profiles, at_endpoint)
         if ckpt.name in checkpoints:
             raise ConfigError(f"{sheet} names the checkpoint {ckpt.name!r} twice. Names file results: rename one.")
         checkpoints[ckpt.name] = ckpt
+        if ckpt.step is None:
+            continue
+        other = places.setdefault((ckpt.run, ckpt.step), ckpt.name)
+        if other != ckpt.name:
+            run = f"step {cells['step']} of run {ckpt.run!r}" if ckpt.run else f"step {cells['step']}, without a run"
+            raise ConfigError(
+                f"{sheet}: {other!r} and {ckpt.name!r} are both {run}. A curve has one checkpoint at a step: name another run"
+                " or step, or leave both cells of one of them empty."
+            )
+    check_names(checkpoints, str(sheet))
+    if any(run for run, _ in places) and (alone := [name for (run, _), name in places.items() if not run]):
+        raise ConfigError(
+            f"{sheet}, row {alone[0]!r} has a step and no run, where other rows have both: it would be on a curve of its own."
+            " Fill in its run, or empty its step."
+        )
     if not checkpoints:
         raise ConfigError(
             f"{sheet} lists no checkpoint. Add a row for each: a name and the model's folder, separated by a tab."
@@ -57,24 +75,63 @@ def read_rows(sheet: Path) -> list[dict[str, str]]:
     frozen = frozen_folder()
     if frozen is not None:
         return list(json.loads((frozen / "checkpoints.json").read_bytes()))
-    try:
-        text = sheet.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark first
-        lines = [line for line in text.splitlines() if line.strip() and line[0] != "#"]
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{sheet} does not exist (looked for in {Path.cwd()}). It lists one checkpoint a row."
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{sheet} is not UTF-8 ({error}). Save it as UTF-8 text.") from None
+    text = read_text(sheet, "It lists one checkpoint a row.").replace("\r\n", "\n")
+    text = text if "\n" in text else text.replace("\r", "\n")
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip() and line[0] != "#"]
+    if not lines:
+        return []
+    header = _split(*lines[0], sheet)
+    _check_header(header, sheet)
     rows = []
-    for row in csv.DictReader(lines, delimiter="\t"):
-        if None in row or None in row.values():
+    for number, line in lines[1:]:
+        values = _split(number, line, sheet)
+        if len(values) != len(header):
             raise ConfigError(
-                f"{sheet}: the row of {row.get('name')!r} has not as many columns as the header. Separate by tabs."
+                f"{sheet}, line {number}: the row of {values[0]!r} has {len(values)} columns, and the header has"
+                f" {len(header)}. Separate columns by tabs, one between two cells, also where a cell is empty."
             )
-        cells = {key: value.strip() for key, value in row.items() if value.strip()}
+        cells = {column: value for column, value in zip(header, values, strict=True) if value}
+        if "model" in cells:
+            # Here, and not where a step runs: its shell may have other variables.
+            parts = cells["model"].split("{step}")
+            where = f"{sheet}, line {number}, column 'model'"
+            cells["model"] = "{step}".join(expand_path(part, where) for part in parts)
         rows += spread(cells, sheet)
     return rows
+
+
+def _split(number: int, line: str, sheet: Path) -> list[str]:
+    """The cells of a line. Quotation marks around a cell are a spreadsheet's."""
+    if any(unicodedata.category(sign) == "Cc" for sign in line.replace("\t", "")):
+        raise ConfigError(f"{sheet}, line {number}: {line!r} holds a control character. Take it out.")
+    try:
+        (values,) = csv.reader([line], delimiter="\t", strict=True)
+    except (csv.Error, ValueError) as error:
+        raise ConfigError(
+            f"{sheet}, line {number} cannot be read: {error}. A cell that begins with a quotation mark ends with one, and has"
+            ' those within it twice ("").'
+        ) from None
+    return [value.strip() for value in values]
+
+
+def _check_header(header: list[str], sheet: Path) -> None:
+    """See that the header's columns are separated by tabs, named, and different.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    if len(header) == 1:
+        signs = {",": "commas", ";": "semicolons", " ": "spaces"}
+        found = next((f", and has {name} in it" for sign, name in signs.items() if sign in header[0]), "")
+        raise ConfigError(
+            f"{sheet} has the header {header[0]!r}, which is one column{found}. Separate columns by tabs: 'name', 'model' and"
+            " further ones, in the header and in every row."
+        )
+    if "" in header:
+        raise ConfigError(f"{sheet}: column {header.index('') + 1} has no name in the header. Name or remove it.")
+    twice = [column for column in header if header.count(column) > 1]
+    if twice:
+        raise ConfigError(f"{sheet} has the column {twice[0]!r} twice. Remove or rename one: only one would be read.")
 
 
 def spread(cells: dict[str, str], sheet: Path) -> list[dict[str, str]]:
@@ -94,6 +151,15 @@ def spread(cells: dict[str, str], sheet: Path) -> list[dict[str, str]]:
         raise ConfigError(
             f"{sheet}: no folder fits the pattern {model!r} (from {Path.cwd()}). Train first, or correct it."
         )
+    targets: dict[str, str] = {}
+    for _, step in sorted(folders):
+        folder = f"{before}{step}{after}"
+        other = targets.setdefault(os.path.realpath(folder), folder)
+        if other != folder:
+            raise ConfigError(
+                f"{sheet}: the pattern {model!r} fits {other} and {folder}, which are one folder: one is a link to the other."
+                " Move the link elsewhere, or give each checkpoint a row."
+            )
     return [{key: value.replace("{step}", step) for key, value in cells.items()} for _, step in sorted(folders)]
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from milepost.client.endpoint import Endpoint
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+LONGEST = 150  # of a name: results are filed under it, with more before and behind it, and a file's name has 255 bytes
 
 
 # The parts of a task's file, so that a change in one reruns only what depends on it.

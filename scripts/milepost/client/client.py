@@ -18,14 +18,17 @@ import orjson
 from milepost.client.connections import ConnectError, HttpResponse, Pool, ServerDisconnectedError
 from milepost.client.endpoint import Endpoint
 from milepost.client.outside import Outside, on_this_host
+from milepost.client.pace import RequestPace
 from milepost.client.refusals import HARMLESS, Fault, error_inside, form_of, harmless, read_refusal
 from milepost.client.replies import MARK, Reply, read_choice
+from milepost.client.shape import Shape
 from milepost.records import Answer, AnswerError
 
 __all__ = ["Client", "Reply", "RequestError", "read_reply"]
 
 log = logging.getLogger("milepost")
 LONGEST_PAUSE_S = 60.0
+HASTE = (429, 503, 529)  # what says that a server is asked too fast
 OTHER_FILES = 64  # stores, logs, pipes
 HARMLESS_S = 60.0  # in which a server that lives answers a harmless question
 
@@ -99,6 +102,8 @@ class Client:
         pause_s: float = 0.5,
         socket: str | None = None,
         key_now: Callable[[], str] | None = None,
+        shape: Shape | None = None,
+        patience_s: float | None = None,
     ) -> None:
         """Describe the endpoint; nothing is sent yet.
 
@@ -111,6 +116,9 @@ class Client:
             pause_s: First pause between tries; doubled by each, and jittered.
             socket: The server's Unix socket, where it listens at one.
             key_now: The key at this moment, where it may change while this client is open.
+            shape: How the endpoint takes requests.
+            patience_s: Seconds without any answer for which an endpoint that refuses for haste (429) is asked again,
+                whatever `retries` says; how fast it is asked is then found out. None counts such a refusal as any other.
         """
         self.url = url.rstrip("/")
         self.retries = retries
@@ -119,11 +127,15 @@ class Client:
         self._places = asyncio.Semaphore(self.concurrency)
         # Proxies of the user's environment are for the outside, not for a server on loopback: they know none.
         self._key_now = key_now
+        headers = shape.sent_with(key) if shape else None
         self._transport: Transport = (
-            Pool(self.url, key, timeout_s, socket)
+            Pool(self.url, key, timeout_s, headers, socket)
             if socket is not None or on_this_host(self.url)
-            else Outside(self.url, key, timeout_s)
+            else Outside(self.url, key, timeout_s, headers)
         )
+        self._shape = shape
+        self.patience_s = patience_s
+        self._pace: RequestPace | None = None
         # Of requests of one form: when a harmless question was last asked, and what came of it.
         self._verdicts: dict[bytes, tuple[float, Reply | RequestError]] = {}
         self._judging: dict[bytes, asyncio.Lock] = {}
@@ -131,10 +143,13 @@ class Client:
     @classmethod
     def to(cls, endpoint: Endpoint, **options: Any) -> Self:
         """A client of an endpoint that is open, wherever it listens; options are those of `Client`."""
-        return cls(endpoint.url, endpoint.key, socket=endpoint.socket, key_now=endpoint.key_now, **options)
+        given: dict[str, Any] = {"socket": endpoint.socket, "key_now": endpoint.key_now, "shape": endpoint.shape}
+        return cls(endpoint.url, endpoint.key, **given, **options)
 
     async def __aenter__(self) -> Self:
         """Enter the context; connections are opened with the first requests."""
+        if self.patience_s is not None:
+            self._pace = RequestPace(self.concurrency)
         return self
 
     async def __aexit__(
@@ -163,6 +178,7 @@ class Client:
         Raises:
             RequestError: It was refused, or all tries failed.
         """
+        body = self._shape.body(body) if self._shape else body
         failure = await self._post(path, body, check, self.retries)
         if isinstance(failure, Reply):
             return failure
@@ -181,16 +197,22 @@ class Client:
         while True:
             try:
                 # Waiting for a place is no part of a try: its time limit begins with the request.
-                async with self._places:
-                    reply, wait_s = await self._try(path, data, check, **limit)
+                async with self._places if self._pace is None else self._pace as sent_at:
+                    reply, headers = await self._try(path, data, check, **limit)
+                wait_s = told_pause_s(headers)
             except TimeoutError:
-                wait_s = None
+                wait_s = headers = None
                 message = f"no answer within {limit.get('timeout_s', self._transport.timeout_s):.0f} s"
                 reply = RequestError(AnswerError(type="timeout", message=message), None, Fault.PASSING)
             except (ConnectError, ServerDisconnectedError, OSError) as error:
-                wait_s = None
+                wait_s = headers = None
                 message = f"{type(error).__name__}: {error}"
                 reply = RequestError(AnswerError(type="connection", message=message), None, Fault.PASSING)
+            if self._pace is not None and sent_at is not None and headers is not None:
+                ended = self._keep_pace(self._pace, sent_at, reply, headers)
+                if ended is None:
+                    continue
+                reply = ended
             if isinstance(reply, Reply) or reply.fault is not Fault.PASSING or tries == retries:
                 return reply
             pause_s = self.pause_s * 2**tries * random.uniform(0.5, 1.5)  # noqa: S311 (jitter)
@@ -199,15 +221,31 @@ class Client:
             tries += 1
             await asyncio.sleep(min(wait_s, LONGEST_PAUSE_S))
 
+    def _keep_pace(
+        self, pace: RequestPace, sent_at: float, reply: Reply | RequestError, headers: Mapping[str, str]
+    ) -> Reply | RequestError | None:
+        """Learn from a reply how fast to ask; None if it was refused for haste, and is to be asked for again."""
+        if isinstance(reply, Reply) or reply.status not in HASTE or reply.fault is not Fault.PASSING:
+            pace.answered(sent_at, headers)
+            return reply
+        pace.refused(sent_at, told_pause_s(headers))
+        if reply.status != 429:
+            return reply
+        silence_s = asyncio.get_running_loop().time() - pace.answered_at
+        if silence_s < (self.patience_s or 0.0):
+            return None
+        message = f"{reply.error['message']} (nothing was answered for {silence_s:.0f} s)"
+        return RequestError(AnswerError(type="endpoint", message=message), 429, Fault.ENDPOINT)
+
     async def _try(
         self, path: str, data: bytes, check: Callable[[Any], object] | None, **limit: float
-    ) -> tuple[Reply | RequestError, float | None]:
-        """Try a request once; returns the reply or the failure, and the pause that the server asks for."""
+    ) -> tuple[Reply | RequestError, Mapping[str, str] | None]:
+        """Try a request once; returns the reply or the failure, and the headers that came with it."""
         begun = time.perf_counter()
         if self._key_now is not None and isinstance(self._transport, Pool):
             self._transport.use_key(self._key_now())
         response = await self._transport.post(path, data, **limit)
-        wait_s = told_pause_s(response.headers)
+        headers = response.headers
         status, content = response.status, response.body.removeprefix(MARK)
         if status == 200:
             try:
@@ -216,20 +254,20 @@ class Client:
                 if inside is None:
                     if check is not None:
                         check(reply.body)
-                    return reply, None
+                    return reply, headers
                 status = inside
             except orjson.JSONDecodeError as error:
                 message = f"the answer is not JSON: {error}{'; it holds NaN' if b'NaN' in content else ''}"
-                return RequestError(AnswerError(type="server", message=message), 200, Fault.PASSING), wait_s
+                return RequestError(AnswerError(type="server", message=message), 200, Fault.PASSING), headers
             except ValueError as error:
-                return RequestError(AnswerError(type="server", message=str(error)), 200, Fault.PASSING), wait_s
-        refusal = read_refusal(status, content, comes_again=wait_s is not None)
+                return RequestError(AnswerError(type="server", message=str(error)), 200, Fault.PASSING), headers
+        refusal = read_refusal(status, content, comes_again=told_pause_s(headers) is not None)
         stored = AnswerError(type=refusal.kind, message=refusal.message)
         fault = refusal.fault
         if status == 401 and self._key_now is not None and isinstance(self._transport, Pool):
             # Its server may have been started anew, with another key, while this was on its way.
             fault = Fault.PASSING if self._transport.key != self._key_now() else fault
-        return RequestError(stored, status, fault), wait_s
+        return RequestError(stored, status, fault), headers
 
     async def _judge(self, path: str, body: Mapping[str, Any], failure: RequestError) -> RequestError:
         """Find out whose fault a failure is: ask a harmless question of the same form.
@@ -267,12 +305,13 @@ class Client:
             return verdict
 
 
-def told_pause_s(headers: Mapping[str, str]) -> float | None:
+def told_pause_s(headers: Mapping[str, str] | None) -> float | None:
     """The seconds that a server's headers ask to wait before the next try; None if they do not say.
 
     >>> told_pause_s({"retry-after": "2"}), told_pause_s({"retry-after-ms": "1500", "retry-after": "2"})
     (2.0, 1.5)
     """
+    headers = headers or {}
     pause = retry_after_s(headers.get("retry-after-ms"))
     return pause / 1000 if pause is not None else retry_after_s(headers.get("retry-after"))
 
@@ -322,4 +361,8 @@ def read_reply(reply: Reply, ident: str, sample: int, seed: int) -> Answer:
         answer["usage"] = read.usage
     if read.reasoning:
         answer["reasoning"] = read.reasoning
+    if read.refusal:
+        answer["refusal"] = read.refusal
+    if read.tool_calls:
+        answer["tool_calls"] = read.tool_calls
     return answer

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -20,6 +21,7 @@ from milepost import __version__
 # Servers close connections that are idle (uvicorn after 5 s), and one that is being closed loses the next request.
 IDLE_S = 3.0
 KEPT = frozenset({b"content-length", b"transfer-encoding", b"content-encoding", b"retry-after", b"retry-after-ms"})
+LIMITS = (b"x-ratelimit-", b"anthropic-ratelimit-")
 INFLATED = ("gzip", "x-gzip", "deflate")
 IN_A_PATH = "/%:@!$&'()*+,;=~"
 READ_AT_ONCE = 65536
@@ -52,27 +54,45 @@ def address(url: str, path: str) -> str:
     return base + path + query + rest
 
 
+def check_key(key: str) -> None:
+    """See that a key can stand in a header.
+
+    Raises:
+        ValueError: It holds a character that no header can.
+    """
+    if any(ord(sign) < 32 or ord(sign) == 127 for sign in key):
+        raise ValueError("The key holds a line end or another control character, which no HTTP header can.")
+
+
 class Pool:
     """Connections to one server, opened as they are needed."""
 
-    def __init__(self, url: str, key: str, timeout_s: float, socket: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+        socket: str | None = None,
+    ) -> None:
         """Describe the server; nothing is opened yet.
 
         Args:
             url: Base address; what `post` is given is appended to it.
             key: Sent as bearer token.
             timeout_s: Seconds that one request may take, its connection included.
+            headers: What is sent in place of the key as bearer token, with all else that every request carries.
             socket: The server's Unix socket, where it listens at one.
 
         Raises:
             ValueError: The key holds a character that no header can.
         """
-        if any(ord(sign) < 32 or ord(sign) == 127 for sign in key):
-            raise ValueError("The key holds a line end or another control character, which no HTTP header can.")
+        check_key(key)
         self.url = url
         self.timeout_s = timeout_s
         self._socket = socket
         self.key = key
+        self._sent = headers or {"Authorization": f"Bearer {key}"}
         self._heads: dict[str, bytes] = {}
         self._tls: ssl.SSLContext | None = None
         # One buffer for all connections: what came on one is parsed before the next one is read.
@@ -85,6 +105,7 @@ class Pool:
         """Send this key from now on."""
         if key != self.key:
             self.key = key
+            self._sent = {**self._sent, "Authorization": f"Bearer {key}"}
             self._heads.clear()
 
     def close(self) -> None:
@@ -156,7 +177,7 @@ class Pool:
         lines = (
             f"POST {target} HTTP/1.1",
             f"Host: {parts.netloc.rpartition('@')[2]}",
-            f"Authorization: Bearer {self.key}",
+            *(f"{name}: {value}" for name, value in self._sent.items()),
             f"User-Agent: milepost/{__version__}",
             "Accept: application/json",
             "Accept-Encoding: identity",
@@ -314,7 +335,7 @@ class Connection(asyncio.BufferedProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser for each header."""
         name = name.lower()
-        if name in KEPT:
+        if name in KEPT or name.startswith(LIMITS):
             self._headers[name.decode()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:

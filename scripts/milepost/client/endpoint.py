@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from milepost.client.shape import Shape
 from milepost.errors import MilepostError
 
 
@@ -26,6 +27,8 @@ class Endpoint:
         key: Bearer token; it never enters a log, a record or an argument.
         model: Name to ask for; a server of our own has a nonce in it, so that no other can answer by mistake.
         name: The checkpoint's own name, which the server answers to as well (for harnesses that record it).
+        shape: How it takes requests.
+        accepts: Names of models that may answer, beside the one that answers first.
         version: The engine's, where only the running server can say it.
         watched: Whether `died` tells of the server's death.
         died: Returns what the server died of, once it has.
@@ -39,6 +42,8 @@ class Endpoint:
     name: str
     socket: str | None = None
     key_now: Callable[[], str] | None = field(default=None, compare=False)
+    shape: Shape = field(default_factory=Shape, compare=False)
+    accepts: tuple[str, ...] = field(default=(), compare=False)
     version: str | None = field(default=None, compare=False)
     watched: bool = field(default=False, compare=False)
     died: Callable[[], Coroutine[Any, Any, MilepostError]] = field(default=never, compare=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 
 from milepost import __version__
-from milepost.client.connections import ConnectError, HttpResponse, ServerDisconnectedError, address
+from milepost.client.connections import ConnectError, HttpResponse, ServerDisconnectedError, address, check_key
 
 CONNECT_S = 30.0  # in which a connection is there, or will not be
 
@@ -80,17 +81,13 @@ def open_session(url: str, timeout_s: float, headers: dict[str, str] | None = No
 class Outside:
     """Requests to one server on another host."""
 
-    def __init__(self, url: str, key: str, timeout_s: float) -> None:
+    def __init__(self, url: str, key: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> None:
         """Describe the server; nothing is opened yet. The arguments are those of `Pool`."""
-        if any(ord(sign) < 32 or ord(sign) == 127 for sign in key):
-            raise ValueError("The key holds a line end or another control character, which no HTTP header can.")
+        check_key(key)
         self.url = url
         self.timeout_s = timeout_s
-        self._headers = {
-            "Authorization": f"Bearer {key}",
-            "Accept": "application/json",
-            "Content-Type": "application/json",
-        }
+        sent = headers or {"Authorization": f"Bearer {key}"}
+        self._headers = {"Accept": "application/json", "Content-Type": "application/json", **sent}
         self._session: aiohttp.ClientSession | None = None
 
     async def aclose(self) -> None:

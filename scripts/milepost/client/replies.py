@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,19 @@ class Choice:
     reasoning: str
     finish_reason: str | None
     usage: Usage
+    refusal: str = ""
+    tool_calls: list[Any] | None = None
+
+
+def who_answered(body: Any) -> dict[str, str]:
+    """Who a reply says that it is by: the model, its fingerprint, and the provider that a router chose.
+
+    >>> who_answered({"model": "m-2024", "system_fingerprint": None, "provider": "Azure", "choices": []})
+    {'model': 'm-2024', 'provider': 'Azure'}
+    """
+    names = {"model": "model", "fingerprint": "system_fingerprint", "provider": "provider"}
+    said = {name: body.get(key) for name, key in names.items()} if isinstance(body, Mapping) else {}
+    return {name: value for name, value in said.items() if isinstance(value, str) and value}
 
 
 def read_choice(body: Any) -> Choice:
@@ -43,6 +57,8 @@ def read_choice(body: Any) -> Choice:
         content, thought = _texts(parts)
         reasoning = thought or next((text for name in REASONING if (text := _text((message or {}).get(name)))), "")
         finish_reason = choice.get("finish_reason")
+        refusal = _text((message or {}).get("refusal"))
+        calls = (message or {}).get("tool_calls") or None
         usage = body.get("usage") or {}
         counted = Usage(
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
@@ -53,7 +69,7 @@ def read_choice(body: Any) -> Choice:
     # An answer that the server broke off itself, as it may when it ends, is not what the model says.
     if finish_reason in BROKEN_OFF or choice.get("error"):
         raise ValueError(f"a reply without an answer: {str(body)[:200]}")
-    return Choice(content, reasoning, finish_reason, counted)
+    return Choice(content, reasoning, finish_reason, counted, refusal, calls if isinstance(calls, list) else None)
 
 
 def _texts(content: Any) -> tuple[str, str]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from milepost.campaign.types import EndpointSpec, Serving
+from milepost.client.shape import Shape
 from milepost.endpoints import ENDPOINTS, Endpoint
 from milepost.endpoints.keys import OURS, read_key
 from milepost.endpoints.specs import path_in
 from milepost.errors import ConfigError, EndpointError
 
 ATTEMPT_S = 4.0  # patience with a server behind a tunnel: opening the tunnel has taken some time already
+SHAPED = ("parameters", "extra_body", "headers", "key_header")
 SERVED = ("concurrency", "request_timeout_s", "retries")
 
 
@@ -30,6 +33,8 @@ class External(EndpointSpec):
         ssh_config: Configuration of the tunnel's ssh.
         key_env: Environment variable with the key.
         key_file: File with the key.
+        shape: How it takes requests.
+        accepts: Names of models that may answer, beside the one that answers first.
     """
 
     provider = "external"
@@ -41,13 +46,15 @@ class External(EndpointSpec):
     ssh_config: Path | None = None
     key_env: str | None = None
     key_file: Path | None = None
+    shape: Shape = field(default_factory=Shape)
+    accepts: tuple[str, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
         """The endpoint's address, and the model's name and revision there."""
         # The port behind a tunnel is another one after each start of the same server.
         address = {"url": self.url} if self.url else {"host": self.host}
-        return {**address, "model": self.model, "revision": self.revision}
+        return {**address, "model": self.model, "revision": self.revision, **self.shape.identity}
 
     @property
     def key_from(self) -> str | None:
@@ -73,7 +80,7 @@ class External(EndpointSpec):
 
         key = self.read_key()
         if self.url is not None:
-            endpoint = Endpoint(url=self.url, key=key, model=self.model, name=self.model)
+            endpoint = self._endpoint(self.url, key)
             if verified:
                 await verify(endpoint, self)
             yield endpoint
@@ -119,8 +126,10 @@ class External(EndpointSpec):
         check = is_it if key.startswith(OURS) else None
         tunnel = Tunnel(place, name=self.name, file=str(ENDPOINTS), ssh_config=self.ssh_config, check=check)
         async with tunnel as near:
-            url = f"http://127.0.0.1:{near}/v1"
-            yield Endpoint(url=url, key=key, model=self.model, name=self.model), tunnel
+            yield self._endpoint(f"http://127.0.0.1:{near}/v1", key), tunnel
+
+    def _endpoint(self, url: str, key: str) -> Endpoint:
+        return Endpoint(url, key, model=self.model, name=self.model, shape=self.shape, accepts=self.accepts)
 
 
 def parse(name: str, entry: Mapping[str, Any], where: str) -> External:
@@ -143,10 +152,12 @@ def parse(name: str, entry: Mapping[str, Any], where: str) -> External:
         kind=entry.get("kind", "chat"),
         revision=entry.get("revision"),
         serving=Serving(gpus=0, **{key: entry[key] for key in SERVED if key in entry}),
-        url=entry["url"].rstrip("/") if "url" in entry else None,
+        url=re.sub(r"/(?=$|[?])", "", entry["url"]) if "url" in entry else None,
         host=entry.get("host"),
         port_file=path_in(entry, "port_file"),
         ssh_config=path_in(entry, "ssh_config"),
         key_env=entry.get("key_env"),
         key_file=path_in(entry, "key_file"),
+        shape=Shape(**{key: entry[key] for key in SHAPED if key in entry}),
+        accepts=tuple(entry.get("accepts", ())),
     )

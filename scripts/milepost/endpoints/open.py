@@ -97,7 +97,7 @@ async def probe(endpoint: Endpoint, spec: EndpointSpec) -> float:
     path, question = PROBES[spec.kind]
     begun = asyncio.get_running_loop().time()
     try:
-        status, body = await _send("POST", path, endpoint, {"model": endpoint.model, **question})
+        status, body = await _send("POST", path, endpoint, endpoint.shape.body({"model": endpoint.model, **question}))
     except (aiohttp.ClientError, ConnectError, OSError, TimeoutError) as error:
         raise EndpointError(
             f"Endpoint {spec.name!r}: a first question to {endpoint.url}{path} failed: {_reason(error)}. The server is"
@@ -147,7 +147,7 @@ def wrong_model(names: list[str], endpoint: Endpoint, spec: EndpointSpec) -> End
 async def _send(method: str, path: str, endpoint: Endpoint, body: Any = None) -> tuple[int, Any]:
     """Send one request; returns the status, and the body as JSON, or else its first characters."""
     async with (
-        open_session(endpoint.url, TRY_S, {"Authorization": f"Bearer {endpoint.key}"}) as session,
+        open_session(endpoint.url, TRY_S, endpoint.shape.sent_with(endpoint.key)) as session,
         # A redirect would carry the key to another address.
         session.request(method, address(endpoint.url, path), json=body, allow_redirects=False) as response,
     ):

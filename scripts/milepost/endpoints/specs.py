@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from milepost.campaign.frozen import config_folder
-from milepost.campaign.schemas import SCHEMAS, check, read_yaml
+from milepost.campaign.schemas import SCHEMAS, check, check_names, expand, read_yaml
 from milepost.campaign.sheet import parse_step
-from milepost.campaign.types import NAME, Checkpoint, EndpointSpec
+from milepost.campaign.types import LONGEST, NAME, Checkpoint, EndpointSpec
 from milepost.endpoints import ENDPOINTS
 from milepost.errors import ConfigError, did_you_mean
 
@@ -34,7 +34,9 @@ def load_endpoints() -> dict[str, EndpointSpec]:
     path = config_folder() / ENDPOINTS.name
     if not path.is_file():
         return {}
-    return {str(name): _parse(str(name), entry) for name, entry in read_yaml(path).items()}
+    entries = {str(name): entry for name, entry in read_yaml(path).items()}
+    check_names(entries, str(ENDPOINTS))
+    return {name: _parse(name, entry) for name, entry in entries.items()}
 
 
 def find_endpoint(name: str, where: str) -> EndpointSpec:
@@ -90,16 +92,17 @@ def path_in(entry: Mapping[str, Any], key: str) -> Path | None:
 
 def _parse(name: str, entry: Any) -> EndpointSpec:
     where = f"{ENDPOINTS}, endpoint {name!r}"
-    if not re.fullmatch(NAME, name):
+    if not re.fullmatch(NAME, name) or len(name) > LONGEST:
         raise ConfigError(
-            f"{where}: a name has letters, digits, '.', '_' and '-' only, and begins with a letter or digit."
+            f"{where}: a name has letters, digits, '.', '_' and '-' only, {LONGEST} at most, and begins with a letter or digit."
         )
     known = providers()
     provider = entry.get("provider") if isinstance(entry, dict) else None
-    if provider not in known:
+    if not isinstance(provider, str) or provider not in known:
         raise ConfigError(
             f"{where}: the provider is {provider!r}. Providers: {', '.join(known)}."
             f"{did_you_mean(str(provider), known)} config/README.md describes their keys."
         )
     check(entry, f"{SCHEMA}{provider}", where)
+    entry = expand(entry, f"{SCHEMA}{provider}", where)
     return cast(EndpointSpec, import_module(f"milepost.endpoints.{provider}").parse(name, entry, where))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -10,14 +11,18 @@ from typing import Any
 
 from milepost.client.client import Client, RequestError, read_reply
 from milepost.client.refusals import Fault
-from milepost.client.replies import read_choice
-from milepost.endpoints import Endpoint
+from milepost.client.replies import read_choice, who_answered
+from milepost.client.shape import line_for
+from milepost.endpoints import ENDPOINTS, Endpoint
 from milepost.errors import ServerError
 from milepost.evaluation.work import Request
 from milepost.records import Answer
 
+log = logging.getLogger("milepost")
 # How long a failure is held back until it is clear that a server which is watched did not die of it.
 HINDSIGHT_S = 3.0
+# How long an endpoint may answer nothing but that it is asked too fast. Limits of a day end a job, those of minutes do not.
+PATIENCE_S = 600.0
 
 Keep = Callable[[Request, Answer, bool], None]
 """Keeps the answer to a request; the last says whether it is one for good, or an error that may go away."""
@@ -39,6 +44,8 @@ class Asking:
         path_of: Where a request is posted, after the endpoint's address.
         busy: Entered while a request is under way.
         models_own: How to sample where a task takes the model's own settings; nothing leaves that to the endpoint.
+        known: The name under which the model has answered before, where others serve it.
+        met: Gets the name in the first reply, where none is known yet.
     """
 
     concurrency: int
@@ -48,6 +55,8 @@ class Asking:
     path_of: Callable[[Request], str] = _path_of
     busy: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
     models_own: Mapping[str, Any] = field(default_factory=dict)
+    known: str | None = None
+    met: Callable[[str], object] = field(default=lambda name: None)
 
     async def ask(self, endpoint: Endpoint, work: Iterable[Request], keep: Keep) -> None:
         """Put all requests to the endpoint, in order.
@@ -61,12 +70,20 @@ class Asking:
             ServerError: The endpoint refuses all requests, or is gone. No single request is the cause.
         """
         waiting = iter(work)
-        client = Client.to(endpoint, concurrency=self.concurrency, timeout_s=self.timeout_s, retries=self.retries)
+        seen = Seen(self.known, self.met)
+        # A server of this job's own has no limits but its own speed.
+        client = Client.to(
+            endpoint,
+            concurrency=self.concurrency,
+            timeout_s=self.timeout_s,
+            retries=self.retries,
+            patience_s=None if endpoint.watched else PATIENCE_S,
+        )
 
         async def worker() -> None:
             for request in waiting:
                 with self.busy():
-                    answer, final = await self._answer(client, endpoint, request)
+                    answer, final = await self._answer(client, endpoint, request, seen)
                 keep(request, answer, final)
 
         async with client:
@@ -78,17 +95,22 @@ class Asking:
                     task.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _answer(self, client: Client, endpoint: Endpoint, request: Request) -> tuple[Answer, bool]:
+    async def _answer(self, client: Client, endpoint: Endpoint, request: Request, seen: Seen) -> tuple[Answer, bool]:
         """Ask one request; returns the answer, and whether it is final."""
         try:
             body = {"model": endpoint.model, **request.body_with(self.models_own)}
             reply = await client.post(self.path_of(request), body, read_choice)
-            return read_reply(reply, request.id, request.sample, request.seed), True
+            answer = read_reply(reply, request.id, request.sample, request.seed)
+            if not endpoint.watched:  # one of ours has proved who it is
+                who = who_answered(reply.body)
+                seen.check(who, endpoint, self.kept)
+                answer |= who  # type: ignore[typeddict-item]
+            return answer, True
         except RequestError as failure:
             said = failure.error["message"].rstrip(".")
             if failure.fault is Fault.ENDPOINT:
                 raise ServerError(
-                    f"The server at {endpoint.url} answered {said}. {_advice(endpoint, failure)} {self.kept}"
+                    f"The server at {endpoint.url} answered {said}. {_advice(endpoint, failure, request)} {self.kept}"
                 ) from None
             if failure.error["type"] == "connection" and not endpoint.watched:
                 # This request is not the cause, and the others would wait for the same server, one after the other.
@@ -102,12 +124,48 @@ class Asking:
             return Answer(id=request.id, sample=request.sample, seed=request.seed, error=failure.error), failure.lasting
 
 
-def _advice(endpoint: Endpoint, failure: RequestError) -> str:
+class Seen:
+    """Who has answered so far: a gateway may pass questions on to another model, and say so in its replies only."""
+
+    def __init__(self, model: str | None, met: Callable[[str], object]) -> None:
+        """Begin with the name that is known; `met` gets the first one that is not."""
+        self.model, self._met = model, met
+        self.fingerprint: str | None = None
+
+    def check(self, who: Mapping[str, str], endpoint: Endpoint, kept: str) -> None:
+        """See that the model that answered is the one that answered first.
+
+        Raises:
+            ServerError: It is another.
+        """
+        name, fingerprint = who.get("model"), who.get("fingerprint")
+        if name is not None and self.model is None:
+            # A name that was asked for may resolve to a dated one.
+            self.model = name
+            self._met(name)
+        if name is not None and name != self.model and name not in endpoint.accepts:
+            raise ServerError(
+                f"The server at {endpoint.url} answers as {name!r} now, and answered as {self.model!r} before: it has passed"
+                f" a question on to another model. That answer was not kept. Write `accepts: [{name}]` into its entry in"
+                f" {ENDPOINTS} if both are the same to you, or have it send no question elsewhere. {kept}"
+            )
+        if fingerprint is not None and fingerprint != self.fingerprint:
+            if self.fingerprint is not None:
+                log.warning("the model's fingerprint has changed from %s to %s", self.fingerprint, fingerprint)
+            self.fingerprint = fingerprint
+
+
+def _advice(endpoint: Endpoint, failure: RequestError, request: Request) -> str:
     """What to do about an endpoint that refuses all questions."""
     if failure.error["type"] == "form":
+        line = line_for(failure.error["message"], request.body)
+        if line and not endpoint.watched:
+            return f"It refuses every question that is asked in this way: write `{line}` into its entry in {ENDPOINTS}."
         return (
             "It refuses every question that is asked in this way: correct the task's `sampling`, or ask another model."
         )
+    if failure.status == 429 and "nothing was answered" in failure.error["message"]:
+        return "Its limit lets nothing through: wait until it is reset, or ask for a higher one."
     if endpoint.watched:
         return "This is not the server that was started: another program answers at its address."
     return f"Correct its address, the model's name {endpoint.model!r} or the key, or see that its account has credit."

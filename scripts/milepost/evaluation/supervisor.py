@@ -43,6 +43,7 @@ from milepost.runtime.walltime import MARGIN_S, near_the_end
 from milepost.store.answers import STORE, TaskStore, open_stores
 from milepost.store.lease import BEAT_S, Lease, acquire
 from milepost.store.ledger import Ledger, append_line, sum_lines
+from milepost.store.met import read_met, write_met
 from milepost.store.provenance import engine_versions
 
 log = logging.getLogger("milepost")
@@ -337,6 +338,8 @@ class Supervisor:
             kept="What was answered before is stored, and the next run goes on there.",
             busy=self.ledger.busy,
             models_own=self.sampling.get(MODEL, {}),
+            known=read_met(self.job.store).get(self.job.digest),
+            met=lambda name: write_met(self.job.store, self.job.digest, name),
         )
         await how.ask(endpoint, work, keep)
 

@@ -9,7 +9,7 @@ from typing import Any
 from milepost.campaign.config import load_config, load_task
 from milepost.campaign.frozen import freeze
 from milepost.campaign.models import find_model, has_chat_template
-from milepost.campaign.schemas import check
+from milepost.campaign.schemas import check, check_names, expand
 from milepost.campaign.sheet import read_checkpoints, read_rows
 from milepost.campaign.types import Campaign, Task
 from milepost.comparisons.pairs import plan_pairs
@@ -30,6 +30,8 @@ def load_campaign(config: Mapping[str, Any] | None = None) -> Campaign:
     """
     config = dict(config if config is not None else load_config())
     check(config, "config", "config/config.yaml")
+    config = dict(expand(config, "config", "config/config.yaml"))
+    check_names(config["tasks"], "config/config.yaml, tasks")
     tasks = {name: load_task(name) for name in config["tasks"]}
     sheet = Path(config.get("checkpoints", "config/checkpoints.tsv"))
     checkpoints = read_checkpoints(sheet, config.get("model_profiles", {}), checkpoint_at)

@@ -82,7 +82,8 @@ def targets_of(prompt: Prompt) -> list[str]:
         RecordError: The item has none.
     """
     target = prompt.get("target")
-    targets = [target] if isinstance(target, str) else list(target or [])
+    single = isinstance(target, (str, int)) and not isinstance(target, bool)
+    targets = [str(target)] if single else target if isinstance(target, list) else []
     if not targets or not all(isinstance(one, str) and one.strip() for one in targets):
         raise RecordError(
             f"Item {prompt['id']!r} has no `target` to compare answers with. Add one to the task's data: a text, or a "

@@ -21,7 +21,10 @@ from milepost.records import Answer
 
 STORE = Path("results/store")
 FINAL_AFTER = 3  # jobs that tried an item and failed, after which its error is final
-ANSWER_KEYS = ("id", "sample", "content", "reasoning", "finish_reason", "usage", "seed", "latency_s", "error")
+ANSWER_KEYS = (
+    "id", "sample", "content", "reasoning", "finish_reason", "usage", "seed", "latency_s", "refusal", "tool_calls", "model",
+    "fingerprint", "provider", "error",
+)  # fmt: skip
 
 
 class TaskStore:

@@ -51,7 +51,9 @@ def command_line(spec: Mapping[str, Any], where: str) -> list[str]:
         ConfigError: It cannot be read as a command line.
     """
     try:
-        return shlex.split(spec.get("params", {}).get("extra", {}).get("args", ""))
+        # Without a text it would read the terminal.
+        args = spec.get("params", {}).get("extra", {}).get("args") or ""
+        return shlex.split(args)
     except (ValueError, AttributeError) as error:
         raise ConfigError(f"{where}: params.extra.args cannot be read as a command line: {error}.") from None
 

@@ -208,9 +208,7 @@ def test_an_unknown_task(name, hint):
     write()
     with pytest.raises(UnknownTaskError) as caught:
         load_task(name)
-    assert f"asks for task {name!r}. Tasks in config/tasks: t.{hint} Correct the name, or add config/tasks/" in str(
-        caught.value
-    )
+    assert f"asks for task {name!r}. Tasks in config/tasks: t.{hint} Correct the name" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -255,13 +253,13 @@ HEADER = "name\tmodel\tgpus\tmodel_profile\tvllm_args\n"
     [
         ("nam\tmodel\nc\tm\n", UnknownKeyError, ["config/checkpoints.tsv, row ''", "unknown key 'nam'", "Did you mean 'name'?"]),
         ("name\tmodel\tmodle_profile\nc\tm\ttiny\n", UnknownKeyError, ["Did you mean 'model_profile'?"]),
-        ("name\tmodel\nc\n", ConfigError, ["the row of 'c' has not as many columns as the header. Separate by tabs"]),
-        ("name\tmodel\nc\tm\tx\n", ConfigError, ["not as many columns"]),
-        ("name model\nc m\n", UnknownKeyError, ["unknown key 'name model'"]),
+        ("name\tmodel\nc\n", ConfigError, ["line 2: the row of 'c' has 1 columns, and the header has 2. Separate columns by tabs"]),
+        ("name\tmodel\nc\tm\tx\n", ConfigError, ["has 3 columns"]),
+        ("name model\nc m\n", ConfigError, ["the header 'name model'", "has spaces in it"]),
         ("name\tmodel\nc\t\n", ConfigError, ["row 'c' has neither a model nor an endpoint"]),
         ("name\tmodel\n\tm\n", ConfigError, ["lacks the key 'name'"]),
         ("name\tmodel\nc\tm\nd\tm\nc\tn\n", ConfigError, ["names the checkpoint 'c' twice", "rename one"]),
-        ("name\tmodel\n../c\tm\n", ConfigError, ["name is wrong", "It means: What results are filed under."]),
+        ("name\tmodel\n../c\tm\n", ConfigError, ["name is wrong", "begins with a letter or digit"]),
         ("name\tmodel\n.c\tm\n", ConfigError, ["name is wrong"]),
         ("name\tmodel\na b\tm\n", ConfigError, ["name is wrong"]),
         ("name\tmodel\tstep\nc\tm\tlast\n", ConfigError, ["step is wrong"]),
@@ -287,7 +285,7 @@ HEADER = "name\tmodel\tgpus\tmodel_profile\tvllm_args\n"
         ("name\tmodel\nc-{step}\tm/{step}/{step}\n", ConfigError, ["needs it once"]),
         ("name\tmodel\tstep\nc\tm\t{step}\n", ConfigError, ["needs it once"]),
         ("name\tmodel\nc-{step}\tm/step-{step}\n", ConfigError, ["no folder fits the pattern 'm/step-{step}'", "Train first"]),
-        ("name\tmodel\nc-{steps}\tm/{steps}\n", ConfigError, ["name is wrong"]),
+        ("name\tmodel\nc-{steps}\tm/{steps}\n", ConfigError, ["Braces"]),
     ],
     ids=str,
 )  # fmt: skip
@@ -354,7 +352,7 @@ FOLDERS = ("step-5", "step-10", "step-100", "step-9", "step-x", "step-", "step-1
         ("runs/step-{step}/", ["runs/step-5/", "runs/step-9/", "runs/step-10/", "runs/step-100/"]),
         ("runs//step-{step}", ["runs//step-5", "runs//step-9", "runs//step-10", "runs//step-100"]),
         ("runs/step-{step}-hf", ["runs/step-10-hf"]),
-        ("runs/old/../step-1{step}", ["runs/old/../step-10", "runs/old/../step-100"]),
+        ("runs/old/../step-{step}0", ["runs/old/../step-10", "runs/old/../step-100"]),
         ("runs/step-{step}/hf", ["runs/step-9/hf"]),
         ("[b] *?/step-{step}", ["[b] *?/step-3"]),
         ("{step}", ["12"]),

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from milepost.campaign.identity import identify
 from milepost.campaign.sheet import read_checkpoints
+from milepost.client.client import Client
 from milepost.endpoints import open as open_module
 from milepost.endpoints.external import External
 from milepost.endpoints.open import open_endpoint, probe
@@ -289,3 +290,70 @@ def test_rows_that_cannot_be(columns, row, message):
     sheet(columns, row)
     with pytest.raises(ConfigError, match=re.escape(message)):
         read_checkpoints(SHEET, {}, checkpoint_at)
+
+
+AZURE = "https://x.openai.azure.com/openai/deployments/d?api-version=2024-10-21"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://generativelanguage.googleapis.com/v1beta/openai/",
+        AZURE,
+        "http://127.0.0.1:8000/team/vllm",
+        "http://h/v1/",
+    ],
+)
+def test_base_addresses_need_not_end_in_v1(url):
+    write(one={**HOSTED, "url": url})
+    assert load_endpoints()["one"].url == url.rstrip("/")
+
+
+def test_a_shape_reaches_the_server_and_is_part_of_who_answers_where_it_changes_answers(monkeypatch):
+    monkeypatch.setenv("THE_KEY", KEY)
+    shape = {
+        "parameters": {"max_tokens": "max_completion_tokens", "seed": None},
+        "extra_body": {"reasoning_effort": "low"},
+        "headers": {"X-Team": "us"},
+        "key_header": "api-key",
+    }
+    seen = []
+
+    async def answer(request):
+        seen.append(
+            (request.headers.get("api-key"), request.headers.get("Authorization"), request.headers.get("X-Team"))
+        )
+        if request.method == "GET":
+            return web.json_response({"data": [{"id": "m"}]})
+        seen.append(await request.json())
+        return web.json_response({"choices": []})
+
+    async def play():
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", answer)
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        write(one={**HOSTED, "url": url, "key_env": "THE_KEY", **shape})
+        try:
+            async with (
+                open_endpoint(load_endpoints()["one"]) as endpoint,
+                Client(endpoint.url, endpoint.key, shape=endpoint.shape) as client,
+            ):
+                await client.post("/chat/completions", {"model": "m", "max_tokens": 5, "seed": 1, "temperature": 1})
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(play())
+    assert seen[:2] == [(KEY, None, "us")] * 2
+    assert seen[2] == {"model": "m", "max_completion_tokens": 5, "temperature": 1, "reasoning_effort": "low"}
+    write(plain=HOSTED, renamed={**HOSTED, "parameters": shape["parameters"]}, other={**HOSTED, **shape})
+    known = load_endpoints()
+    assert (
+        known["renamed"].identity == known["plain"].identity == {"url": HOSTED["url"], "model": "m", "revision": None}
+    )
+    assert (
+        known["other"].identity.items()
+        >= {"extra_body": {"reasoning_effort": "low"}, "headers": {"X-Team": "us"}}.items()
+    )

@@ -5,15 +5,20 @@ import json
 import socket
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 import evaluate_endpoint
+from milepost.endpoints import Endpoint
 from milepost.errors import ConfigError, RecordError, ServerError
+from milepost.evaluation.asking import Asking
 from milepost.evaluation.standalone import Target, evaluate_task, make_task
-from milepost.evaluation.work import sample_seed
+from milepost.evaluation.work import requests_of, sample_seed
 from milepost.records import read_answers, read_scores, read_summary
+from milepost.store.answers import read_settled
+from milepost.tasks import build_prompts
 
 CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Peru": "Lima"}
 
@@ -28,6 +33,8 @@ def serving(answer):
         body = await request.json()
         bodies.append({"path": request.path, "authorization": request.headers["Authorization"], **body})
         said = answer(body)
+        if isinstance(said, dict):
+            return web.json_response(said, status=400)
         if isinstance(said, int):
             return web.json_response({"error": {"message": "no"}}, status=said)
         choice = {"finish_reason": "stop", "message": {"content": said}} if "messages" in body else {"text": said}
@@ -211,3 +218,91 @@ def test_a_key_that_is_not_set_is_said():
 
 def test_an_endpoint_shows_no_key():
     assert "k" not in repr(target("http://x", key="k")).replace("kind", "")
+
+
+def named(names):
+    """Answers under names of models, one after the other."""
+    given = iter(names)
+
+    async def handle(request):
+        await request.read()
+        reply = {"choices": [{"message": {"content": "Paris"}}], "model": next(given), "system_fingerprint": "f"}
+        return web.json_response(reply)
+
+    return handle
+
+
+def answered_by(names, accepts=(), known=None):
+    """Ask four questions one after the other: the answers that were kept, and the name that was met."""
+    kept, met = [], []
+
+    async def play():
+        app = web.Application()
+        app.router.add_post("/{rest:.*}", named(names))
+        runner = web.AppRunner(app, shutdown_timeout=0.01)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        how = Asking(concurrency=1, timeout_s=5, retries=0, kept="Kept.", known=known, met=met.append)
+        prompts = build_prompts(make_task("t", spec("items.jsonl")))
+        try:
+            endpoint = Endpoint(url, "k", "m", "m", accepts=tuple(accepts))
+            await how.ask(endpoint, requests_of(prompts, ""), lambda request, answer, final: kept.append(answer))
+        finally:
+            await runner.cleanup()
+
+    try:
+        asyncio.run(play())
+    except ServerError as error:
+        return kept, met, str(error)
+    return kept, met, None
+
+
+@pytest.fixture
+def four(tmp_path, monkeypatch, items):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "items.jsonl").write_text(Path(items).read_text())
+
+
+def test_a_gateway_that_passes_on_to_another_model_is_noticed(four):
+    kept, met, error = answered_by(["m-2024", "m-2024", "cheap", "m-2024"])
+    assert "answers as 'cheap' now, and answered as 'm-2024' before" in error
+    assert [answer["model"] for answer in kept] == ["m-2024"] * 2, "the other's answer is not kept"
+    assert met == ["m-2024"]
+
+
+def test_a_name_that_was_met_before_holds_in_later_jobs(four):
+    kept, met, error = answered_by(["m-2025"] * 4, known="m-2024")
+    assert (kept, met) == ([], [])
+    assert "accepts: [m-2025]" in error
+
+
+def test_names_that_are_accepted_and_who_answered_are_kept(four):
+    kept, _, error = answered_by(["m-2024", "m-2025", "m-2024", "m-2024"], accepts=["m-2025"])
+    assert error is None
+    assert [answer["model"] for answer in kept] == ["m-2024", "m-2025", "m-2024", "m-2024"]
+    assert {answer["fingerprint"] for answer in kept} == {"f"}
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            "parameters: {max_tokens: max_completion_tokens}",
+        ),
+        ("Unrecognized request argument supplied: seed", "parameters: {seed: null}"),
+    ],
+)
+def test_a_parameter_that_the_endpoint_does_not_take_is_named_with_the_line_to_write(tmp_path, items, message, line):
+    asked = []
+
+    def refuse(body):
+        asked.append(body)
+        return {"error": {"message": message}}
+
+    with serving(refuse) as (url, _), pytest.raises(ServerError) as error:
+        evaluate_task(make_task("t", spec(items)), target(url, concurrency=1), tmp_path)
+    assert f"write `{line}` into its entry in config/endpoints.yaml" in str(error.value)
+    assert len(asked) == 2, "one question, and a harmless one"
+    assert read_settled(tmp_path / ".answered.jsonl") == {}, "nothing is stored as refused"

@@ -123,3 +123,20 @@ def test_setup_names_what_there_is(names, said):
     assert done.returncode == 1
     assert said in done.stderr
     assert "workflow dev vllm nemo nemo-simple-evals train semantic equator" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "shell", [{"CDPATH": "."}, {"PIP_USER": "1"}, {"PYTHONPATH": "/nowhere", "PIP_TARGET": "/nowhere"}]
+)
+def test_the_shell_that_calls_does_not_change_set_up(shell):
+    """What is there is left alone, whatever the shell says."""
+    said = subprocess.run(
+        ["envs/setup.sh", "nothing"],
+        cwd=ENVS.parent,
+        env={**os.environ, **shell},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 1
+    assert said.stderr.startswith("envs/setup.sh: there is no environment 'nothing'.")

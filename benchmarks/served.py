@@ -204,7 +204,8 @@ async def measure_rate(items: int) -> None:
         trouble = f" {THEIRS} could not be measured: {error}."
         del clients[THEIRS]
     watchdog = Watchdog()
-    server = VllmServer(checkpoint(), Path("server.log"), watchdog)
+    # At a port: other programs are to ask it as well.
+    server = VllmServer(checkpoint(), Path("server.log"), watchdog, address="127.0.0.1")
     rates: dict[str, list[float]] = {name: [] for name in clients}
     try:
         await server.start()

@@ -40,6 +40,19 @@ rule serve_shared:
         """
 
 
+rule forget_attempt:
+    """Take out what one attempt stored (--config forget=CKPT/ATTEMPT); the next run asks for it again."""
+    log:
+        "logs/forget_attempt.log",
+    retries: 0
+    params:
+        of=config.get("forget", ""),
+    shell:
+        """
+        python "$MILEPOST_SCRIPTS/forget_attempt.py" --of {params.of:q} 2>&1 | tee {log:q}
+        """
+
+
 rule forget_refusals:
     """Have what an endpoint refused for good asked again by the next run (--config forget=CKPT or CKPT/TASK: only theirs)."""
     log:

@@ -9,13 +9,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from milepost.campaign.sampling import effective
 from milepost.errors import run_step
 from milepost.reasoning import split_answers
 from milepost.records import Score, read_answers, read_prompts, read_record, write_record, write_records
 from milepost.runtime.processes import end_with_snakemake
 from milepost.scorers import CheckpointTask, check_metric, load_scorer
 from milepost.statistics.summary import summarize
-from milepost.store.provenance import provenance_of
+from milepost.store.provenance import provenance_of, server_sampling
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores = list(scorer.score(prompts.prompts, answers))
     if metric != headline:
         scores = [Score(**{**score, "score": score["metrics"].get(metric)}) for score in scores]
+    provenance = provenance_of(args.ckpt, args.model, args.prompts, args.scored) | scorer.provenance()
+    provenance["sampling"] = effective(prompts.header["sampling"], server_sampling(args.ckpt))
     summary = summarize(
         args.ckpt,
         prompts,
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         scores,
         scorer=scorer.name,
         metric=metric,
-        provenance=provenance_of(args.ckpt, args.model, args.prompts, args.scored) | scorer.provenance(),
+        provenance=provenance,
         metrics=[
             replace(one, better=scoring.get("better", one.better)) if one.name == metric else one
             for one in scorer.metrics

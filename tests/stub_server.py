@@ -11,18 +11,22 @@ import argparse
 import hmac
 import json
 import os
+import socket
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+if sys.argv[-1] == "--milepost-asks-what-is-known":
+    sys.exit("stub_server.py: error: unrecognized arguments: --milepost-asks-what-is-known")
 parser = argparse.ArgumentParser()
 parser.add_argument("-m", dest="module")
 parser.add_argument("--model", type=Path)
 parser.add_argument("--served-model-name", nargs="+")
 parser.add_argument("--host")
 parser.add_argument("--port", type=int)
+parser.add_argument("--uds")
 ARGS, _ = parser.parse_known_args()
 CKPT = ARGS.served_model_name[-1] if ARGS.served_model_name else ""
 KEY = f"Bearer {os.environ['VLLM_API_KEY']}"
@@ -52,7 +56,9 @@ class Handler(BaseHTTPRequestHandler):
     """Chat, completions, models and health."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # as real servers do: a body that waits for its head's receipt takes 40 ms
+    disable_nagle_algorithm = (
+        ARGS.uds is None
+    )  # as real servers do: a body that waits for its head's receipt takes 40 ms
 
     def log_message(self, *args: object) -> None:
         """Write no access log."""
@@ -77,9 +83,11 @@ class Handler(BaseHTTPRequestHandler):
         """Models and health, and what the guard answers itself."""
         path, _, nonce = self.path.partition("?")
         if path == "/milepost/proof":
-            self.reply(
-                200, {"proof": hmac.new(os.environ["VLLM_API_KEY"].encode(), nonce.encode(), "sha256").hexdigest()}
-            )
+            place = ARGS.uds or "{}:{}".format(*self.connection.getsockname())
+            own = os.urandom(16).hex()
+            said = ["milepost proof 2", nonce, own, f"{socket.gethostname()} {place}", os.environ["MILEPOST_ATTEMPT"]]
+            key = os.environ["VLLM_API_KEY"].encode()
+            self.reply(200, {"nonce": own, "proof": hmac.new(key, "\n".join(said).encode(), "sha256").hexdigest()})
         elif not self.allowed():
             return
         elif path == "/milepost/usage":
@@ -122,7 +130,17 @@ class Server(ThreadingHTTPServer):
     asked, last = 0, time.monotonic()
 
 
+class UnixServer(Server):
+    """The same at a socket of a path."""
+
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        """Without a look-up of the host's name."""
+        self.socket.bind(self.server_address)
+
+
 if ARGS.module is None:
     sys.exit("stub: this interpreter only stands in for the server")
 log("START", CKPT)
-Server((ARGS.host, ARGS.port), Handler).serve_forever()
+(UnixServer(ARGS.uds, Handler) if ARGS.uds else Server((ARGS.host, ARGS.port), Handler)).serve_forever()

@@ -242,6 +242,7 @@ class LedgerLine(TypedDict):
     tokens_in: int
     tokens_out: int
     versions: dict[str, str]
+    sampling: NotRequired[dict[str, dict[str, Any]]]
     end: str
 
 
@@ -310,13 +311,22 @@ def write_records(path: str | Path, records: Iterable[Any]) -> None:
     try:
         with open(handle, "wb") as file:
             for record in records:
-                file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY))
+                file.write(record_line(record))
         # mkstemp makes files of mode 0600; these are results, for a group to read.
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def record_line(record: Any) -> bytes:
+    r"""A record as its line in a file.
+
+    >>> record_line({"id": "a"})
+    b'{"id":"a"}\n'
+    """
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
 
 
 def write_record(path: str | Path, record: Any) -> None:

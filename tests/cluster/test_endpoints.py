@@ -35,6 +35,9 @@ from cluster import (
 )
 from project import REPOSITORY, copy_environment
 
+from milepost.endpoints.shared_place import SharedEndpointFolder
+from milepost.runtime.processes import free_port
+
 PATHS = ("/v1/models", "/health", "/metrics", "/invocations", "/tokenize", "/milepost/usage")
 FOLDER = CLUSTER / "shared" / "endpoints"
 CODE = ("Snakefile", "rules", "scripts", "profiles", "report", "config/schemas", "tests/stub_server.py", "slurm")
@@ -181,9 +184,13 @@ class Campaign:
         """The server's record: its host, port and process."""
         return dict(json.loads((self.place / "server.json").read_text()))
 
-    def key(self) -> str:
-        """The server's key."""
+    def secret(self) -> str:
+        """What the key of each start is made of."""
         return str(json.loads((self.place / "key").read_text())["key"])
+
+    def key(self) -> str:
+        """The server's."""
+        return SharedEndpointFolder(self.place, self.secret(), "judge").key_of(self.record()["attempt"])
 
     def lines(self, word: str) -> list[str]:
         """The stand-in's log."""
@@ -369,15 +376,15 @@ def test_a_stranger_gets_nothing(campaign: Campaign, job: Job, cluster: Cluster)
         read = as_stranger("login", "cat", path)
         assert read.returncode == 1
         assert "Permission denied" in read.stderr
-    # On the server's host, at the tunnel's end, and from another host.
-    server, near = f"http://127.0.0.1:{record['port']}", job.url.removesuffix("/v1")
-    for host, base in ((record["host"], server), ("cpu01", near)):
-        said = as_stranger(host, "python3", "-c", LOOK, *(base + path for path in PATHS)).stdout.split()
-        assert said == ["401"] * 3 * len(PATHS), (host, said)
-    far = [f"http://{ADDRESSES[record['host']]}:{record['port']}/health"]
-    far.append(f"http://{ADDRESSES['cpu01']}:{near.rpartition(':')[2]}/health")
-    assert as_stranger("login", "python3", "-c", LOOK, *far).stdout.split() == ["none"] * 6
-    # The socket that ssh listens on.
+    # On the server's host there is a socket that he cannot reach, and no port; at the tunnel's end he lacks the key.
+    reached = as_stranger(record["host"], "python3", "-c", CONNECT, record["socket"])
+    assert "Permission denied" in reached.stderr
+    near = job.url.removesuffix("/v1")
+    said = as_stranger("cpu01", "python3", "-c", LOOK, *(near + path for path in PATHS)).stdout.split()
+    assert said == ["401"] * 3 * len(PATHS), said
+    far = [f"http://{ADDRESSES['cpu01']}:{near.rpartition(':')[2]}/health"]
+    assert as_stranger("login", "python3", "-c", LOOK, *far).stdout.split() == ["none"] * 3
+    # The sockets of the server and of ssh.
     listed = as_stranger("cpu01", "bash", "-c", "ls -d /tmp/milepost-*/ && ls /tmp/milepost-*/").stdout
     assert "socket" not in listed
     # Process lists, environments, logs, records.
@@ -386,18 +393,21 @@ def test_a_stranger_gets_nothing(campaign: Campaign, job: Job, cluster: Cluster)
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             assert key.encode() not in path.read_bytes(), path
-    kept = [path for path in campaign.folder.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
-    assert kept == [campaign.place / "key"]
+    for secret, files in ((key, []), (campaign.secret(), [campaign.place / "key"])):
+        kept = [path for path in campaign.folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+        assert kept == files
     told = cluster.call_as_root("login", "scontrol", "show", "job", "--details") + "".join(
         path.read_text(errors="replace") for path in (CLUSTER / "log").glob("*.log")
     )
     assert key not in told
 
 
+CONNECT = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+
 # A server of the same name, whoever runs it: it answers everything, and writes down what it is sent.
 IMPOSTOR = """
 import http.server, json, sys, time
-heard, model, port = sys.argv[1:]
+heard, model, address, port = sys.argv[1:]
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
@@ -411,7 +421,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_POST = do_GET
 while True:
     try:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
+        server = http.server.ThreadingHTTPServer((address, int(port)), Handler)
     except OSError:
         time.sleep(0.01)
         continue
@@ -420,48 +430,38 @@ while True:
 """
 
 
-def test_whoever_takes_its_port_is_not_sent_the_key(campaign: Campaign, job: Job, cluster: Cluster) -> None:
-    job.ask("before the impostor")
-    record = campaign.record()
-    heard = Path("/tmp") / f"heard-{os.getpid()}"
-    model = json.loads((campaign.place / "key").read_text())["model"]
-    who = ["setpriv", "--reuid", str(STRANGER_ID), "--regid", str(STRANGER_ID), "--clear-groups"]
-    impostor = subprocess.Popen(
-        [CLUSTER / "bin" / "on", record["host"], *who, "python3", "-c", IMPOSTOR, heard, model, str(record["port"])],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert impostor.stdout is not None
-        # Nothing is left of it but its record, which leads to the port.
-        kill_supervisor(campaign)
-        assert impostor.stdout.readline() == "listening\n"
-        assert campaign.record() == record
-        job.ask("not the impostor")
-        assert campaign.record()["attempt"] != record["attempt"]
-        # Also one that finds a record that leads there.
-        (campaign.place / "server.json").write_text(json.dumps(record))
-        late = Job(campaign, "cpu01").opened()
-        late.ask("nor late")
-        late.end()
-        said = heard.read_text()
-        assert "/milepost/proof" in said
-        assert campaign.key() not in said
-        assert not re.search("(?i)authorization", said)
-        assert set(re.findall(r"(?m)^/\S*", said)) == {"/milepost/proof"}, "it was asked nothing else"
-    finally:
-        impostor.kill()
-        heard.unlink(missing_ok=True)
+# A port of loopback that leads to a server's socket, as a forwarding of ssh does.
+LEADS = """
+import asyncio, sys
+async def carry(reader, writer):
+    far = await asyncio.open_unix_connection(sys.argv[2])
+    async def pump(source, target):
+        while data := await source.read(65536):
+            target.write(data)
+        target.close()
+    await asyncio.gather(pump(reader, far[1]), pump(far[0], writer), return_exceptions=True)
+async def play():
+    async with await asyncio.start_server(carry, "127.0.0.1", int(sys.argv[1])) as server:
+        await server.serve_forever()
+asyncio.run(play())
+"""
 
 
 def test_what_is_wrong_with_an_endpoint_is_one_paragraph_within_30_s(
     campaign: Campaign, job: Job, measured: Callable[[str], None]
 ) -> None:
     job.ask("before the others")
-    record = campaign.record()
+    record, port = campaign.record(), free_port()
+    who = ["setpriv", "--reuid", str(USER_ID), "--regid", str(USER_ID), "--clear-groups"]
+    leads = subprocess.Popen(
+        [CLUSTER / "bin" / "on", record["host"], *who, "python3", "-c", LEADS, str(port), record["socket"]]
+    )
+    # As whoever publishes it tells it.
+    (Path(record["socket"]).parent / "published").write_text(f"published {port}")
     folder = campaign.folder / "others"
     (folder / "config").mkdir(parents=True)
     for name, text in {
-        "port": str(record["port"]), "nobody": "9", "rubbish": "\x1b[2J<html>", "key": campaign.key(), "wrong": "sk-not-it",
+        "port": str(port), "nobody": "9", "rubbish": "\x1b[2J<html>", "key": campaign.key(), "wrong": "sk-not-it",
     }.items():  # fmt: skip
         (folder / name).write_text(text)
         (folder / name).chmod(0o600)
@@ -494,6 +494,8 @@ def test_what_is_wrong_with_an_endpoint_is_one_paragraph_within_30_s(
         f"{len(WRONG) - 1} wrong endpoints, each asked by a job: the last said what is wrong after {seconds:.0f} s"
     )
     shutil.rmtree(folder)
+    leads.kill()
+    leads.wait()
 
 
 WRONG: list[tuple[str, dict[str, Any], str]] = [
@@ -560,6 +562,44 @@ def test_a_site_may_have_it_reached_directly(campaign: Campaign, measured: Calla
     kill_server(campaign)
     far.ask("directly again")
     far.end()
+
+
+def test_whoever_takes_its_port_is_not_sent_the_key(campaign: Campaign) -> None:
+    # As `reach: direct` is still asked for: a server at a socket has no port that could be taken.
+    job = Job(campaign, "cpu01").opened()
+    job.ask("before the impostor")
+    record = campaign.record()
+    heard = Path("/tmp") / f"heard-{os.getpid()}"
+    model = json.loads((campaign.place / "key").read_text())["model"]
+    who = ["setpriv", "--reuid", str(STRANGER_ID), "--regid", str(STRANGER_ID), "--clear-groups"]
+    impostor = subprocess.Popen(
+        [CLUSTER / "bin" / "on", record["host"], *who, "python3", "-c", IMPOSTOR, heard, model,
+         record["address"], str(record["port"])],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert impostor.stdout is not None
+        # Nothing is left of it but its record, which leads to the port.
+        kill_supervisor(campaign)
+        assert impostor.stdout.readline() == "listening\n"
+        assert campaign.record() == record
+        job.ask("not the impostor")
+        assert campaign.record()["attempt"] != record["attempt"]
+        # Also one that finds a record that leads there.
+        (campaign.place / "server.json").write_text(json.dumps(record))
+        late = Job(campaign, "cpu01").opened()
+        late.ask("nor late")
+        late.end()
+        job.end()
+        said = heard.read_text()
+        assert "/milepost/proof" in said
+        assert campaign.key() not in said
+        assert campaign.secret() not in said
+        assert not re.search("(?i)authorization", said)
+        assert set(re.findall(r"(?m)^/\S*", said)) == {"/milepost/proof"}, "it was asked nothing else"
+    finally:
+        impostor.kill()
+        heard.unlink(missing_ok=True)
 
 
 def test_stop_servers_leaves_nothing_behind(

@@ -34,6 +34,8 @@ from cluster import (
 )
 from project import REPOSITORY, copy_project
 
+from milepost.endpoints.shared_place import SharedEndpointFolder
+
 PAGE = (REPOSITORY / "docs/workshop/README.md").read_text()
 SHARED = CLUSTER / "shared" / "workshop"
 MILEPOST = SHARED / "milepost"
@@ -176,8 +178,10 @@ class Workshop:
 
     @property
     def key(self) -> str:
-        """The server's key."""
-        return str(json.loads((TEACHER / "results/endpoints/judge/key").read_text())["key"])
+        """The server's."""
+        place = TEACHER / "results/endpoints/judge"
+        secret = str(json.loads((place / "key").read_text())["key"])
+        return SharedEndpointFolder(place, secret, "judge").key_of(self.record["attempt"])
 
     def end(self) -> None:
         """End everything that the class has started."""
@@ -359,13 +363,13 @@ UPGRADE = {
 
 def routes(workshop: Workshop) -> list[str]:
     """All that vLLM's server says it has, and what it does not say."""
-    record = workshop.record
+    port = int((SHARED / "port").read_text())
     asked: list[Request] = [
         ("GET", "/openapi.json", bearer(workshop.key)), ("GET", "/v1/models", bearer(workshop.key)),
         ("POST", "/v1/chat/completions", bearer(workshop.key)), ("POST", "/invocations", bearer(workshop.key)),
         ("POST", "/v1", bearer(workshop.key)),
     ]  # fmt: skip
-    (listed, *rest) = Look(USER_ID, record["host"], "127.0.0.1", record["port"], asked).answers()
+    (listed, *rest) = Look(USER_ID, "login", "127.0.0.1", port, asked).answers()
     # The teacher, with the key, is let through on the paths on which a stranger is not.
     assert [status for status, _ in rest] == [200, 200, 200, 404]
     paths = [re.sub(r"\{.*?\}", "x", path) for path in json.loads(listed[1])["paths"]]
@@ -376,7 +380,7 @@ def routes(workshop: Workshop) -> list[str]:
 def test_a_stranger_is_refused_on_every_route(
     workshop: Workshop, campaign: Terminal, measured: Callable[[str], None]
 ) -> None:
-    record, port = workshop.record, int((SHARED / "port").read_text())
+    port = int((SHARED / "port").read_text())
     # A participant has a tunnel open meanwhile.
     (command,) = commands("(a)")
     held = workshop.open(f"{command.strip()} cat")
@@ -393,19 +397,19 @@ def test_a_stranger_is_refused_on_every_route(
         ("GET", "/v1/models?api_key=EMPTY", {}),
         ("GET", "/v1/models", {"X-Api-Key": "EMPTY"}),
     ]
-    ends = (record["host"], record["port"]), ("login", port), ("cpu01", near)
+    ends = ("login", port), ("cpu01", near)
     looks = [Look(STRANGER_ID, host, "127.0.0.1", at, requests) for host, at in ends]
     for (host, _), look in zip(ends, looks, strict=True):
         for request, (status, body) in zip(requests, look.answers(), strict=True):
             # A refused websocket is closed before it is opened, which is 403.
             assert status == 401 or (request[2] is UPGRADE and status == 403), (host, request, status, body)
-    measured(f"a stranger was refused {3 * len(requests)} times, on {len(paths)} paths")
+    measured(f"a stranger was refused {2 * len(requests)} times, on {len(paths)} paths")
     # The one answer that there is, as docs/security.md says, tells nothing but that the server knows the key.
     for host, at in ends:
         ((status, body),) = Look(
             STRANGER_ID, host, "127.0.0.1", at, [("GET", f"/milepost/proof?{'0' * 32}", {})]
         ).answers()
-        assert (status, list(json.loads(body))) == (200, ["proof"])
+        assert (status, list(json.loads(body))) == (200, ["nonce", "proof"])
         assert workshop.key not in body
     # From other hosts there is nobody at any of the ends.
     for host, at in ends:

@@ -154,7 +154,8 @@ def served(models, tmp_path_factory):
     loop, watchdog = asyncio.new_event_loop(), Watchdog()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    server = VllmServer(ckpt, log, watchdog)
+    # At a port: programs of others are to reach it.
+    server = VllmServer(ckpt, log, watchdog, address="127.0.0.1")
     try:
         asyncio.run_coroutine_threadsafe(server.start(), loop).result(600)
         yield server.endpoint

@@ -50,7 +50,7 @@ async def serve(image: Path, model: str, serving: Serving) -> dict[str, object]:
         ready = time.monotonic() - begun
         group = server._group.process.pid
         processes = session_of(group)
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(server.endpoint.socket)) as session:
             body = {
                 "model": server.endpoint.model, "max_tokens": 8, "temperature": 0,
                 "messages": [{"role": "user", "content": "What is the capital of Norland?"}],
@@ -59,7 +59,7 @@ async def serve(image: Path, model: str, serving: Serving) -> dict[str, object]:
             url = f"{server.endpoint.url}/chat/completions"
             async with session.post(url, json=body, headers=headers) as response:
                 answer = await response.json()
-            async with session.post(f"{server._origin}/invocations", json=body) as response:
+            async with session.post("http://localhost/invocations", json=body) as response:
                 refused = response.status
         version = await server.version()
         everywhere = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]

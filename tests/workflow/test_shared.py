@@ -25,7 +25,7 @@ from milepost.endpoints.specs import load_endpoints
 from milepost.errors import run_step
 
 async def play():
-    async with open_endpoint(load_endpoints()["judge"]) as endpoint, Client(endpoint.url, endpoint.key) as client:
+    async with open_endpoint(load_endpoints()["judge"]) as endpoint, Client.to(endpoint) as client:
         print("open", flush=True)
         # In a thread: the tunnel lives in this loop.
         while line := await asyncio.to_thread(sys.stdin.readline):
@@ -163,7 +163,8 @@ def test_a_record_that_does_not_hold_is_found_out_by_asking(campaign, record):
         stranger.bind(("127.0.0.1", 0))
         stranger.listen()
         if record == "stranger":  # it answers to nothing, and must not be sent the key
-            record = json.dumps({"attempt": "x", "host": socket.gethostname(), "port": stranger.getsockname()[1]})
+            where = {"address": "127.0.0.1", "port": stranger.getsockname()[1]}
+            record = json.dumps({"attempt": "x", "host": socket.gethostname(), **where})
             stranger.settimeout(0.1)
         place.record.write_text(record)
         if "attempt" in record and "port" in record:
@@ -202,7 +203,7 @@ def test_check_endpoint_says_that_all_is_well(campaign):
     said = step.communicate(timeout=60)[0]
     assert step.returncode == 0, said
     assert "endpoint judge: ok. It is m1, of kind chat; opened within" in said
-    assert read_json(place_of("judge").record)["port"] > 0
+    assert read_json(place_of("judge").record)["socket"].startswith("/tmp/milepost-")
     stop(campaign)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign.frozen import config_folder, frozen_folder
+from milepost.campaign.sampling import task_sampling
 from milepost.campaign.schemas import SCHEMAS, check, expand, read_yaml
 from milepost.campaign.types import LONGEST, NAME, Task
 from milepost.errors import ConfigError, UnknownScorerError, UnknownTaskError, did_you_mean
@@ -43,6 +44,8 @@ def load_task(name: str) -> Task:
     if spec.get("harness") == "nemo":
         check(spec, "task_nemo", str(path))
     else:
+        if "sampling" in spec:
+            spec["sampling"] = task_sampling(spec["sampling"])
         check(spec, "task_native", str(path))
         check_scorer(spec["scorer"], str(path))
     if name.casefold() == RESERVED:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from milepost.campaign.models import find_model
+from milepost.campaign.options import SECRET
+from milepost.campaign.sampling import bears_on_answers, server_options
 from milepost.campaign.types import Checkpoint, Serving
 from milepost.errors import ModelError
 from milepost.records import write_record
@@ -39,8 +40,6 @@ INERT_VARIABLES = frozenset(
     "VLLM_CPU_KVCACHE_SPACE VLLM_CPU_OMP_THREADS_BIND OMP_NUM_THREADS CUDA_VISIBLE_DEVICES HF_HOME HF_HUB_OFFLINE"
     " VLLM_CACHE_ROOT VLLM_LOGGING_LEVEL TRITON_CACHE_DIR TORCHINDUCTOR_CACHE_DIR TMPDIR".split()
 )
-# What a secret's name says: it changes no answer, and must stand in no record.
-SECRET = re.compile("(TOKEN|KEY|SECRET|PASSWORD|CREDENTIALS)$", re.IGNORECASE)
 # Options that name a file or a folder: what is in it counts.
 FILE_OPTIONS = ("chat-template", "tokenizer", "hf-config-path", "generation-config")
 
@@ -67,6 +66,8 @@ def identify(ckpt: Checkpoint, cache: DigestCache | None = None) -> dict[str, An
     if folder is not None and folder == Path(ckpt.model):
         model = {"files": describe_folder(folder, cache)}
     identity: dict[str, Any] = {"model": model, "serving": describe_serving(ckpt.serving, cache)}
+    if bears_on_answers(ckpt, folder):
+        identity["serving"]["vllm_args"] |= server_options(ckpt.serving)
     if not shared:
         cache.save()
     return _digested(identity, ckpt)

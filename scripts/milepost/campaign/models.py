@@ -29,8 +29,11 @@ def find_model(ckpt: Checkpoint) -> Path | None:
         ) from None
     if is_folder:
         if not (folder / "config.json").is_file():
+            adapter = (folder / "adapter_config.json").is_file()
+            advice = " It is an adapter: merge it into its base, and name the merged folder (docs/checkpoints.md)."
             raise ModelError(
                 f"Checkpoint {ckpt.name!r}: {folder} holds no config.json, so it is no model that vLLM can serve."
+                f"{advice if adapter else ''}"
             )
         return folder
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", ckpt.model) or folder.parent.is_dir():
@@ -43,9 +46,14 @@ def find_model(ckpt: Checkpoint) -> Path | None:
             f"Checkpoint {ckpt.name!r}: {ckpt.model} is no folder here. As the name of a hub model it needs its commit"
             " (40 hexadecimal digits) in the column 'revision', or its numbers would belong to no certain model."
         )
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    snapshot = home / "hub" / f"models--{ckpt.model.replace('/', '--')}" / "snapshots" / ckpt.revision
+    snapshot = hub_home(ckpt) / "hub" / f"models--{ckpt.model.replace('/', '--')}" / "snapshots" / ckpt.revision
     return snapshot if snapshot.is_dir() else None
+
+
+def hub_home(ckpt: Checkpoint) -> Path:
+    """Folder of the Hugging Face hub's cache, as the checkpoint's server sees it."""
+    named = ckpt.serving.env.get("HF_HOME") or os.environ.get("HF_HOME")
+    return Path(named).absolute() if named else Path.home() / ".cache" / "huggingface"
 
 
 def has_chat_template(folder: Path, serving: Serving) -> bool:
@@ -59,3 +67,8 @@ def has_chat_template(folder: Path, serving: Serving) -> bool:
         return bool(json.loads((tokenizer / "tokenizer_config.json").read_bytes()).get("chat_template"))
     except FileNotFoundError:
         return False
+    except (ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{tokenizer / 'tokenizer_config.json'} is no JSON object ({error}), so it cannot be seen whether the model has a"
+            " chat template. Copy the model again, or correct the file."
+        ) from None

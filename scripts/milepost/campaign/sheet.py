@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign.frozen import frozen_folder
+from milepost.campaign.options import check_options
 from milepost.campaign.schemas import check, check_names, expand_path, read_text
 from milepost.campaign.types import Checkpoint, Serving
 from milepost.errors import ConfigError, did_you_mean
@@ -178,9 +179,10 @@ def parse_checkpoint(
             f"{did_you_mean(name, profiles)}"
         )
     options = dict(profiles.get(name, {}))
-    given = {**options.get("vllm_args", {}), **parse_options(cells.get("vllm_args", ""), where)}
-    # vLLM takes both spellings; one option must not stand here twice, nor be two identities.
-    options["vllm_args"] = {name.replace("_", "-"): value for name, value in given.items()}
+    env = options.get("env", {})
+    profile = check_options(options.get("vllm_args", {}), env, f"{where}, model profile {name!r}")
+    own = check_options(parse_options(cells.get("vllm_args", ""), where), env, where)
+    options["vllm_args"] = {**profile, **own}
     if "gpus" in cells:
         options["gpus"] = int(cells["gpus"])
     serving = Serving(**options)

@@ -19,7 +19,7 @@ NATIVE_QUESTIONS = ("version", "generation", "data", "format", "system", "sample
 
 NEMO_QUESTIONS = (
     "version", "generation", "eval_type", "endpoint_type", "params", "tokenizer", "adapter", "environment", "container",
-    "samples", "limit",
+    "samples", "limit", "sampling",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 import orjson
 
 from milepost.client.connections import ConnectError, HttpResponse, Pool, ServerDisconnectedError
+from milepost.client.endpoint import Endpoint
 from milepost.client.outside import Outside, on_this_host
 from milepost.client.pace import RequestPace
 from milepost.client.refusals import HARMLESS, Fault, error_inside, form_of, harmless, read_refusal
@@ -99,6 +100,8 @@ class Client:
         timeout_s: float = 600.0,
         retries: int = 5,
         pause_s: float = 0.5,
+        socket: str | None = None,
+        key_now: Callable[[], str] | None = None,
         shape: Shape | None = None,
         patience_s: float | None = None,
     ) -> None:
@@ -111,6 +114,8 @@ class Client:
             timeout_s: Seconds that one try may take.
             retries: Further tries after a connection error, a timeout, 408, 409, 429 or 5xx.
             pause_s: First pause between tries; doubled by each, and jittered.
+            socket: The server's Unix socket, where it listens at one.
+            key_now: The key at this moment, where it may change while this client is open.
             shape: How the endpoint takes requests.
             patience_s: Seconds without any answer for which an endpoint that refuses for haste (429) is asked again,
                 whatever `retries` says; how fast it is asked is then found out. None counts such a refusal as any other.
@@ -121,8 +126,12 @@ class Client:
         self.concurrency = room_for(concurrency)
         self._places = asyncio.Semaphore(self.concurrency)
         # Proxies of the user's environment are for the outside, not for a server on loopback: they know none.
-        self._transport: Transport = (Pool if on_this_host(self.url) else Outside)(
-            self.url, key, timeout_s, shape.sent_with(key) if shape else None
+        self._key_now = key_now
+        headers = shape.sent_with(key) if shape else None
+        self._transport: Transport = (
+            Pool(self.url, key, timeout_s, headers, socket)
+            if socket is not None or on_this_host(self.url)
+            else Outside(self.url, key, timeout_s, headers)
         )
         self._shape = shape
         self.patience_s = patience_s
@@ -130,6 +139,12 @@ class Client:
         # Of requests of one form: when a harmless question was last asked, and what came of it.
         self._verdicts: dict[bytes, tuple[float, Reply | RequestError]] = {}
         self._judging: dict[bytes, asyncio.Lock] = {}
+
+    @classmethod
+    def to(cls, endpoint: Endpoint, **options: Any) -> Self:
+        """A client of an endpoint that is open, wherever it listens; options are those of `Client`."""
+        given: dict[str, Any] = {"socket": endpoint.socket, "key_now": endpoint.key_now, "shape": endpoint.shape}
+        return cls(endpoint.url, endpoint.key, **given, **options)
 
     async def __aenter__(self) -> Self:
         """Enter the context; connections are opened with the first requests."""
@@ -227,6 +242,8 @@ class Client:
     ) -> tuple[Reply | RequestError, Mapping[str, str] | None]:
         """Try a request once; returns the reply or the failure, and the headers that came with it."""
         begun = time.perf_counter()
+        if self._key_now is not None and isinstance(self._transport, Pool):
+            self._transport.use_key(self._key_now())
         response = await self._transport.post(path, data, **limit)
         headers = response.headers
         status, content = response.status, response.body.removeprefix(MARK)
@@ -246,7 +263,11 @@ class Client:
                 return RequestError(AnswerError(type="server", message=str(error)), 200, Fault.PASSING), headers
         refusal = read_refusal(status, content, comes_again=told_pause_s(headers) is not None)
         stored = AnswerError(type=refusal.kind, message=refusal.message)
-        return RequestError(stored, status, refusal.fault), headers
+        fault = refusal.fault
+        if status == 401 and self._key_now is not None and isinstance(self._transport, Pool):
+            # Its server may have been started anew, with another key, while this was on its way.
+            fault = Fault.PASSING if self._transport.key != self._key_now() else fault
+        return RequestError(stored, status, fault), headers
 
     async def _judge(self, path: str, body: Mapping[str, Any], failure: RequestError) -> RequestError:
         """Find out whose fault a failure is: ask a harmless question of the same form.

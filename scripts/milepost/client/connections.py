@@ -67,7 +67,14 @@ def check_key(key: str) -> None:
 class Pool:
     """Connections to one server, opened as they are needed."""
 
-    def __init__(self, url: str, key: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+        socket: str | None = None,
+    ) -> None:
         """Describe the server; nothing is opened yet.
 
         Args:
@@ -75,6 +82,7 @@ class Pool:
             key: Sent as bearer token.
             timeout_s: Seconds that one request may take, its connection included.
             headers: What is sent in place of the key as bearer token, with all else that every request carries.
+            socket: The server's Unix socket, where it listens at one.
 
         Raises:
             ValueError: The key holds a character that no header can.
@@ -82,6 +90,8 @@ class Pool:
         check_key(key)
         self.url = url
         self.timeout_s = timeout_s
+        self._socket = socket
+        self.key = key
         self._sent = headers or {"Authorization": f"Bearer {key}"}
         self._heads: dict[str, bytes] = {}
         self._tls: ssl.SSLContext | None = None
@@ -90,6 +100,13 @@ class Pool:
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._closed = False
+
+    def use_key(self, key: str) -> None:
+        """Send this key from now on."""
+        if key != self.key:
+            self.key = key
+            self._sent = {**self._sent, "Authorization": f"Bearer {key}"}
+            self._heads.clear()
 
     def close(self) -> None:
         """Close all connections; requests under way end unanswered."""
@@ -184,7 +201,7 @@ class Pool:
         Raises:
             ConnectError: It cannot be made, or not in time. No question is to be blamed for that.
         """
-        where = urlsplit(self.url).netloc.rpartition("@")[2]
+        where = self._socket or urlsplit(self.url).netloc.rpartition("@")[2]
         try:
             parts = urlsplit(self.url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -193,10 +210,15 @@ class Pool:
             port = parts.port or (443 if secure else 80)
             if secure and self._tls is None:
                 self._tls = ssl.create_default_context()
+
+            def made() -> Connection:
+                return Connection(loop, self._open, self._buffer)
+
             async with asyncio.timeout_at(deadline):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._open, self._buffer), parts.hostname, port, ssl=self._tls
-                )
+                if self._socket is not None:
+                    _, connection = await loop.create_unix_connection(made, self._socket)
+                else:
+                    _, connection = await loop.create_connection(made, parts.hostname, port, ssl=self._tls)
         except (OSError, ValueError) as error:
             # Also a time-out, the kernel's (ETIMEDOUT) or this request's own: a host that has vanished answers no question.
             why = str(error) or "it was not there in time"

@@ -32,12 +32,16 @@ class Endpoint:
         version: The engine's, where only the running server can say it.
         watched: Whether `died` tells of the server's death.
         died: Returns what the server died of, once it has.
+        key_now: Its key at this moment, where it may be started anew with another one.
+        socket: Where it listens, if that is a Unix socket; the address's host then is a word only.
     """
 
     url: str
     key: str
     model: str
     name: str
+    socket: str | None = None
+    key_now: Callable[[], str] | None = field(default=None, compare=False)
     shape: Shape = field(default_factory=Shape, compare=False)
     accepts: tuple[str, ...] = field(default=(), compare=False)
     version: str | None = field(default=None, compare=False)

@@ -60,14 +60,8 @@ class Calls:
         self.endpoint = endpoint
         self.path = path
         self._identity = dict(identity) if identity is not None else {"url": endpoint.url, "model": endpoint.name}
-        self._client = Client(
-            endpoint.url,
-            endpoint.key,
-            concurrency=concurrency,
-            timeout_s=timeout_s,
-            retries=retries,
-            pause_s=pause_s,
-            shape=endpoint.shape,
+        self._client = Client.to(
+            endpoint, concurrency=concurrency, timeout_s=timeout_s, retries=retries, pause_s=pause_s
         )
         self._kept: dict[str, tuple[int, int]] = {}
         self._under_way: dict[str, asyncio.Task[Any]] = {}

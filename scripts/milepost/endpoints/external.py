@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from milepost.campaign.types import EndpointSpec, Serving
 from milepost.client.shape import Shape
 from milepost.endpoints import ENDPOINTS, Endpoint
-from milepost.endpoints.keys import read_key
+from milepost.endpoints.keys import OURS, read_key
 from milepost.endpoints.specs import path_in
 from milepost.errors import ConfigError, EndpointError
 
@@ -99,16 +100,31 @@ class External(EndpointSpec):
 
     @asynccontextmanager
     async def _tunnelled(self, key: str) -> AsyncIterator[tuple[Endpoint, Any]]:
+        from milepost.client.proof import proves, published
         from milepost.endpoints.tunnel import Tunnel, Way, read_port
 
         host, port_file = self.host, self.port_file
         assert host is not None
         assert port_file is not None
 
-        async def place() -> Way:
-            return Way(host, read_port(port_file, self.name))
+        port = 0
 
-        tunnel = Tunnel(place, name=self.name, file=str(ENDPOINTS), ssh_config=self.ssh_config)
+        async def place() -> Way:
+            nonlocal port
+            port = read_port(port_file, self.name)
+            return Way(host, port)
+
+        async def is_it(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+            """Whether the server that was published is behind the port: somebody else may have taken it since."""
+            if await proves((reader, writer), key, published(port), ""):
+                return True
+            with suppress(EndpointError):
+                if read_port(port_file, self.name) != port:
+                    tunnel.reopen()
+            return False
+
+        check = is_it if key.startswith(OURS) else None
+        tunnel = Tunnel(place, name=self.name, file=str(ENDPOINTS), ssh_config=self.ssh_config, check=check)
         async with tunnel as near:
             yield self._endpoint(f"http://127.0.0.1:{near}/v1", key), tunnel
 

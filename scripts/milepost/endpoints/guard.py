@@ -3,14 +3,17 @@
 vLLM's own check of VLLM_API_KEY leaves paths open (`/invocations` gives full answers, `/metrics` and `/tokenize` answer).
 This one stands before all of them, websockets included. It runs in the server's environment and imports nothing of Milepost.
 
-It answers two questions itself. `/milepost/proof?NONCE` shows that this server knows the key, so that nobody has to send
-it to find that out. `/milepost/usage`, with the key, says for how long and how often it was asked.
+It answers two questions itself. `/milepost/proof?NONCE` shows that this server knows the key, at the place where it took
+this very connection, so that nobody has to send the key to find that out (`milepost.client.proof` says why so).
+`/milepost/usage`, with the key, says for how long and how often it was asked.
 """
 
 import hmac
 import json
 import os
 import re
+import secrets
+import socket
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -29,6 +32,9 @@ class Guard:
         self.app = app
         self.key = os.environ["VLLM_API_KEY"].encode()
         self.expected = b"Bearer " + self.key
+        self.attempt = os.environ.get("MILEPOST_ATTEMPT", "")
+        self.socket = os.environ.get("MILEPOST_SOCKET", "")
+        self.published = os.environ.get("MILEPOST_PUBLISHED", "")  # a file that says where else it is to be found
         self.requests = self.under_way = 0
         self.busy_s = 0.0
         self.changed = time.monotonic()  # when a request last came or was answered
@@ -37,8 +43,15 @@ class Guard:
         """Pass on requests that carry the key, and refuse all others."""
         path = scope.get("path") if scope["type"] == "http" else None
         nonce = scope.get("query_string", b"")
-        if path == "/milepost/proof" and re.fullmatch(b"[0-9a-f]{32}", nonce):
-            await answer(send, 200, {"proof": hmac.new(self.key, nonce, "sha256").hexdigest()})
+        if (
+            path == "/milepost/proof"
+            and re.fullmatch(b"[0-9a-f]{32}&published", nonce)
+            and os.path.exists(self.published)
+        ):
+            with open(self.published) as file:
+                await answer(send, 200, prove(self.key, nonce[:32].decode(), file.read().strip(), ""))
+        elif path == "/milepost/proof" and re.fullmatch(b"[0-9a-f]{32}", nonce):
+            await answer(send, 200, prove(self.key, nonce.decode(), self.place_of(scope), self.attempt))
         elif path == "/milepost/usage" and self._allowed(scope):
             await answer(send, 200, self.usage())
         elif path and scope.get("method") == "POST" and self._allowed(scope):
@@ -73,9 +86,21 @@ class Guard:
         busy_s = self.busy_s + (since if self.under_way else 0.0)
         return {"requests": self.requests, "busy_s": busy_s, "idle_s": 0.0 if self.under_way else since}
 
+    def place_of(self, scope: Message) -> str:
+        """Where the server took a connection, as it sees that itself: this host, and its socket, or address and port."""
+        address, port = scope.get("server") or ("", None)
+        return f"{socket.gethostname()} {self.socket if port is None else f'{address}:{port}'}"
+
     def _allowed(self, scope: Message) -> bool:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         return len(given) == 1 and hmac.compare_digest(given[0], self.expected)
+
+
+def prove(key: bytes, asked: str, place: str, attempt: str) -> dict[str, str]:
+    """That this server knows the key: `milepost.client.proof.proof_of` in the words of an environment without it."""
+    own = secrets.token_hex(16)
+    said = "\n".join(["milepost proof 2", asked, own, place, attempt])
+    return {"nonce": own, "proof": hmac.new(key, said.encode(), "sha256").hexdigest()}
 
 
 async def answer(send: Send, status: int, body: Message) -> None:

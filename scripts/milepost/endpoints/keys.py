@@ -12,6 +12,8 @@ from milepost.errors import EndpointError
 
 # What servers that want no key are given: clients of OpenAI's interface send it, too.
 NO_KEY = "EMPTY"
+# Begins the keys of our own shared servers, which prove who they are before a key is sent to them.
+OURS = "milepost-"
 
 
 def read_key(name: str, key_env: str | None, key_file: Path | None) -> str:

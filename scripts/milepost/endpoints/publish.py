@@ -9,8 +9,9 @@ import re
 import secrets
 from pathlib import Path
 
+from milepost.client.proof import Place, published
 from milepost.endpoints.shared_spec import Publication
-from milepost.endpoints.tunnel import BACKOFF_S, LOOPBACK, OPTIONS
+from milepost.endpoints.tunnel import BACKOFF_S, OPTIONS
 from milepost.runtime.processes import ProcessGroup, Watchdog
 
 log = logging.getLogger("milepost")
@@ -19,19 +20,20 @@ ALLOCATED = re.compile(rb"Allocated port (\d+) for remote forward")
 
 
 async def publish(
-    publication: Publication, port: int, key: str, watchdog: Watchdog, output: Path, address: str = LOOPBACK
+    publication: Publication, place: Place, key: str, told: Path, watchdog: Watchdog, output: Path
 ) -> None:
-    """Forward a port of the publication's host to this one and write both files; again when it drops, until cancelled.
+    """Forward a port of the publication's host to the server and write both files; again when it drops, until cancelled.
 
     Args:
         publication: Where to.
-        port: The server's.
+        place: Where the server listens here.
         key: The server's.
+        told: The file that tells the server where it is published, so that it can prove itself there.
         watchdog: Looks after ssh.
         output: Where ssh writes.
-        address: At which the server listens here.
     """
     failures = 0
+    target = place.socket or f"{place.address}:{place.port}"
     write_shared(publication.key_file, key)
     try:
         while True:
@@ -39,7 +41,7 @@ async def publish(
             options = [word for option, value in OPTIONS.items() for word in ("-o", f"{option}={value}")]
             config = ["-F", str(publication.ssh_config)] if publication.ssh_config else []
             # 0: a port that is free there.
-            command = ["ssh", *config, *options, "-N", "-T", "-R", f"0:{address}:{port}", "--", publication.host]
+            command = ["ssh", *config, *options, "-N", "-T", "-R", f"0:{target}", "--", publication.host]
             env = {name: value for name, value in os.environ.items() if name not in ("VLLM_API_KEY",)}
             group = await ProcessGroup.start(command, env=env, log=output, watchdog=watchdog)
             try:
@@ -48,12 +50,15 @@ async def publish(
                     port_there = match[1].decode() if match else ""
                     if port_there and publication_port(publication.port_file) != port_there:
                         failures = 0
+                        told.write_text(published(int(port_there)))
                         write_shared(publication.port_file, port_there)
                         log.info(
                             "published on %s as port %s, in %s", publication.host, port_there, publication.port_file
                         )
                     await asyncio.sleep(POLL_S)
             finally:
+                # Whoever takes that port now has nobody behind him who proves it.
+                told.unlink(missing_ok=True)
                 publication.port_file.unlink(missing_ok=True)
                 await group.stop()
             last_lines = " ".join(group.last_lines(2).split())

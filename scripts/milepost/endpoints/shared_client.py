@@ -7,10 +7,7 @@ job's state would say less.
 from __future__ import annotations
 
 import asyncio
-import hmac
-import json
 import logging
-import re
 import secrets
 import socket
 import time
@@ -19,6 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from milepost.client.proof import PROOF_S, Place, proves
 from milepost.endpoints import ENDPOINTS, Endpoint
 from milepost.endpoints.shared_jobs import submit
 from milepost.endpoints.shared_place import SharedEndpointFolder, place_of, read_json, write_private
@@ -32,7 +30,6 @@ log = logging.getLogger("milepost")
 POLL_S = 1.0
 WATCH_S = 2.0
 LOOK_S = 5.0
-PROOF_S = 20.0
 STARTS = 3  # in a row that end before they answer; then the jobs that wait give up
 
 
@@ -55,7 +52,8 @@ async def open_shared(spec: SharedSpec) -> AsyncIterator[Endpoint]:
         try:
             await client.first_proof(watcher)
             url = f"http://127.0.0.1:{near}/v1"
-            yield Endpoint(url=url, key=client.place.key, model=client.place.model, name=spec.name)
+            # By the name that every start of it goes by, with the key of the one that runs.
+            yield Endpoint(url=url, key=client.key(), model=spec.name, name=spec.name, key_now=client.key)
         finally:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
@@ -70,6 +68,7 @@ class SharedServerClient:
         self._digest = spec.digest
         self._rejected: str | None = None  # a record that did not hold
         self._current: str | None = None
+        self._where: Place | None = None
         self._proved = asyncio.Event()
         self._seen: set[str] = set()  # servers that were submitted since the last one that answered
         self._begun, self._submitted = time.monotonic(), -LOOK_S
@@ -103,18 +102,19 @@ class SharedServerClient:
             await asyncio.sleep(POLL_S)
 
     def _look(self) -> Way | None:
-        """The way to the server if its record may be valid; otherwise None, after making sure that one will start."""
-        place = self.place
+        """The server's place if its record may hold; otherwise see that one is on its way."""
+        # Read again each time: a run that ended meanwhile took the key with it, and the next server has another.
+        place = self.place = place_of(self.spec.name)
         record = read_json(place.record)
         if record.get("identity") not in (None, self._digest):
             raise EndpointError(
                 f"Endpoint {self.spec.name!r}: the server that runs was started with another model or other options than"
                 f" {ENDPOINTS} has now. Run `snakemake stop_servers`, and again."
             )
-        attempt, way = record.get("attempt"), way_of(record)
-        if isinstance(attempt, str) and way is not None and attempt != self._rejected:
-            self._current = attempt
-            return way
+        attempt, where = record.get("attempt"), place_in(record)
+        if isinstance(attempt, str) and where is not None and attempt != self._rejected:
+            self._current, self._where = attempt, where
+            return way_to(where)
         if self._lives():
             # It is starting, or it is busy, or this host cannot reach it just now.
             self._rejected = None
@@ -176,8 +176,13 @@ class SharedServerClient:
         return age is None or age > STALE_S
 
     async def prove(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Whether the server behind a connection knows the key, found out without sending the key."""
-        return await proves(reader, writer, self.place.key)
+        """Whether the server behind a connection knows the key, for the place and the start that its record names."""
+        assert self._where is not None, "there is no connection before a record was found"
+        return await proves((reader, writer), self.key(), self._where, str(self._current))
+
+    def key(self) -> str:
+        """The key of the server that was found last."""
+        return self.place.key_of(str(self._current))
 
     async def watch(self, tunnel: Tunnel) -> None:
         """Ask the server again and again whether it is the one; where it is not, have the tunnel look for another."""
@@ -214,28 +219,23 @@ def _lock(path: Path) -> Lease:
             continue  # it changed hands meanwhile, which for a lease means that its holder lives
 
 
-def way_of(record: Mapping[str, Any]) -> Way | None:
-    """The way to the server that a record tells of; None if it tells of none.
+def place_in(record: Mapping[str, Any]) -> Place | None:
+    """Where the server is that a record tells of; None if it tells of none."""
+    host, port, address, path = (record.get(key) for key in ("host", "port", "address", "socket"))
+    if isinstance(host, str) and isinstance(path, str):
+        return Place(host, path)
+    if isinstance(host, str) and isinstance(port, int) and isinstance(address, str):
+        return Place(host, None, address, port)
+    return None
 
-    >>> way_of({"host": "gpu01", "port": 8000, "address": "10.77.0.11"})
-    Way(host=None, port=8000, address='10.77.0.11')
+
+def way_to(place: Place) -> Way:
+    """The way to a server from here: by ssh, unless it is on this host or at an address that others reach.
+
+    >>> way_to(Place("gpu01", None, "10.77.0.11", 8000))
+    Way(host=None, port=8000, address='10.77.0.11', socket=None)
+    >>> way_to(Place("gpu01", "/tmp/milepost-1/socket")).host
+    'gpu01'
     """
-    host, port, address = record.get("host"), record.get("port"), record.get("address", LOOPBACK)
-    if not (isinstance(host, str) and isinstance(port, int) and isinstance(address, str)):
-        return None
-    return Way(host if address == LOOPBACK and host != socket.gethostname() else None, port, address)
-
-
-async def proves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: str) -> bool:
-    """Whether the server behind a connection knows the key; the connection is as new afterwards."""
-    nonce = secrets.token_hex(16)
-    expected = hmac.new(key.encode(), nonce.encode(), "sha256").hexdigest()
-    writer.write(f"GET /milepost/proof?{nonce} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    try:
-        async with asyncio.timeout(PROOF_S):
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = re.search(rb"(?i)\r\ncontent-length: *(\d{1,4})\r\n", head)
-            body = json.loads(await reader.readexactly(int(length[1]))) if length else {}
-        return hmac.compare_digest(str(body["proof"]).encode(), expected.encode())
-    except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, ValueError, KeyError, TypeError):
-        return False
+    near = place.host == socket.gethostname() or (place.socket is None and place.address != LOOPBACK)
+    return Way(None if near else place.host, place.port, place.address, place.socket)

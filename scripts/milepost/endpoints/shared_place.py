@@ -6,6 +6,8 @@ All of it lies in results/endpoints/NAME, which only the user can enter: the key
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import os
 import secrets
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from milepost.endpoints.keys import OURS
 from milepost.errors import EndpointError
 
 FOLDER = Path("results/endpoints")
@@ -23,7 +26,7 @@ FOLDER = Path("results/endpoints")
 class SharedEndpointFolder:
     """The folder of a shared endpoint, with its key and a served name that no other server has.
 
-    The key and the name stay as they are while servers come and go, so that whoever asks need not notice.
+    The key is sent to nobody: the key of each start of the server is made of it, and whoever asks makes it likewise.
     """
 
     folder: Path
@@ -33,6 +36,11 @@ class SharedEndpointFolder:
     def __repr__(self) -> str:
         """The folder's path without the key, so that no log shows it."""
         return f"SharedEndpointFolder({self.folder})"
+
+    def key_of(self, attempt: str) -> str:
+        """The key of one start of the server; it is worth nothing after that server's end."""
+        derived = hmac.new(self.key.encode(), f"start {attempt}".encode(), "sha256").digest()
+        return OURS + base64.urlsafe_b64encode(derived).decode().rstrip("=")
 
     @property
     def record(self) -> Path:

@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from milepost.endpoints import ENDPOINTS
@@ -17,7 +17,6 @@ from milepost.endpoints.gpus import check_visible
 from milepost.endpoints.publish import publish
 from milepost.endpoints.shared_place import SharedEndpointFolder, read_json, write_private
 from milepost.endpoints.shared_spec import SharedSpec
-from milepost.endpoints.tunnel import LOOPBACK
 from milepost.endpoints.vllm import VllmServer
 from milepost.errors import ServerError
 from milepost.records import LedgerLine
@@ -91,11 +90,11 @@ async def _serve(service: Service, lease: Lease) -> str:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number.name)
     account = _account(service)
-    address = address_of(service.spec)
+    address, key = address_of(service.spec), place.key_of(service.attempt)
     watchdog = Watchdog()
     server = VllmServer(
         service.spec.as_checkpoint(), place.log, watchdog, containers=service.containers,
-        known_as=(place.key, place.model), address=address,
+        known_as=(key, place.model), attempt=service.attempt, address=address,
     )  # fmt: skip
     begun = time.monotonic()
     keeper = asyncio.create_task(_keep(lease, account))
@@ -119,9 +118,9 @@ async def _serve(service: Service, lease: Lease) -> str:
         death = asyncio.create_task(server.died())
         if service.kept and service.spec.publish is not None:
             output = place.log.with_suffix(".ssh.log")
-            published = publish(service.spec.publish, server.port, place.key, watchdog, output, address)
+            published = publish(service.spec.publish, server.place, key, server.published, watchdog, output)
             beside.append(asyncio.create_task(published))
-        where = {"host": socket.gethostname(), "address": address, "port": server.port}
+        where = asdict(server.place)
         await _attend(service, server, where, [told, death, keeper, *beside], account, stop)
         for task in beside:
             if task.done():
@@ -141,14 +140,14 @@ async def _serve(service: Service, lease: Lease) -> str:
         _write_account(service, account)
 
 
-def address_of(spec: SharedSpec) -> str:
-    """The address at which the server listens: loopback, or with `reach: direct` that of this host's name.
+def address_of(spec: SharedSpec) -> str | None:
+    """Where its server listens: at a socket of ours, unless jobs reach it directly, at the address of this host's name.
 
     Raises:
         ServerError: This host's name leads to no address that other hosts could reach.
     """
     if spec.reach == "tunnel":
-        return LOOPBACK
+        return None
     host = socket.gethostname()
     try:
         address = socket.gethostbyname(host)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign.identity import identify
+from milepost.campaign.options import check_options
 from milepost.campaign.types import Checkpoint, EndpointSpec, Serving
 from milepost.endpoints.specs import path_in
 from milepost.errors import ConfigError
@@ -87,7 +88,7 @@ def fields_of(name: str, entry: Mapping[str, Any], where: str) -> dict[str, Any]
     kind = entry.get("kind", preset_kind or "chat")
     if preset_kind not in (None, kind):
         raise ConfigError(f"{where}: the preset {entry['preset']!r} is for kind {preset_kind!r}, not {kind!r}.")
-    vllm_args = {option.replace("_", "-"): value for option, value in entry.get("vllm_args", {}).items()}
+    vllm_args = check_options(entry.get("vllm_args", {}), entry.get("env", {}), where)
     serving = Serving(
         vllm_args={**KINDS[kind], **preset, **vllm_args}, **{key: entry[key] for key in SERVED if key in entry}
     )

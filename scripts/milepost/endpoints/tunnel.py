@@ -66,11 +66,12 @@ CAUSES = (
 
 
 class Way(NamedTuple):
-    """The way to a server: by ssh to a host (None: without ssh), then to an address and port as seen from there."""
+    """To a server: by ssh to a host (None: without), to a socket or to a port of an address as it is seen there."""
 
     host: str | None
     port: int
     address: str = LOOPBACK
+    socket: str | None = None
 
 
 Check = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool]]
@@ -188,7 +189,7 @@ class Tunnel:
         self._socket.unlink(missing_ok=True)
         config = ["-F", str(self._ssh_config)] if self._ssh_config else []
         options = [word for option, value in OPTIONS.items() for word in ("-o", f"{option}={value}")]
-        forward = ["-L", f"{self._socket}:{way.address}:{way.port}"]
+        forward = ["-L", f"{self._socket}:{way.socket or f'{way.address}:{way.port}'}"]
         command = ["ssh", *config, *options, "-N", "-T", *forward, "--", host]
         # No key of ours is for ssh, nor for the other host, should it be asked for variables.
         kept = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "SSH_AUTH_SOCK", "KRB5CCNAME", "TMPDIR")
@@ -302,7 +303,9 @@ class Tunnel:
     async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """Connect to the other end; None if that is not possible at the moment, or another server answers."""
         try:
-            if self._direct is not None:
+            if self._direct is not None and self._direct.socket is not None:
+                reader, writer = await asyncio.open_unix_connection(self._direct.socket)
+            elif self._direct is not None:
                 reader, writer = await asyncio.open_connection(self._direct.address, self._direct.port)
             else:
                 reader, writer = await asyncio.open_unix_connection(self._socket)

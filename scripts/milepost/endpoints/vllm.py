@@ -1,31 +1,50 @@
-"""Runs vLLM on this host, on loopback unless others are to reach it directly: starts, proves, watches and ends it."""
+"""vLLM on this host, at a socket that only we can enter unless others are to reach it directly: started, proved, ended."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from milepost.campaign.identity import FILE_OPTIONS
-from milepost.campaign.models import find_model
+from milepost.campaign.models import find_model, hub_home
+from milepost.campaign.sampling import server_options
 from milepost.campaign.types import Checkpoint
+from milepost.client.proof import Place, StrangerError, get
 from milepost.endpoints import Endpoint
 from milepost.errors import ServerError
 from milepost.paths import WORKFLOW
 from milepost.runtime.containers import Containers, inside, reached_from, require_image
 from milepost.runtime.environments import environment_python
-from milepost.runtime.processes import ProcessGroup, Watchdog, free_port, last_lines
+from milepost.runtime.processes import ProcessGroup, Watchdog, free_port, last_lines, owner_of
 
+log = logging.getLogger("milepost")
+LOOPBACK = "127.0.0.1"
 POLL_S = 0.25
 HEALTH_S = 1.0
+ASK_S = 5.0
+TAKEN = "address already in use"
+NO_SOCKETS = "unrecognized arguments: --uds"
+PORTS = 8  # that are tried where others take them
+PRIVATE = Path("/tmp")  # noqa: S108 (folders of mode 0700 with names that cannot be guessed: a socket's path has 107 bytes)
+# All GPUs of a server are on one host: what its processes say to each other goes over loopback, whatever the site's
+# environment says of its networks.
+LOOPBACK_ONLY = {
+    "VLLM_HOST_IP": LOOPBACK,
+    "VLLM_LOOPBACK_IP": LOOPBACK,
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+    "TP_SOCKET_IFNAME": "lo",
+}
 # Words in the server's last lines that point to a cause, and what can be done about it.
 CAUSES = (
     (("no available memory for the cache blocks", "out of memory", "outofmemory", "oom-kill", "larger than the available kv cache memory"),
@@ -33,7 +52,7 @@ CAUSES = (
      " VLLM_CPU_KVCACHE_SPACE in the model profile; nothing was lowered by itself, because it could change numbers."),
     (("unrecognized arguments", "invalid choice", "error: argument"),
      "vLLM does not know one of the options: correct vllm_args of the checkpoint or its model profile."),
-    (("address already in use",), "Its port was taken by another program in that very moment: run again."),
+    ((TAKEN,), "Its port was taken by another program in that very moment: run again."),
 )  # fmt: skip
 
 # An exception's last line, alone or behind the logger's words.
@@ -61,9 +80,10 @@ class VllmServer:
         containers: Containers | None = None,
         model: Path | None = None,
         known_as: tuple[str, str] | None = None,
-        address: str = "127.0.0.1",
+        attempt: str = "",
+        address: str | None = None,
     ) -> None:
-        """Choose its port, key and name; nothing is started yet.
+        """Choose its place, key and name; nothing is started yet.
 
         Args:
             ckpt: What to serve.
@@ -72,40 +92,64 @@ class VllmServer:
             containers: Whether it runs in an image, and what goes in.
             model: A copy of the model's folder to serve from, instead of where it lies.
             known_as: Key and served name, where others know them already; random ones otherwise.
-            address: This host's, at which it listens.
+            attempt: Names this start in the server's proof; a random word otherwise.
+            address: This host's, at a port of which it listens; None for a socket that only we can reach.
         """
         self.ckpt = ckpt
         self.log = log
+        self.attempt = attempt or secrets.token_hex(6)
+        self._address = address
         self._containers = containers or Containers()
         self._watchdog = watchdog
         self._group: ProcessGroup | None = None
-        self.port = port = free_port(address)
-        key, served = known_as or (secrets.token_urlsafe(32), f"{ckpt.name}-{secrets.token_hex(8)}")
-        self._origin = f"http://{address}:{port}"
-        self.endpoint = Endpoint(
-            url=f"{self._origin}/v1",
-            key=key,
-            model=served,
-            name=ckpt.name,
+        self._private = PRIVATE / f"milepost-{secrets.token_hex(8)}"
+        self._scratch = Path(tempfile.gettempdir()) / self._private.name
+        self._model = model or find_model(ckpt)
+        self._key, self._served = known_as or (secrets.token_urlsafe(32), f"{ckpt.name}-{secrets.token_hex(8)}")
+        self.place: Place
+        self._take_place()
+
+    @property
+    def published(self) -> Path:
+        """A file for whoever publishes it, which tells it the place that it is to prove."""
+        return self._private / "published"
+
+    def _take_place(self) -> None:
+        """Choose where it will listen."""
+        if self._address is None:
+            self.place = Place.here(path=self._private / "socket")
+        else:
+            self.place = Place.here(address=self._address, port=free_port(self._address))
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it answers."""
+        place = self.place
+        origin = "localhost" if place.socket else f"{place.address}:{place.port}"
+        return Endpoint(
+            url=f"http://{origin}/v1", key=self._key, model=self._served, name=self.ckpt.name, socket=place.socket
         )
-        self._folder = folder = model or find_model(ckpt)
+
+    def _command(self) -> list[str]:
+        """What starts it."""
+        ckpt, place = self.ckpt, self.place
         brought = self._containers.vllm is not None and not self._containers.bind_environments
-        self._command = [
+        where = ["--uds", place.socket] if place.socket else ["--host", place.address, "--port", str(place.port)]
+        return [
             "python3" if brought else str(environment_python("vllm")), "-m", "vllm.entrypoints.openai.api_server",
-            "--model", str(folder or ckpt.model),
-            "--served-model-name", self.endpoint.model, ckpt.name,
-            "--host", address, "--port", str(port),
+            "--model", str(self._model or ckpt.model),
+            "--served-model-name", self._served, ckpt.name,
+            *where,
             "--middleware", "milepost.endpoints.guard.Guard",
             "--uvicorn-log-level", "warning",
-            *(["--revision", ckpt.revision] if folder is None and ckpt.revision else []),
-            *command_line(ckpt.serving.vllm_args),
+            *(["--revision", ckpt.revision] if self._model is None and ckpt.revision else []),
+            *command_line({**server_options(ckpt.serving), **ckpt.serving.vllm_args}),
         ]  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
-        """The server's own environment variables, on top of those of this process."""
-        # The engine's own connections stay on loopback, too.
-        defaults = {"VLLM_HOST_IP": "127.0.0.1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-        if self._folder is not None:
+        """The variables of its own, on top of the surroundings'."""
+        defaults = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        if self._model is not None:
             defaults["HF_HUB_OFFLINE"] = "1"
         if self._containers.vllm is not None:
             caches = self._containers.caches.absolute()
@@ -114,8 +158,15 @@ class VllmServer:
             defaults["HF_HOME"] = str(hub_home(self.ckpt))
         return {
             **{name: value for name, value in defaults.items() if name not in os.environ},
+            **LOOPBACK_ONLY,
             **self.ckpt.serving.env,
-            "VLLM_API_KEY": self.endpoint.key,
+            # Sockets and files of its processes, which it leaves behind: the folders go with the server.
+            "TMPDIR": str(self._scratch),
+            "VLLM_RPC_BASE_PATH": str(self._private),
+            "VLLM_API_KEY": self._key,
+            "MILEPOST_ATTEMPT": self.attempt,
+            "MILEPOST_SOCKET": self.place.socket or "",
+            "MILEPOST_PUBLISHED": str(self.published),
             "PYTHONPATH": str(WORKFLOW / "scripts"),
         }
 
@@ -124,12 +175,12 @@ class VllmServer:
         containers = self._containers
         env = self._environment()
         if containers.vllm is None:
-            return inside(self._command, None, env=env)
+            return inside(self._command(), None, env=env)
         for name in CACHES:
             Path(env.get(name) or os.environ[name]).mkdir(parents=True, exist_ok=True)
         hub_home(self.ckpt).mkdir(parents=True, exist_ok=True)
         image = str(require_image(containers.vllm).absolute())
-        return inside(self._command, image, env=env, binds=self._binds(env), nv=containers.nv)
+        return inside(self._command(), image, env=env, binds=self._binds(env), nv=containers.nv)
 
     def _binds(self, env: dict[str, str]) -> Iterator[Path]:
         """The folders and files of this host that the server needs inside an image."""
@@ -139,10 +190,10 @@ class VllmServer:
         for name in CACHES:
             yield Path(env.get(name) or os.environ[name])
         yield hub_home(self.ckpt)
-        if os.environ.get("TMPDIR"):
-            yield Path(os.environ["TMPDIR"])
+        yield self._private
+        yield self._scratch
         options = [Path(str(self.ckpt.serving.vllm_args.get(name, ""))) for name in FILE_OPTIONS]
-        for path in (self._folder, *options):
+        for path in (self._model, *options):
             # A template may stand in the option itself, longer than any name of a file.
             if path is not None and path != Path() and os.path.exists(path):
                 yield from reached_from(path)
@@ -151,67 +202,99 @@ class VllmServer:
     async def start(self) -> None:
         """Start the server and wait until it proves who it is.
 
+        A vLLM that knows no sockets (before 0.10) gets a port of loopback, and a port that another program has is left to
+        it: neither costs an attempt.
+
         Raises:
-            ServerError: It ended, took too long, or another program answers; with its last lines.
+            ServerError: It ended, or took too long; with its last lines.
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.log.write_bytes(b"")
-        command, env = self._inside()
-        self._group = await ProcessGroup.start(command, env=env, log=self.log, watchdog=self._watchdog)
-        deadline = time.monotonic() + self.ckpt.serving.start_timeout_s
-        async with self._session() as session:
-            while not await self._proves_itself(session):
-                if self._group.process.returncode is not None:
-                    raise self._died("ended before it answered")
-                if time.monotonic() > deadline:
+        for folder in {self._private, self._scratch}:
+            folder.mkdir(mode=0o700)
+            self._watchdog.remove(folder)
+        for left in range(PORTS, -1, -1):
+            self.log.write_bytes(b"")
+            command, env = self._inside()
+            self._group = await ProcessGroup.start(command, env=env, log=self.log, watchdog=self._watchdog)
+            try:
+                await self._wait()
+                return
+            except (ServerError, StrangerError) as error:
+                said = last_lines(self.log, 500)
+                if self.place.socket and NO_SOCKETS in said:
+                    log.info("this vLLM knows no Unix sockets: it gets a port of loopback")
+                    self._address = LOOPBACK
+                elif left and self.place.port and (isinstance(error, StrangerError) or TAKEN in said.lower()):
+                    log.warning("port %d belongs to %s: another is taken", self.place.port, owner_of(self.place.port))
+                elif isinstance(error, StrangerError):
                     raise ServerError(
-                        f"The server of {self.ckpt.name!r} did not answer within {self.ckpt.serving.start_timeout_s:.0f} s"
-                        f" (start_timeout_s of its model profile). The last lines of {self.log}:\n{last_lines(self.log)}"
-                    )
-                await asyncio.sleep(POLL_S)
+                        f"The server of {self.ckpt.name!r} could not be started: whoever answers at {self.place} does not"
+                        " know its key. Nothing was asked; run again."
+                    ) from None
+                else:
+                    raise
+            await self._group.stop()
+            self._take_place()
 
-    async def _proves_itself(self, session: aiohttp.ClientSession) -> bool:
-        """Whether our own server answers: it serves our name, accepts our key, and refuses requests without it."""
-        key = {"Authorization": f"Bearer {self.endpoint.key}"}
+    async def _wait(self) -> None:
+        """Wait until it answers.
+
+        Raises:
+            ServerError: It ended, took too long, or its guard is not there.
+            StrangerError: Another program answers at its place.
+        """
+        assert self._group is not None
+        deadline = time.monotonic() + self.ckpt.serving.start_timeout_s
+        while not await self._answers():
+            if self._group.process.returncode is not None:
+                raise self._died("ended before it answered")
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    f"The server of {self.ckpt.name!r} did not answer within {self.ckpt.serving.start_timeout_s:.0f} s"
+                    f" (start_timeout_s of its model profile). The last lines of {self.log}:\n{last_lines(self.log)}"
+                )
+            await asyncio.sleep(POLL_S)
+
+    async def _get(self, path: str, *, with_key: bool = True) -> tuple[int, bytes]:
+        """Ask the server, which proves who it is on the same connection before."""
+        async with asyncio.timeout(ASK_S):
+            return await get(self.place, path, self._key, self.attempt, with_key=with_key)
+
+    async def _answers(self) -> bool:
+        """Whether our server answers: our name is served, and no path is open without the key."""
         try:
-            async with session.get(f"{self.endpoint.url}/models", headers=key) as response:
-                if response.status == 401:
-                    raise ServerError(f"Another program listens on {self._origin} and refuses our key: run again.")
-                if response.status != 200:
-                    return False
-                names = [model["id"] for model in (await response.json())["data"]]
-            if self.endpoint.model not in names:
-                raise ServerError(f"Another server listens on {self._origin}, serving {names}: run again.")
+            status, body = await self._get("/v1/models")
+            if status != 200:
+                return False
+            names = [model["id"] for model in json.loads(body)["data"]]
+            if self._served not in names:
+                return False
             for path in ("/v1/models", "/health", "/metrics"):
-                async with session.get(self._origin + path) as response:
-                    if response.status != 401:
-                        raise ServerError(
-                            f"The server of {self.ckpt.name!r} answers {response.status} to {path} without a key:"
-                            " the guard does not stand before it. Nothing was asked."
-                        )
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError):
+                status, _ = await self._get(path, with_key=False)
+                if status != 401:
+                    raise ServerError(
+                        f"The server of {self.ckpt.name!r} answers {status} to {path} without a key: the guard does not"
+                        " stand before it. Nothing was asked."
+                    )
+        except StrangerError:
+            raise
+        except (OSError, TimeoutError, ValueError, KeyError, TypeError):
             return False
         return True
 
     async def version(self) -> str:
-        """The version that the server reports."""
-        key = {"Authorization": f"Bearer {self.endpoint.key}"}
+        """What the server says its version is."""
         try:
-            async with self._session() as session, session.get(f"{self._origin}/version", headers=key) as response:
-                return f"vllm-{(await response.json())['version']}"
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError):
+            return f"vllm-{json.loads((await self._get('/version'))[1])['version']}"
+        except (OSError, TimeoutError, ValueError, KeyError, TypeError):
             return "unknown"
 
     async def usage(self) -> dict[str, Any]:
-        """How long and how often the server was asked, as its guard counts; empty if it does not answer."""
-        key = {"Authorization": f"Bearer {self.endpoint.key}"}
+        """How long and how often it was asked, as its guard counts; nothing where it does not say."""
         try:
-            async with (
-                self._session() as session,
-                session.get(f"{self._origin}/milepost/usage", headers=key) as response,
-            ):
-                return dict(await response.json()) if response.status == 200 else {}
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, TypeError):
+            status, body = await self._get("/milepost/usage")
+            return dict(json.loads(body)) if status == 200 else {}
+        except (OSError, TimeoutError, ValueError, TypeError):
             return {}
 
     async def died(self) -> ServerError:
@@ -219,35 +302,33 @@ class VllmServer:
         assert self._group is not None, "start the server first"
         exited = asyncio.create_task(self._group.process.wait())
         try:
-            async with self._session() as session:
-                failures = 0
-                while not exited.done():
-                    await asyncio.wait([exited], timeout=HEALTH_S)
-                    failures = 0 if exited.done() or await self._healthy(session) else failures + 1
-                    if failures >= 2:
-                        return self._died("serves its model no longer, though its process still runs")
+            failures = 0
+            while not exited.done():
+                await asyncio.wait([exited], timeout=HEALTH_S)
+                failures = 0 if exited.done() or await self._healthy() else failures + 1
+                if failures >= 2:
+                    return self._died("serves its model no longer, though its process still runs")
         finally:
             exited.cancel()
         return self._died("died")
 
-    async def _healthy(self, session: aiohttp.ClientSession) -> bool:
-        """False if the server reports a dead engine, or nobody listens; a slow answer does not count as dead."""
+    async def _healthy(self) -> bool:
+        """False if the server says that its engine is dead, or nobody listens; a slow answer is none."""
         try:
-            key = {"Authorization": f"Bearer {self.endpoint.key}"}
-            async with session.get(f"{self._origin}/health", headers=key) as response:
-                return response.status < 500
+            return (await self._get("/health"))[0] < 500
         except TimeoutError:
             return True
-        except (aiohttp.ClientError, OSError):
+        except OSError:
             return False
 
     async def stop(self) -> None:
         """End the server and everything that it started."""
         if self._group is not None:
             await self._group.stop()
-
-    def _session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5))
+        for folder in {self._private, self._scratch}:
+            if folder.exists():
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                self._watchdog.keep(folder)
 
     def _died(self, how: str) -> ServerError:
         assert self._group is not None
@@ -293,12 +374,6 @@ def first_error(text: str) -> str:
     """
     match = ERROR.search(text)
     return match["error"] if match else ""
-
-
-def hub_home(ckpt: Checkpoint) -> Path:
-    """The folder of the Hugging Face hub's cache, as the checkpoint's server sees it."""
-    named = ckpt.serving.env.get("HF_HOME") or os.environ.get("HF_HOME")
-    return Path(named).absolute() if named else Path.home() / ".cache" / "huggingface"
 
 
 def engine_version(python: Path) -> str:

@@ -43,6 +43,7 @@ class Asking:
         kept: A sentence for errors that end the asking: what becomes of the answers that have come.
         path_of: Where a request is posted, after the endpoint's address.
         busy: Entered while a request is under way.
+        models_own: How to sample where a task takes the model's own settings; nothing leaves that to the endpoint.
         known: The name under which the model has answered before, where others serve it.
         met: Gets the name in the first reply, where none is known yet.
     """
@@ -53,6 +54,7 @@ class Asking:
     kept: str
     path_of: Callable[[Request], str] = _path_of
     busy: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
+    models_own: Mapping[str, Any] = field(default_factory=dict)
     known: str | None = None
     met: Callable[[str], object] = field(default=lambda name: None)
 
@@ -69,18 +71,23 @@ class Asking:
         """
         waiting = iter(work)
         seen = Seen(self.known, self.met)
-        options = {"concurrency": self.concurrency, "timeout_s": self.timeout_s, "retries": self.retries}
+        # A server of this job's own has no limits but its own speed.
+        client = Client.to(
+            endpoint,
+            concurrency=self.concurrency,
+            timeout_s=self.timeout_s,
+            retries=self.retries,
+            patience_s=None if endpoint.watched else PATIENCE_S,
+        )
 
-        async def worker(client: Client) -> None:
+        async def worker() -> None:
             for request in waiting:
                 with self.busy():
                     answer, final = await self._answer(client, endpoint, request, seen)
                 keep(request, answer, final)
 
-        # A server of this job's own has no limits but its own speed.
-        patience_s = None if endpoint.watched else PATIENCE_S
-        async with Client(endpoint.url, endpoint.key, shape=endpoint.shape, patience_s=patience_s, **options) as client:  # type: ignore[arg-type]
-            workers = [asyncio.create_task(worker(client)) for _ in range(self.concurrency)]
+        async with client:
+            workers = [asyncio.create_task(worker()) for _ in range(self.concurrency)]
             try:
                 await asyncio.gather(*workers)
             finally:
@@ -91,7 +98,8 @@ class Asking:
     async def _answer(self, client: Client, endpoint: Endpoint, request: Request, seen: Seen) -> tuple[Answer, bool]:
         """Ask one request; returns the answer, and whether it is final."""
         try:
-            reply = await client.post(self.path_of(request), {"model": endpoint.model, **request.body}, read_choice)
+            body = {"model": endpoint.model, **request.body_with(self.models_own)}
+            reply = await client.post(self.path_of(request), body, read_choice)
             answer = read_reply(reply, request.id, request.sample, request.seed)
             if not endpoint.watched:  # one of ours has proved who it is
                 who = who_answered(reply.body)

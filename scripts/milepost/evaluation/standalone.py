@@ -20,6 +20,7 @@ from typing import Any
 
 from milepost import __version__
 from milepost.campaign.config import check_scorer
+from milepost.campaign.sampling import effective, task_sampling
 from milepost.campaign.schemas import check
 from milepost.campaign.types import Task
 from milepost.endpoints import Endpoint
@@ -83,9 +84,9 @@ def make_task(name: str, spec: Mapping[str, Any], limit: float | None = None) ->
         ConfigError: A wrong value or an unknown scorer.
         RecordError: Malformed items, with file and line.
     """
-    sampling = {key: value for key, value in spec.get("sampling", {}).items() if value is not None}
-    options = {key: value for key, value in spec.items() if value is not None}
-    task = Task(name, {"version": 1, **options, "sampling": sampling})
+    sampling = {key: value for key, value in task_sampling(spec.get("sampling", {})).items() if value is not None}
+    given = {key: value for key, value in spec.items() if value is not None}
+    task = Task(name, {"version": 1, **given, "sampling": sampling})
     where = f"Task {name!r}"
     check(task.spec, "task_native", where)
     check_scorer(task.spec["scorer"], where)
@@ -132,6 +133,8 @@ def evaluate_task(task: Task, target: Target, out: Path) -> Summary:
         reduce=partial(scorer.reduce, prompts.prompts),
         provenance=_provenance(target, out / "prompts.jsonl") | scorer.provenance(),
     )  # fmt: skip
+    # What else the endpoint does, only whoever runs it knows.
+    summary["provenance"]["sampling"] = effective(prompts.header["sampling"], {})
     summary["provenance"]["items_by_metric"] = count_items(scores, scorer.metrics[0].name)
     write_record(summary_file, summary)
     return summary

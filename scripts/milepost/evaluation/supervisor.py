@@ -23,6 +23,7 @@ from typing import Any, cast
 from milepost import __version__
 from milepost.campaign.identity import identify
 from milepost.campaign.models import find_model
+from milepost.campaign.sampling import MODEL, SOURCE, bases
 from milepost.campaign.types import Checkpoint, EndpointSpec
 from milepost.endpoints import Endpoint
 from milepost.endpoints.gpus import check_visible
@@ -104,6 +105,9 @@ class Supervisor:
         self.attempt = uuid.uuid4().hex[:12]
         self.errors: dict[str, str] = {}
         self.total = self.done = 0
+        self.sampling: dict[
+            str, dict[str, Any]
+        ] = {}  # what holds where a task says nothing; unknown of others' endpoints
         self.ledger: Ledger
 
     async def run(self) -> dict[str, Any]:
@@ -133,7 +137,7 @@ class Supervisor:
                     self.ledger = Ledger(self.attempt, job.gpus, versions)
                     await self.attend(spec, work, runs, stores, watchdog)
             note = self.note(work, stores)
-        complete = [name for name in native if note["tasks"][name]["missing"] == 0]
+        complete = [job.prompts[name] for name in native if note["tasks"][name]["missing"] == 0]
         remember_complete(job.ckpt.name, complete, job.digest)
         return note
 
@@ -276,6 +280,7 @@ class Supervisor:
         async with AsyncExitStack() as stack:
             endpoint = await stack.enter_async_context(open_endpoint(spec))
             self.ledger.ready()
+            self.note_sampling(work, runs)
             if endpoint.version is not None:
                 self.ledger.versions["engine"] = endpoint.version
             log.info("the endpoint answers after %.0f s", time.monotonic() - begun)
@@ -297,6 +302,24 @@ class Supervisor:
                 await asyncio.gather(both, native, harness, death, stack.aclose(), return_exceptions=True)
         log.info("%d of %d answers; the endpoint is closed", self.done, self.total)
 
+    def note_sampling(self, work: list[Request], runs: list[tuple[PromptSet, int, Path]]) -> None:
+        """See how the server samples where a task says nothing; a hub model's files are here by now."""
+        ckpt = self.job.ckpt
+        if ckpt.endpoint is not None:
+            return
+        folder = find_model(ckpt)
+        if folder is None and (
+            any(SOURCE in request.header["sampling"] for request in work)
+            or any(prompts.header["harness"].get("sampling") for prompts, _, _ in runs)
+        ):
+            raise ServerError(
+                f"A task takes the model's own sampling, and the files of {ckpt.model} are not in this host's cache of the hub,"
+                " where it would be read. Nothing was asked. Set HF_HOME in the shell that starts Snakemake to the folder that"
+                " the server uses, or name the values in the task's `sampling`."
+            )
+        self.sampling = bases(ckpt.serving, folder)
+        self.ledger.sampling(self.sampling)
+
     async def ask(self, work: list[Request], stores: dict[str, TaskStore], endpoint: Endpoint) -> None:
         """Put all requests to the endpoint, and store the answers as they come."""
 
@@ -314,6 +337,7 @@ class Supervisor:
             retries=serving.retries,
             kept="What was answered before is stored, and the next run goes on there.",
             busy=self.ledger.busy,
+            models_own=self.sampling.get(MODEL, {}),
             known=read_met(self.job.store).get(self.job.digest),
             met=lambda name: write_met(self.job.store, self.job.digest, name),
         )
@@ -332,7 +356,12 @@ class Supervisor:
                 begun = time.monotonic()
                 try:
                     with self.ledger.busy():
-                        setting = replace(self.job.nemo.get(name, nemo.Setting()), tokenizer=tokenizer)
+                        setting = replace(
+                            self.job.nemo.get(name, nemo.Setting()),
+                            tokenizer=tokenizer,
+                            sampling=self.sampling,
+                            attempt=self.attempt,
+                        )
                         await nemo.run(
                             prompts.header, number, folder, endpoint, setting, output, watchdog, self.count_reply
                         )

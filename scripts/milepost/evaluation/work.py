@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from milepost.campaign.identity import request_key
+from milepost.campaign.sampling import MODEL, SOURCE
 from milepost.errors import RecordError
 from milepost.nemo.runs import missing_runs
-from milepost.records import Prompt, PromptSet, TaskHeader, read_prompts, read_record, write_record
+from milepost.records import Prompt, PromptSet, TaskHeader, read_prompts, read_record, record_line, write_record
 from milepost.store.answers import STORE, read_settled
 
 MODELS = Path("results/models")
@@ -48,8 +49,13 @@ class Request:
 
     @property
     def body(self) -> dict[str, Any]:
-        """The body of the request, without the model's served name."""
-        return body_of(self.header, self.prompt, self.seed)
+        """What is sent, but for the name that the server goes by."""
+        return self.body_with({})
+
+    def body_with(self, models_own: Mapping[str, Any]) -> dict[str, Any]:
+        """What is sent, with the model's own settings where the task takes them and says nothing itself."""
+        body = body_of(self.header, self.prompt, self.seed)
+        return {**models_own, **body} if body.pop(SOURCE, None) == MODEL else body
 
 
 def requests_of(prompts: PromptSet, digest: str) -> Iterator[Request]:
@@ -69,7 +75,7 @@ def requests_of(prompts: PromptSet, digest: str) -> Iterator[Request]:
 
 
 def body_of(header: TaskHeader, prompt: Prompt, seed: int) -> dict[str, Any]:
-    """The request's body: the question, how to sample, and this sample's own seed in place of the task's."""
+    """The request's body, as its key takes it: the question, how to sample, and this sample's own seed in place of the task's."""
     return {**question_of(prompt)[1], **header["sampling"], "seed": seed}
 
 
@@ -105,15 +111,19 @@ def is_complete(ckpt: str, tasks: Iterable[str]) -> bool:
         if not path.exists():
             return False
         known = remembered.get(task)
-        if (known is None or known != _state(ckpt, task, digest)) and not _answers_all(ckpt, path, digest):
+        if (known is None or known != _state(ckpt, task, digest, file_digest(path))) and not _answers_all(
+            ckpt, path, digest
+        ):
             return False
     return True
 
 
-def remember_complete(ckpt: str, tasks: Iterable[str], digest: str) -> None:
-    """Remember that a checkpoint has answered these tasks completely."""
-    states = {**_read_complete(ckpt), **{task: _state(ckpt, task, digest) for task in tasks}}
-    write_record(STORE / ckpt / COMPLETE, states)
+def remember_complete(ckpt: str, asked: Iterable[PromptSet], digest: str) -> None:
+    """Note that nothing is missing of these tasks as they were asked; their files may say something else by now."""
+    found = {
+        prompts.header["task"]: _state(ckpt, prompts.header["task"], digest, written_as(prompts)) for prompts in asked
+    }
+    write_record(STORE / ckpt / COMPLETE, {**_read_complete(ckpt), **found})
 
 
 def _answers_all(ckpt: str, path: Path, digest: str) -> bool:
@@ -127,23 +137,31 @@ def _answers_all(ckpt: str, path: Path, digest: str) -> bool:
     return all(request.key in settled for request in requests_of(prompts, digest))
 
 
-def _state(ckpt: str, task: str, digest: str) -> dict[str, Any] | None:
-    """What the memory of a complete task depends on: what was asked of which model, and the size of the store."""
-    prompts = PROMPTS / f"{task}.jsonl"
-    changed = prompts.stat()
+def _state(ckpt: str, task: str, digest: str, asked: str) -> dict[str, Any] | None:
+    """What was asked of whom, and how large the store was: a store that shrank is looked at again."""
     store = store_file(ckpt, task)
     if not store.exists():
         # A NeMo task is complete by its folders, which are quick to look at.
         return None
-    return {
-        "model": digest,
-        "asked": _digest(prompts, changed.st_size, changed.st_mtime_ns),
-        "size": store.stat().st_size,
-    }
+    return {"model": digest, "asked": asked, "size": store.stat().st_size}
+
+
+def written_as(prompts: PromptSet) -> str:
+    """Digest of the file that holds these prompts."""
+    digest = hashlib.sha256()
+    for record in (prompts.header, *prompts.prompts):
+        digest.update(record_line(record))
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Digest of a prompts file as it is now."""
+    changed = path.stat()
+    return _file_digest(path, changed.st_size, changed.st_mtime_ns)
 
 
 @lru_cache
-def _digest(path: Path, size: int, changed_ns: int) -> str:
+def _file_digest(path: Path, size: int, changed_ns: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -7,6 +7,9 @@ seven times as much as with a seed for each request). With none, no run can be t
 A run that was cut short asks everything again; most harnesses keep no replies, and lm-eval none that are drawn at a
 temperature. The relay answers from the replies that it kept. It also keeps the server's key from the harness: each relay
 has a key of its own.
+
+How each request is to be sampled is written down as well: the harness's own defaults stand in no configuration. A task
+that takes the model's own settings gets these in place of the harness's.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import hmac
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ import aiohttp
 import orjson
 from aiohttp import web
 
+from milepost.campaign.sampling import NEUTRAL
 from milepost.client.connections import address
 from milepost.client.outside import proxy_of
 from milepost.endpoints import Endpoint
@@ -35,12 +39,22 @@ HOP = frozenset("connection keep-alive transfer-encoding te trailer upgrade host
 LARGEST = 1 << 30
 OK = 200
 SEEDED = ("/chat/completions", "/completions")
+SAMPLING = (*NEUTRAL, "max_tokens", "max_completion_tokens", "stop")
+SHOWN = 8  # ways of sampling within one run
 
 
 class Relay:
     """Passes requests on to an endpoint, each with its own seed; used as `async with Relay(...) as endpoint`."""
 
-    def __init__(self, endpoint: Endpoint, seed: int, record: Path, told: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        seed: int,
+        record: Path,
+        told: Callable[[dict[str, Any]], None],
+        models_own: Mapping[str, Any] | None = None,
+        attempt: str = "",
+    ) -> None:
         """Prepare the relay; nothing is opened yet.
 
         Args:
@@ -48,11 +62,15 @@ class Relay:
             seed: Of the run; a request's own follows from it, from what is asked, and from how often it was asked.
             record: The run's replies, a line each. What it holds already is not asked again.
             told: Called with a record of each reply of the server, without the reply's text.
+            attempt: Stands with each reply, so that it can be told later who gave it.
+            models_own: How to sample, in place of what the harness asks for; None leaves that.
         """
         self.endpoint = endpoint
         self.seed = seed
         self.record = record
         self.told = told
+        self.models_own = models_own
+        self._attempt = attempt
         self._key = secrets.token_urlsafe(32)
         self._asked: Counter[str] = Counter()
         mend(record)
@@ -64,7 +82,9 @@ class Relay:
     async def __aenter__(self) -> Endpoint:
         """Start to listen on a loopback port that the system chooses; returns the endpoint for the harness."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.UnixConnector(self.endpoint.socket, limit=0)
+            if self.endpoint.socket
+            else aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=30),
             auto_decompress=False,
             # An API is often reached by nothing else.
@@ -131,7 +151,7 @@ class Relay:
         return response
 
     def seeded(self, body: bytes) -> tuple[bytes, dict[str, Any] | None]:
-        """Replace a request's seed by one of its own; returns the new body, and `{"key", "seed"}` to file the reply under.
+        """Replace a request's seed by one of its own; returns the new body, and `{"key", "seed", ...}` to file the reply under.
 
         The same request gets another seed each time that it is asked, so that what a harness repeats is drawn anew.
         """
@@ -146,7 +166,16 @@ class Relay:
         key = f"{digest[:32]}/{self._asked[digest]}"
         self._asked[digest] += 1
         seed = int.from_bytes(hashlib.sha256(f"{self.seed}/{key}".encode()).digest()[:4], "big") >> 1
-        return orjson.dumps({**request, "seed": seed}), {"key": key, "seed": seed}
+        if self.models_own is not None:
+            request = {name: value for name, value in request.items() if name not in NEUTRAL}
+            request |= self.models_own
+        sampling = {name: request[name] for name in SAMPLING if request.get(name) is not None}
+        return orjson.dumps({**request, "seed": seed}), {
+            "key": key,
+            "seed": seed,
+            "sampling": sampling,
+            "attempt": self._attempt,
+        }
 
     def note(self, asked: dict[str, Any], status: int, seconds: float, content: bytes) -> None:
         """Keep a reply in the run's record, and report it to `told`."""
@@ -166,3 +195,10 @@ class Relay:
 def answered(record: Path) -> int:
     """How many requests of a run the server has answered: the lines of its relay's record."""
     return sum(line["status"] == OK for line in read_records_if_any(record))
+
+
+def sampled(record: Path) -> list[dict[str, Any]]:
+    """The ways in which a run's requests asked to be sampled, the first few if there are many."""
+    found = (line["sampling"] for line in read_records_if_any(record) if "sampling" in line)
+    distinct = {orjson.dumps(each, option=orjson.OPT_SORT_KEYS): each for each in found}
+    return list(distinct.values())[:SHOWN]

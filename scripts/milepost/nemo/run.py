@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from milepost import __version__
+from milepost.campaign.sampling import MODEL, effective
 from milepost.endpoints import Endpoint
 from milepost.errors import HarnessError
 from milepost.nemo.catalogue import read_catalogue
@@ -51,12 +52,17 @@ class Setting:
         tuning: `params` and `adapter` settings that change no answer.
         containers: The images of the campaign.
         offline: Whether data and tokenizers come from the caches alone.
+        sampling: How the server samples where a request says nothing (`campaign.sampling.bases`); the supervisor fills it
+            in, but for an endpoint of others.
+        attempt: The supervisor's; stands with each reply.
     """
 
     tokenizer: str = ""
     tuning: Mapping[str, Any] = field(default_factory=dict)
     containers: Containers = field(default_factory=Containers)
     offline: bool = True
+    sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    attempt: str = ""
 
 
 def run_seed(task: str, repetition: int) -> int:
@@ -162,7 +168,7 @@ async def run(
         HarnessError: It failed; with its last lines.
     """
     # Here, because its web server takes longer to import than most steps take, and they import this module.
-    from milepost.nemo.relay import Relay, answered
+    from milepost.nemo.relay import Relay, answered, sampled
 
     folder.mkdir(parents=True, exist_ok=True)
     for mark in MARKS:
@@ -171,7 +177,9 @@ async def run(
     (folder / "results.yml").unlink(missing_ok=True)
     record = folder.with_suffix(".requests.jsonl")
     config = folder.with_suffix(".yml")
-    async with Relay(endpoint, run_seed(header["task"], repetition), record, told) as relayed:
+    models_own = dict(setting.sampling.get(MODEL, {})) if header["harness"].get("sampling") == MODEL else None
+    seed = run_seed(header["task"], repetition)
+    async with Relay(endpoint, seed, record, told, models_own, setting.attempt) as relayed:
         made = run_config(header, relayed, folder, setting)
         config.write_text(yaml.safe_dump(made, sort_keys=False))
         env = variables(relayed, setting)
@@ -195,6 +203,7 @@ async def run(
         "run": repetition,
         "eval_type": header["harness"]["eval_type"],
         "requests": answered(record),
+        "sampling": [effective(asked, setting.sampling) for asked in sampled(record)],
         "versions": versions(installation_of(header["harness"], setting.containers)),
     }
     write_record(folder / DONE, done)

@@ -85,7 +85,7 @@ def summarize_harness(
     known = {key: _described(key, spec, runs[0], numbers, scores) for key in _keys(numbers[0], name, scores)}
     own = {key: _over_runs(key, numbers, known[key].range) for key in _names(numbers[0]) | {name}}
     provenance = {**provenance, "versions": {**provenance.get("versions", {}), **_versions(runs)}}
-    provenance |= _compare_runs(f"{ckpt}, task {header['task']}", header, runs, answers)
+    provenance |= _sampling(runs) | _compare_runs(f"{ckpt}, task {header['task']}", header, runs, answers)
     if _reproduces(scores, name, numbers):
         prompts = PromptSet(header, [Prompt(id=item) for item in dict.fromkeys(score["id"] for score in scores)])
         summary = summarize(
@@ -179,6 +179,18 @@ def _compare_runs(where: str, header: TaskHeader, runs: Sequence[Path], answers:
         log.warning("%s: %s.", where, note)
     result = {"compared": len(compared), "same": same, "requests": requests, **({"note": note} if note else {})}
     return {"repeats": result}
+
+
+def _sampling(runs: Sequence[Path]) -> dict[str, Any]:
+    """How the runs' answers were drawn, by what their requests asked for; nothing where that was not kept."""
+    found: list[Any] = []
+    for run in runs:
+        try:
+            sampled = read_record(run / "done.json").get("sampling") or []
+        except RecordError:
+            continue
+        found += [each for each in sampled if each not in found]
+    return {"sampling": found[0] if len(found) == 1 else found} if found else {}
 
 
 def _requests(run: Path) -> int | None:

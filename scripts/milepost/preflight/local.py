@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Iterator
@@ -10,14 +11,16 @@ from pathlib import Path
 
 from milepost.campaign.models import find_model, has_chat_template
 from milepost.campaign.types import Campaign
-from milepost.endpoints.specs import load_endpoints
+from milepost.endpoints.open import open_endpoint
+from milepost.endpoints.specs import EndpointSpec, load_endpoints
 from milepost.endpoints.vllm import engine_version
-from milepost.errors import ContainerError, EndpointError, EnvironmentMissingError, MilepostError, did_you_mean, listed
+from milepost.errors import ContainerError, EnvironmentMissingError, MilepostError, did_you_mean, listed
 from milepost.nemo.installation import NemoInstallation, installation_of
 from milepost.paths import WORKFLOW
 from milepost.preflight.campaign import check_task, scorer_of
 from milepost.preflight.checks import Check, write_probe
 from milepost.preflight.models import check_models, unreadable
+from milepost.preflight.serving import check_serving
 from milepost.preflight.submission import Submission
 from milepost.runtime.containers import find_apptainer, is_made, read_containers
 from milepost.runtime.environments import environment_python
@@ -31,9 +34,10 @@ def check_local(campaign: Campaign, submission: Submission) -> list[Check]:
     """All checks but those of the cluster."""
     checks = [Check("configuration", "ok", f"{len(campaign.checkpoints)} checkpoints, {len(campaign.tasks)} tasks")]
     checks += check_models(campaign)
-    checks += check_keys()
+    checks += check_endpoints()
     checks += check_tasks(campaign)
     checks += check_environments(campaign)
+    checks += check_serving(campaign)
     checks += check_images(campaign, submission)
     checks += check_caches(campaign, submission)
     checks.append(check_link(WORKFLOW))
@@ -43,17 +47,35 @@ def check_local(campaign: Campaign, submission: Submission) -> list[Check]:
     return checks
 
 
-def check_keys() -> Iterator[Check]:
-    """The key of every endpoint can be had here. Nothing is asked of any: `snakemake check_endpoint` does that."""
-    found = []
-    for name, spec in load_endpoints().items():
+def check_endpoints() -> Iterator[Check]:
+    """Every endpoint of others answers with our key, as the model that was named; a shared one is started when needed."""
+    specs = list(load_endpoints().values())
+
+    async def answers(spec: EndpointSpec) -> str:
         try:
-            spec.check_here()
-            found.append(name)
-        except EndpointError as error:
-            yield Check(f"endpoint {name}", "failed", str(error))
-    if found:
-        yield Check("endpoints", "ok", f"{listed(found)}: in config/endpoints.yaml, with their keys")
+            if spec.ours:
+                spec.check_here()
+            else:
+                async with open_endpoint(spec):
+                    pass
+        except (MilepostError, OSError) as error:
+            return str(error)
+        return ""
+
+    async def ask() -> list[str]:
+        return await asyncio.gather(*map(answers, specs))
+
+    problems = asyncio.run(ask())
+    for spec, problem in zip(specs, problems, strict=True):
+        if problem:
+            yield Check(f"endpoint {spec.name}", "failed", problem)
+    sound = [spec for spec, problem in zip(specs, problems, strict=True) if not problem]
+    there = [spec.name for spec in sound if not spec.ours]
+    later = [spec.name for spec in sound if spec.ours]
+    if there:
+        yield Check("endpoints", "ok", f"{listed(there)}: there, as the model that was named")
+    if later:
+        yield Check("shared endpoints", "ok", f"{listed(later)}: started by whoever needs them first")
 
 
 def check_tasks(campaign: Campaign) -> Iterator[Check]:
@@ -78,10 +100,10 @@ def check_tasks(campaign: Campaign) -> Iterator[Check]:
     for ckpt in campaign.checkpoints.values():
         try:
             folder = find_model(ckpt)
+            if folder is not None and not has_chat_template(folder, ckpt.serving):
+                bare.append(ckpt.name)
         except MilepostError:
-            continue
-        if folder is not None and not has_chat_template(folder, ckpt.serving):
-            bare.append(ckpt.name)
+            continue  # said with its model
     if bare:
         yield Check(
             "chat templates", "failed", f"{listed(bare)} have none, and {listed(chats)} chat",

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import orjson
+
+from milepost.campaign.identity import IGNORED
 from milepost.campaign.models import find_model
 from milepost.campaign.types import Campaign, Checkpoint
 from milepost.errors import MilepostError, listed
@@ -22,8 +27,11 @@ TOKENIZERS = (
     "tiktoken.model",
     "spiece.model",
 )
-# Files with an ending of weights that are no weights.
-NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "optimizer.bin")
+# What training leaves beside weights under the same endings, and an adapter's, which are none by themselves.
+NO_WEIGHTS = re.compile(
+    "(training_args|optimizer|scheduler|rng_state|scaler|adapter_model|random_states|zero_pp_rank).*"
+)
+PART = re.compile(r"(?P<name>.*)-(?P<number>\d+)-of-(?P<all>\d+)(?P<ending>\.\w+)")
 HEADER = 100 * 1024 * 1024  # bytes; the largest header that safetensors allows
 
 
@@ -72,11 +80,17 @@ def inspect_model(folder: Path, ckpt: Checkpoint) -> list[str]:
     except OSError as error:
         return [f"{folder} cannot be read: {error.strerror}"]
     problems = [problem for path in files.values() if not path.name.startswith(".") and (problem := unreadable(path))]
-    weights = [path for name, path in files.items() if path.suffix in WEIGHTS and name not in NO_WEIGHTS]
-    if not weights:
+    problems += [problem for name, path in files.items() if name[0] != "." and (problem := no_json(path))]
+    weights = [path for name, path in files.items() if path.suffix in WEIGHTS and not NO_WEIGHTS.fullmatch(name)]
+    if not weights and "adapter_config.json" in files:
+        problems.append(f"{folder} holds an adapter alone: merge it into its base, and name the merged folder")
+    elif not weights:
         problems.append(f"{folder} holds no weights ({', '.join(WEIGHTS)})")
-    for index in (path for name, path in files.items() if name.endswith(".index.json")):
+    indices = [path for name, path in files.items() if name.endswith(".index.json")]
+    for index in indices:
         problems += missing_parts(index, files)
+    if not indices:
+        problems += missing_numbers(folder, files)
     tokenizer = Path(str(ckpt.serving.vllm_args.get("tokenizer", folder)))
     if tokenizer == folder or tokenizer.is_dir():
         beside = {path.name for path in tokenizer.iterdir()}
@@ -94,8 +108,8 @@ def unreadable(path: Path) -> str | None:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if path.suffix != ".safetensors":
-                file.read(1)
-                return None
+                empty = not file.read(1) and path.suffix in WEIGHTS
+                return f"{path} is empty" if empty else None
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= min(HEADER, size - 8):
                 return f"{path} is no safetensors file, or cut short"
@@ -119,4 +133,48 @@ def missing_parts(index: Path, files: Iterable[str]) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return [f"{index} cannot be read as an index of weights"]
     missing = sorted(named - set(files))
-    return [f"{index.parent} lacks {listed(missing)}, of {len(named)} files that {index.name} names"] if missing else []
+    if missing:
+        return [f"{index.parent} lacks {listed(missing)}, of {len(named)} files that {index.name} names"]
+    # vLLM passes over weights that the index does not name.
+    kinds = {_kind(name) for name in named}
+    unnamed = sorted(name for name in files if _kind(name) in kinds - {None} and name not in named)
+    if unnamed:
+        return [f"{index} does not name {listed(unnamed)}, whose weights would be left out"]
+    return missing_numbers(index.parent, files)
+
+
+def missing_numbers(folder: Path, files: Iterable[str]) -> list[str]:
+    """Parts of weights that the other parts' own names speak of (3 of 4), and that are not there."""
+    found: dict[tuple[str, str, str], set[int]] = defaultdict(set)
+    for name in files:
+        if (kind := _kind(name)) and Path(name).suffix in WEIGHTS:
+            found[kind].add(int(PART.fullmatch(name)["number"]))  # type: ignore[index]
+    problems = []
+    for (name, total, ending), numbers in found.items():
+        first = 0 if 0 in numbers else 1
+        missing = sorted(set(range(first, int(total) + first)) - numbers)
+        names = [f"{name}-{number:0{len(total)}}-of-{total}{ending}" for number in missing]
+        if names:
+            problems.append(f"{folder} lacks {listed(names)}, of {int(total)} parts by their names")
+    return problems
+
+
+def _kind(name: str) -> tuple[str, str, str] | None:
+    """What the parts of the same weights have in common: name, number of parts, ending."""
+    fits = PART.fullmatch(name)
+    return (fits["name"], fits["all"], fits["ending"]) if fits else None
+
+
+def no_json(path: Path) -> str | None:
+    """What is wrong with a file of a model's configuration or tokenizer that should hold a JSON object."""
+    if path.suffix != ".json" or path.name in IGNORED:
+        return None
+    try:
+        content = orjson.loads(path.read_bytes())
+    except OSError:
+        return None  # said already
+    except ValueError as error:
+        return f"{path} is no JSON: {error}"
+    if path.name == "config.json" and not isinstance(content, dict):
+        return f"{path} holds no JSON object, and should be a model's configuration"
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import select
 import signal
 import socket
@@ -151,10 +152,11 @@ def _processes(field: int, number: int) -> list[int]:
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             try:
-                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
+                # Bytes: the name before them is anybody's, and may be cut within a letter.
+                fields = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()
             except OSError:
                 continue
-            if int(fields[field]) == number and fields[0] != "Z":
+            if int(fields[field]) == number and fields[0] != b"Z":
                 pids.append(int(entry.name))
     return pids
 
@@ -164,6 +166,22 @@ def free_port(address: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
         probe.bind((address, 0))
         return int(probe.getsockname()[1])
+
+
+def owner_of(port: int) -> str:
+    """Who listens at a port of this host, in words, as far as anybody may see that."""
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for fields in (line.split() for line in lines):
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                try:
+                    return f"a program of the user {pwd.getpwuid(int(fields[7])).pw_name}"
+                except KeyError:
+                    return f"a program of the user {fields[7]}"
+    return "a program that has ended"
 
 
 def end_with_snakemake(kill_after_s: float = 10.0) -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
@@ -23,8 +24,21 @@ SUMMED = ("start_s", "busy_s", "idle_s", "requests", "tokens_in", "tokens_out")
 class Ledger:
     """The running account of one attempt. Times are seconds of wall clock while the server was up."""
 
-    def __init__(self, attempt: str, gpus: int, versions: dict[str, str]) -> None:
-        """Start the account of an attempt, with all times and counts at zero."""
+    def __init__(
+        self,
+        attempt: str,
+        gpus: int,
+        versions: dict[str, str],
+        sampling: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Start the account of an attempt, with all times and counts at zero.
+
+        Args:
+            attempt: Names it.
+            gpus: GPUs of the server.
+            versions: Of what answers.
+            sampling: How the server samples where a request says nothing.
+        """
         self.gpus = gpus
         self._line = LedgerLine(
             attempt=attempt,
@@ -41,6 +55,7 @@ class Ledger:
             versions=versions,
             end="running",
         )
+        self.sampling(sampling or {})
         self._phase: str | None = None
         self._since = 0.0
         self._under_way = 0
@@ -51,6 +66,10 @@ class Ledger:
     def versions(self) -> dict[str, str]:
         """Versions of the packages that answer, by name; whoever learns of one adds it here."""
         return self._line["versions"]
+
+    def sampling(self, sampling: Mapping[str, Mapping[str, Any]]) -> None:
+        """Note how the server samples where a request says nothing."""
+        self._line["sampling"] = {whose: dict(settings) for whose, settings in sampling.items()}
 
     def starting(self) -> None:
         """Note that the server is being started: its start-up time begins."""

@@ -43,6 +43,14 @@ def engine_versions(ckpt: str) -> dict[str, str]:
     return versions
 
 
+def server_sampling(ckpt: str) -> dict[str, dict[str, Any]]:
+    """How the server sampled where a request said nothing, from the last attempt that noted it."""
+    noted: dict[str, dict[str, Any]] = {}
+    for line in read_records_if_any(STORE / ckpt / LEDGER):
+        noted = line.get("sampling") or noted
+    return noted
+
+
 @cache
 def commit() -> str | None:
     """The workflow's git commit, with `+` if files differ from it; None outside a repository."""

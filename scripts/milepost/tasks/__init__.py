@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from milepost.campaign.identity import CACHE, DigestCache
+from milepost.campaign.sampling import SOURCE
 from milepost.campaign.schemas import defaults
 from milepost.campaign.types import Task
 from milepost.records import Message, Partial, Prompt, PromptSet, TaskHeader
@@ -63,7 +64,7 @@ def build_prompts(task: Task, limit: int | None = None) -> PromptSet:
             "params": params,
             **{
                 key: questions[key]
-                for key in ("tokenizer", "adapter", "environment", "container")
+                for key in ("tokenizer", "adapter", "environment", "container", "sampling")
                 if questions.get(key)
             },
         }
@@ -73,6 +74,8 @@ def build_prompts(task: Task, limit: int | None = None) -> PromptSet:
             header["harness"]["files"] = files
         return PromptSet(header, [])
     header["sampling"] = {**defaults("task_native", "sampling"), **task.spec.get("sampling", {})}
+    if SOURCE in header["sampling"] and "temperature" not in task.spec["sampling"]:
+        del header["sampling"]["temperature"]
     items = load_items(task)
     if limits and min(limits) < len(items):
         header["partial"] = Partial(limit=min(limits), of=len(items))

@@ -63,6 +63,78 @@ def fails(error, *words, **files):
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("where", ["row", "profile", "endpoint"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"hf-token": "hf_abc123"}, ["a secret among vLLM's options ('hf-token')", "HF_TOKEN"]),
+        ({"hf_token": "hf_abc123"}, ["a secret"]),
+        ({"hf-tok": "hf_abc123"}, ["a secret"]),
+        ({"api-key": "hf_abc123"}, ["a secret"]),
+        ({"model-loader-extra-config": '{"s3": {"auth_token": "hf_abc123"}}'}, ["model-loader-extra-config.s3.auth_token"]),
+        ({"enable-lora": True, "lora-modules": "c=/adapter"}, ["Adapters cannot be served this way", "merge_and_unload"]),
+        ({"lora_modules": "c=/adapter"}, ["Adapters cannot"]),
+        ({"lora-m": "c=/adapter"}, ["Adapters cannot"]),
+        ({"enable-prompt-adapter": True}, ["Adapters cannot"]),
+        ({"config": "options.yaml"}, ["'config', which Milepost sets itself", "Write the options of that file"]),
+        ({"port": "8000"}, ["'port', which Milepost sets itself"]),
+        ({"served_model_name": "gpt"}, ["'served-model-name', which Milepost"]),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_what_must_not_stand_among_vllm_options(where, options, words):
+    with pytest.raises(ConfigError) as caught:
+        if where == "row":
+            line = " ".join(f"--{name}" if value is True else f"--{name} '{value}'" for name, value in options.items())
+            write(sheet=f"name\tmodel\tvllm_args\nc\tmodel\t{line}\n")
+        elif where == "profile":
+            write(config={**CONFIG, "model_profiles": {"default": {"vllm_args": options}}})
+        else:
+            entry = {"judge": {"provider": "shared", "model": "model", "vllm_args": options}}
+            Path("config").mkdir()
+            Path("config/endpoints.yaml").write_text(yaml.safe_dump(entry))
+            write()
+    assert all(word in str(caught.value) for word in words)
+    assert "abc123" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"hf-token": True},
+        {"hf-overrides": {"classifier_from_token": ["no", "yes"], "pad_token": "<pad>"}},
+        {"tokenizer": "t", "max-num-batched-tokens": 9, "seed": 1, "model-impl": "auto", "hf-config-path": "m"},
+    ],
+)
+def test_what_only_looks_like_a_secret_is_an_option(options):
+    found = write(config={**CONFIG, "model_profiles": {"default": {"vllm_args": options}}})
+    assert found.checkpoints["c"].serving.vllm_args == options
+
+
+def test_a_task_may_take_the_models_own_sampling():
+    assert write(task={**TASK, "sampling": "model"}).tasks["t"].spec["sampling"] == {"from": "model"}
+    assert (
+        write(task={**TASK, "sampling": {"from": "model", "max_tokens": 9}}).tasks["t"].spec["sampling"]["max_tokens"]
+        == 9
+    )
+    assert write(task={**NEMO, "sampling": "model"}).tasks["t"].questions()["sampling"] == "model"
+    fails(ConfigError, "sampling", task={**TASK, "sampling": "models"})
+    fails(ConfigError, "sampling", task={**NEMO, "sampling": {"temperature": 0}})
+
+
+def test_one_option_in_two_spellings_is_one():
+    same = {"max_model_len": 9, "max-model-len": 9}
+    found = write(config={**CONFIG, "model_profiles": {"default": {"vllm_args": same}}})
+    assert found.checkpoints["c"].serving.vllm_args == {"max-model-len": 9}
+    fails(ConfigError, "'max-model-len' twice, as 9 and as 8",
+          config={**CONFIG, "model_profiles": {"default": {"vllm_args": {**same, "max_model_len": 8}}}})  # fmt: skip
+
+
+def test_an_adapter_by_a_variable_is_an_error():
+    profile = {"env": {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}}
+    fails(ConfigError, "Adapters cannot", config={**CONFIG, "model_profiles": {"default": profile}})
+
+
 def test_a_campaign():
     campaign = write(sheet="name\tmodel\trevision\trun\tstep\tgpus\tmodel_profile\tvllm_args\tgeneration\n"
                            "c\tmodel\t\trun-1\t2.5\t\ttiny\t--max_model_len 512 --seed=1\t2\n")  # fmt: skip

@@ -1,9 +1,10 @@
 import asyncio
-import hmac
 import json
+import socket
 
 import pytest
 
+from milepost.client.proof import proof_of, published
 from milepost.endpoints.guard import Guard
 
 KEY = "k" * 43
@@ -21,6 +22,8 @@ PATHS = [
 @pytest.fixture
 def guard(monkeypatch):
     monkeypatch.setenv("VLLM_API_KEY", KEY)
+    monkeypatch.setenv("MILEPOST_SOCKET", "/s/socket")
+    monkeypatch.setenv("MILEPOST_ATTEMPT", "a7")
 
     async def app(scope, receive, send):
         await send({"type": "passed"})
@@ -105,8 +108,12 @@ def test_it_shows_that_it_knows_the_key_and_gives_nothing_else_away(guard):
     nonce = b"0123456789abcdef" * 2
     start, body = call(guard, type="http", method="GET", path="/milepost/proof", query_string=nonce)
     assert start["status"] == 200
-    assert json.loads(body["body"]) == {"proof": hmac.new(KEY.encode(), nonce, "sha256").hexdigest()}
-    for query in (b"", b"x" * 32, nonce.upper(), nonce + b"0", nonce + b"\n"):
+    said = json.loads(body["body"])
+    assert set(said) == {"nonce", "proof"}
+    assert said["proof"] == proof_of(KEY, nonce.decode(), said["nonce"], f"{socket.gethostname()} /s/socket", "a7")
+    (_, again) = call(guard, type="http", method="GET", path="/milepost/proof", query_string=nonce)
+    assert json.loads(again["body"])["nonce"] != said["nonce"], "each proof has a nonce of the server's own"
+    for query in (nonce + b"&published", b"", b"x" * 32, nonce.upper(), nonce + b"0", nonce + b"\n"):
         start, _ = call(guard, type="http", method="GET", path="/milepost/proof", query_string=query)
         assert start["status"] == 401
     assert call(guard, type="websocket", path="/milepost/proof", query_string=nonce)[0]["type"] == "websocket.close"
@@ -140,3 +147,14 @@ def test_it_counts_what_is_asked_and_for_how_long(guard):
     assert 0.2 <= usage["busy_s"] < 0.3, "two at once are busy once"
     assert 0.1 <= usage["idle_s"] < 0.3
     assert call(guard, type="http", method="GET", path="/milepost/usage")[0]["status"] == 401
+
+
+def test_it_proves_where_it_is_published_while_it_is(guard, tmp_path):
+    guard.published = str(tmp_path / "published")
+    asked = {"type": "http", "method": "GET", "path": "/milepost/proof", "query_string": b"0" * 32 + b"&published"}
+    assert call(guard, **asked)[0]["status"] == 401
+    (tmp_path / "published").write_text(published(41000))
+    said = json.loads(call(guard, **asked)[1]["body"])
+    assert said["proof"] == proof_of(KEY, "0" * 32, said["nonce"], "published 41000", "")
+    (tmp_path / "published").unlink()
+    assert call(guard, **asked)[0]["status"] == 401

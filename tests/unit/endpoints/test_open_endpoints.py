@@ -216,7 +216,7 @@ def test_a_server_that_is_reached_directly_needs_an_address(monkeypatch, leads_t
     known = load_endpoints()
     with pytest.raises(ServerError, match=rf"`reach: direct`, but the name of its node, .* {said}.*Take `reach` out"):
         address_of(known["one"])
-    assert address_of(known["two"]) == "127.0.0.1", "nobody asks for the name of a host that only ssh leads to"
+    assert address_of(known["two"]) is None, "a socket, to which ssh leads"
 
 
 def test_a_server_that_is_reached_directly_listens_there(monkeypatch):

@@ -3,22 +3,24 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from milepost.client.proof import Place, StrangerError, get, proves
 from milepost.endpoints import tunnel as tunnel_module
 from milepost.endpoints.external import External
 from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.publish import publication_port, publish, write_shared
-from milepost.endpoints.shared_client import proves
 from milepost.endpoints.shared_spec import Publication
 from milepost.endpoints.tunnel import Tunnel, Way, read_port
 from milepost.errors import EndpointError
@@ -79,7 +81,7 @@ def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     port = free_port()
     command = [sys.executable, STUB, "-m", "x", "--model", folder, "--served-model-name", "their-model"]
-    environment = {**os.environ, "VLLM_API_KEY": KEY, "STUB_LOG": str(folder / "log")}
+    environment = {**os.environ, "VLLM_API_KEY": KEY, "MILEPOST_ATTEMPT": "a1", "STUB_LOG": str(folder / "log")}
     process = subprocess.Popen([*map(str, command), "--host", "127.0.0.1", "--port", str(port)], env=environment)
     wait_for_port(port)
     (folder / "port").write_text(f"{port}\n")
@@ -219,7 +221,8 @@ def test_whoever_takes_a_port_that_a_server_left_is_not_sent_the_key(host, serve
             return Way("far", next(ways))
 
         async def check(reader, writer):
-            return await proves(reader, writer, KEY)
+            true = Place.here(port=int((server / "port").read_text()))
+            return await proves((reader, writer), KEY, true, "a1")
 
         tunnel = Tunnel(place, name="one", file="here", ssh_config=host / "config", check=check)
         async with tunnel as near, aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session:
@@ -237,6 +240,80 @@ def test_whoever_takes_a_port_that_a_server_left_is_not_sent_the_key(host, serve
     asyncio.run(play())
     assert all(request.startswith(b"GET /milepost/proof?") for request in heard)
     assert not any(KEY.encode() in request or b"uthorization" in request for request in heard)
+
+
+def test_a_proof_that_a_stranger_relays_is_of_no_use_to_him(server):
+    true = Place.here(port=int((server / "port").read_text()))
+    heard = []
+
+    async def relay(reader, writer):
+        far_reader, far_writer = await true.connect()
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        far_writer.write(heard[-1])
+        writer.write(await far_reader.read(1 << 16))
+        heard.append(await reader.read(1 << 16))
+        for end in (far_writer, writer):
+            end.close()
+            await end.wait_closed()
+
+    async def play():
+        async with await asyncio.start_server(relay, "127.0.0.1", 0) as stranger:
+            port = stranger.sockets[0].getsockname()[1]
+            with pytest.raises(StrangerError):
+                await get(Place.here(port=port), "/v1/models", KEY, "a1")
+        assert (await get(true, "/v1/models", KEY, "a1"))[0] == 200
+        for key, place, attempt in (
+            (KEY, Place("other", None, true.address, true.port), "a1"),
+            (KEY, Place.here(port=true.port, path=Path("/s")), "a1"),
+            (KEY, true, "a2"),  # another start of the server
+            ("another-key", true, "a1"),
+        ):
+            streams = await true.connect()
+            assert not await proves(streams, key, place, attempt)
+            streams[1].close()
+            await streams[1].wait_closed()
+
+    asyncio.run(play())
+    assert len(heard) == 2
+    assert heard[0].startswith(b"GET /milepost/proof?")
+    assert b"uthorization" not in heard[0]
+    assert heard[1] == b"", "nothing is sent after a proof that does not hold"
+
+
+def test_a_tunnel_to_a_socket_in_a_folder_of_ours(host, tmp_path, monkeypatch):
+    # As a server of ours listens: nobody else can enter the folder on that host.
+    path = Path(tempfile.mkdtemp(prefix="milepost-", dir="/tmp")) / "socket"
+    command = [sys.executable, STUB, "-m", "x", "--model", tmp_path, "--served-model-name", "m", "--uds", path]
+    environment = {**os.environ, "VLLM_API_KEY": KEY, "MILEPOST_ATTEMPT": "a1", "STUB_LOG": str(tmp_path / "log")}
+    process = subprocess.Popen([*map(str, command)], env=environment)
+    true = Place.here(path=path)
+    monkeypatch.setattr(tunnel_module, "WAIT_S", 5.0)
+
+    async def play(through):
+        async def place():
+            return Way(through, 0, "", str(path))
+
+        async def check(reader, writer):
+            return await proves((reader, writer), KEY, true, "a1")
+
+        tunnel = Tunnel(place, name="one", file="here", ssh_config=host / "config", check=check)
+        async with (
+            tunnel as near,
+            aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session,
+            session.get(f"http://127.0.0.1:{near}/v1/models") as response,
+        ):
+            return [model["id"] for model in (await response.json())["data"]]
+
+    try:
+        deadline = time.monotonic() + 20
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for through in ("far", None):
+            assert asyncio.run(play(through)) == ["m"]
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(path.parent)
 
 
 @pytest.mark.parametrize(
@@ -319,13 +396,15 @@ def test_a_server_is_published_on_another_host_and_again_when_that_drops(host, s
 
     async def play():
         port = int((server / "port").read_text())
-        task = asyncio.create_task(publish(place, port, KEY, watchdog, tmp_path / "ssh.log"))
+        true = Place.here(port=port)
+        task = asyncio.create_task(publish(place, true, KEY, tmp_path / "told", watchdog, tmp_path / "ssh.log"))
         ports = []
         for _ in range(2):
             async with asyncio.timeout(10), aiohttp.ClientSession() as session:
                 while publication_port(place.port_file) in ["", *ports] and not task.done():
                     await asyncio.sleep(0.05)
                 ports.append(publication_port(place.port_file))
+                assert (tmp_path / "told").read_text() == f"published {ports[-1]}"
                 headers = {"Authorization": f"Bearer {place.key_file.read_text().strip()}"}
                 async with session.get(f"http://127.0.0.1:{int(ports[-1])}/v1/models", headers=headers) as response:
                     assert response.status == 200
@@ -340,6 +419,7 @@ def test_a_server_is_published_on_another_host_and_again_when_that_drops(host, s
     watchdog.close()
     assert not place.port_file.exists()
     assert not place.key_file.exists()
+    assert not (tmp_path / "told").exists(), "nobody proves it any more"
     assert ssh_processes(host) == []
 
 

@@ -1,5 +1,7 @@
 import asyncio
 import os
+import pwd
+import re
 import signal
 import sys
 import time
@@ -10,7 +12,8 @@ import pytest
 from aiohttp import web
 
 from milepost.campaign.types import Checkpoint, Serving
-from milepost.endpoints import Endpoint, vllm
+from milepost.client.client import Client
+from milepost.endpoints import Endpoint, guard, vllm
 from milepost.endpoints.vllm import VllmServer, command_line, engine_version
 from milepost.errors import ServerError
 from milepost.runtime.processes import Watchdog
@@ -41,14 +44,14 @@ def interpreter(tmp_path, monkeypatch):
     return put
 
 
-def play(what, *, start=True, **serving):
+def play(what, *, start=True, address=None, **serving):
     """Make a server, start it, do something with it, and end it."""
 
     async def run():
         watchdog = Watchdog()
         serving.setdefault("start_timeout_s", 20.0)
         ckpt = Checkpoint("c", "model", None, None, None, 1, Serving(gpus=0, **serving))
-        server = VllmServer(ckpt, Path("logs/c.server.log"), watchdog)
+        server = VllmServer(ckpt, Path("logs/c.server.log"), watchdog, address=address)
         try:
             if start:
                 await server.start()
@@ -67,12 +70,19 @@ async def nothing(server):
 def test_the_command_and_the_environment_of_a_server(interpreter, tmp_path, monkeypatch):
     interpreter('printf "%s\\n" "$@" >args; env >env; exit 1')
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
     with pytest.raises(ServerError, match=r"of 'c' ended before it answered \(exit code 1\)"):
-        play(nothing, vllm_args={"dtype": "float32", "enforce-eager": True}, env={"VLLM_CPU_KVCACHE_SPACE": "1"})
+        play(
+            nothing,
+            vllm_args={"dtype": "float32", "enforce-eager": True},
+            env={"VLLM_CPU_KVCACHE_SPACE": "1", "TP_SOCKET_IFNAME": "own"},
+        )
     words = (tmp_path / "args").read_text().split("\n")
     env = dict(line.partition("=")[::2] for line in (tmp_path / "env").read_text().splitlines())
     assert words[:4] == ["-m", "vllm.entrypoints.openai.api_server", "--model", "model"]
-    assert words[words.index("--host") + 1] == "127.0.0.1"
+    folder = Path(words[words.index("--uds") + 1]).parent
+    assert re.fullmatch("/tmp/milepost-[0-9a-f]{16}", str(folder))
+    assert not {"--host", "--port"} & set(words)
     assert words[words.index("--middleware") + 1] == "milepost.endpoints.guard.Guard"
     assert words[-4:-1] == ["--dtype", "float32", "--enforce-eager"]
     name = words[words.index("--served-model-name") + 1]
@@ -82,6 +92,11 @@ def test_the_command_and_the_environment_of_a_server(interpreter, tmp_path, monk
     assert env["VLLM_API_KEY"] not in "".join(words)
     assert Path(env["PYTHONPATH"], "milepost", "endpoints", "guard.py").is_file()
     assert (env["VLLM_CPU_KVCACHE_SPACE"], env["VLLM_HOST_IP"], env["HF_HUB_OFFLINE"]) == ("1", "127.0.0.1", "1")
+    # What its processes say to each other stays on loopback, whatever the site says of its networks.
+    assert (env["NCCL_SOCKET_IFNAME"], env["GLOO_SOCKET_IFNAME"], env["TP_SOCKET_IFNAME"]) == ("lo", "lo", "own")
+    assert (env["VLLM_RPC_BASE_PATH"], env["MILEPOST_SOCKET"]) == (str(folder), f"{folder}/socket")
+    assert not folder.exists(), "nothing of it is left"
+    assert not Path(env["TMPDIR"]).exists()
 
 
 def test_every_server_has_a_name_and_a_key_of_its_own(interpreter):
@@ -97,11 +112,16 @@ def test_an_endpoint_does_not_show_its_key():
 
 def test_a_server_that_proves_itself_and_ends(interpreter, tmp_path):
     async def look(server):
-        assert server.endpoint.url.startswith("http://127.0.0.1:")
-        return server._group.process.pid
+        folder = Path(server.endpoint.socket).parent
+        assert folder.stat().st_mode & 0o777 == 0o700
+        async with Client(server.endpoint.url, server.endpoint.key, socket=server.endpoint.socket) as client:
+            asked = {"model": server.endpoint.model, "messages": [{"role": "user", "content": "?"}]}
+            assert (await client.post("/chat/completions", asked)).body["choices"]
+        return server._group.process.pid, folder
 
-    pid = play(look)
+    pid, folder = play(look)
     assert not Path(f"/proc/{pid}").exists()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -156,17 +176,22 @@ def test_a_server_that_does_not_come_up_in_time(interpreter):
 
 
 @asynccontextmanager
-async def listening(port, answer):
-    """Another program on the port of our server."""
+async def listening(server, answer):
+    """Another program at the place of our server, in which it knows the key."""
 
     async def handle(request):
+        if request.path == "/milepost/proof":
+            return web.json_response(
+                guard.prove(server._key.encode(), request.query_string, str(server.place), server.attempt)
+            )
         return answer(request)
 
     app = web.Application()
     app.router.add_route("*", "/{rest:.*}", handle)
     runner = web.AppRunner(app, shutdown_timeout=0.01)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    server._private.mkdir(exist_ok=True)
+    await web.UnixSite(runner, server.place.socket).start()
     try:
         yield
     finally:
@@ -182,29 +207,24 @@ def refused(request):
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("open_path", "words"),
     [
-        (lambda server: refused, "Another program listens on .* and refuses our key: run again"),
-        (lambda server: lambda request: names("other", "c"), r"Another server listens on .*, serving \['other', 'c'\]"),
-        # Ours by name, but without the guard: every path must be closed.
-        (
-            lambda server: lambda request: names(server.endpoint.model) if request.path == "/v1/models" else web.Response(),
-            "answers 200 to /v1/models without a key",
-        ),
-        (
-            lambda server: lambda request: names(server.endpoint.model)
-            if "Authorization" in request.headers
-            else (web.Response() if request.path == "/metrics" else refused(request)),
-            "answers 200 to /metrics without a key: the guard does not stand before it. Nothing was asked",
-        ),
+        ("/v1/models", "answers 200 to /v1/models without a key"),
+        ("/metrics", "answers 200 to /metrics without a key: the guard does not stand before it. Nothing was asked"),
     ],
-)  # fmt: skip
-def test_a_server_that_is_not_ours_is_refused(interpreter, answer, words):
+)
+def test_a_server_without_its_guard_is_asked_nothing(interpreter, monkeypatch, open_path, words):
     interpreter("exec sleep 60")
+    monkeypatch.setattr(
+        Path, "mkdir", lambda self, *args, mkdir=Path.mkdir, **how: mkdir(self, exist_ok=True, parents=True)
+    )
 
     async def start(server):
-        port = int(server._origin.rpartition(":")[2])
-        async with listening(port, answer(server)):
+        def answer(request):
+            known = "Authorization" in request.headers
+            return names(server.endpoint.model) if known or request.path == open_path else refused(request)
+
+        async with listening(server, answer):
             await server.start()
 
     with pytest.raises(ServerError, match=words):
@@ -212,16 +232,68 @@ def test_a_server_that_is_not_ours_is_refused(interpreter, answer, words):
 
 
 @pytest.mark.parametrize("body", ["[]", "{}", "null", '"x"', "<html>", '{"data": [1]}', '{"data": null}'])
-def test_garbage_from_the_port_is_not_our_server(interpreter, body):
+def test_garbage_is_no_answer(interpreter, monkeypatch, body):
     interpreter("exec sleep 60")
+    monkeypatch.setattr(
+        Path, "mkdir", lambda self, *args, mkdir=Path.mkdir, **how: mkdir(self, exist_ok=True, parents=True)
+    )
 
     async def start(server):
-        port = int(server._origin.rpartition(":")[2])
-        async with listening(port, lambda request: web.Response(text=body, content_type="application/json")):
+        async with listening(server, lambda request: web.Response(text=body, content_type="application/json")):
             await server.start()
 
     with pytest.raises(ServerError, match="did not answer within"):
-        play(start, start=False, start_timeout_s=0.3)
+        play(start, start=False, start_timeout_s=0.5)
+
+
+def test_a_vllm_that_knows_no_sockets_gets_a_port_of_loopback(interpreter):
+    interpreter(
+        'for word; do [ "$word" != --uds ] || { echo "error: unrecognized arguments: --uds $2" >&2; exit 2; }; done\n'
+        f'exec "{sys.executable}" "{STUB}" "$@"'
+    )
+
+    async def look(server):
+        return server.endpoint, server.place
+
+    endpoint, place = play(look)
+    assert endpoint.socket is None
+    assert endpoint.url == f"http://127.0.0.1:{place.port}/v1"
+
+
+@pytest.mark.parametrize("who", ["before", "while"])
+def test_a_port_that_somebody_else_takes_is_left_to_him_without_a_word_of_ours(interpreter, caplog, who):
+    heard = []
+
+    async def stranger(reader, writer):
+        heard.append(await reader.read(1 << 16))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    async def run():
+        watchdog = Watchdog()
+        ckpt = Checkpoint("c", "model", None, None, None, 1, Serving(gpus=0, start_timeout_s=20.0))
+        server = VllmServer(ckpt, Path("logs/c.server.log"), watchdog, address="127.0.0.1")
+        taken = server.place.port
+        if who == "before":
+            interpreter(
+                f'case " $* " in *" {taken} "*) echo "OSError: [Errno 98] Address already in use" >&2; exit 1;; esac\n'
+                f'exec "{sys.executable}" "{STUB}" "$@"'
+            )
+        else:
+            interpreter(f'case " $* " in *" {taken} "*) exec sleep 60;; esac\nexec "{sys.executable}" "{STUB}" "$@"')
+        async with await asyncio.start_server(stranger, "127.0.0.1", taken):
+            try:
+                await server.start()
+                return taken, server.place.port, server.endpoint.key
+            finally:
+                await server.stop()
+                watchdog.close()
+
+    taken, given, key = asyncio.run(run())
+    assert given != taken
+    assert f"port {taken} belongs to a program of the user {pwd.getpwuid(os.getuid()).pw_name}" in caplog.text
+    assert not any(key.encode() in said or b"uthorization" in said for said in heard)
 
 
 def test_the_death_of_a_server_is_noticed_at_once_with_its_last_lines(interpreter):
@@ -256,7 +328,7 @@ def test_an_engine_that_is_dead_in_a_living_process_is_noticed(interpreter, monk
         server._group = await vllm.ProcessGroup.start(
             ["sleep", "60"], env=os.environ, log=server.log, watchdog=server._watchdog
         )
-        async with listening(int(server._origin.rpartition(":")[2]), answer):
+        async with listening(server, answer):
             error = await asyncio.wait_for(server.died(), 5)
         assert set(asked) == {f"Bearer {server.endpoint.key}"}
         return str(error)
@@ -267,17 +339,15 @@ def test_an_engine_that_is_dead_in_a_living_process_is_noticed(interpreter, monk
 
 def test_a_server_that_answers_slowly_is_not_dead(interpreter, monkeypatch):
     monkeypatch.setattr(vllm, "HEALTH_S", 0.05)
-    short = vllm.aiohttp.ClientTimeout(total=0.1)
-    monkeypatch.setattr(VllmServer, "_session", lambda self: vllm.aiohttp.ClientSession(timeout=short))
+    monkeypatch.setattr(vllm, "ASK_S", 0.1)
 
     async def watch(server):
         server._group = await vllm.ProcessGroup.start(
             ["sleep", "60"], env=os.environ, log=server.log, watchdog=server._watchdog
         )
         # It takes connections, and does not come to answer them.
-        silent = await asyncio.start_server(
-            lambda reader, writer: None, "127.0.0.1", int(server._origin.rpartition(":")[2])
-        )
+        server._private.mkdir()
+        silent = await asyncio.start_unix_server(lambda reader, writer: None, server.place.socket)
         async with silent:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(server.died(), 0.8)

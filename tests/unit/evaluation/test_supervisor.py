@@ -130,7 +130,7 @@ def test_all_tasks_of_a_checkpoint_at_once_then_nothing_more(campaign, tmp_path)
     assert len({line["seed"] for line in campaign.stored("c1", "t1")}) == 4, "every sample its own seed"
     (line,) = ledger()
     assert (line["end"], line["requests"], line["tokens_out"]) == ("done", 12, 24)
-    assert 0.5 < line["busy_s"] < 1.5, "twelve answers of half a second, all under way at the same time"
+    assert 0.5 <= line["busy_s"] < 1.5, "twelve answers of half a second, all under way at the same time"
     assert line["start_s"] > 0
     assert note["ledger"]["attempts"] == 1
     assert set(note["versions"]) == {"milepost", "engine"}

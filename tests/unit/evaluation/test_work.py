@@ -117,7 +117,7 @@ class TestIsComplete:
         assert not is_complete("c", ["t", "n"])
         finish(nemo_set())
         if remembered:
-            remember_complete("c", ["t"], DIGEST)
+            remember_complete("c", [prompt_set()], DIGEST)
         assert is_complete("c", ["t", "n"])
         assert is_complete("c", ["t"])
         assert not is_complete("c", ["t", "n", "another"])
@@ -133,7 +133,7 @@ class TestIsComplete:
     def test_what_was_remembered_holds_only_for_what_was_asked(self, change):
         prepare(prompt_set())
         answer_all(prompt_set())
-        remember_complete("c", ["t"], DIGEST)
+        remember_complete("c", [prompt_set()], DIGEST)
         if change == "prompts":
             prepare(prompt_set(words=("one", "changed")))
         elif change == "model":
@@ -148,8 +148,17 @@ class TestIsComplete:
     def test_what_was_remembered_is_not_read_again(self, monkeypatch):
         prepare(prompt_set())
         answer_all(prompt_set())
-        remember_complete("c", ["t"], DIGEST)
+        remember_complete("c", [prompt_set()], DIGEST)
         monkeypatch.setattr("milepost.evaluation.work.read_settled", lambda path: pytest.fail("read again"))
+        assert is_complete("c", ["t"])
+
+    def test_what_is_remembered_is_what_was_asked_not_what_the_files_say_by_then(self):
+        prepare(prompt_set())
+        answer_all(prompt_set())
+        prepare(prompt_set(words=("one", "changed meanwhile")))
+        remember_complete("c", [prompt_set()], DIGEST)
+        assert not is_complete("c", ["t"])
+        prepare(prompt_set())
         assert is_complete("c", ["t"])
 
     @pytest.mark.parametrize("content", ["", "{", "[]"])
@@ -158,7 +167,7 @@ class TestIsComplete:
         answer_all(prompt_set())
         Path("results/store/c/.complete.json").write_text(content)
         assert is_complete("c", ["t"])
-        remember_complete("c", ["t"], DIGEST)
+        remember_complete("c", [prompt_set()], DIGEST)
         assert is_complete("c", ["t"])
 
 

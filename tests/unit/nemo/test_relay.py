@@ -7,10 +7,10 @@ import pytest
 from aiohttp import web
 
 from milepost.endpoints import Endpoint
-from milepost.nemo.relay import Relay, answered
+from milepost.nemo.relay import Relay, answered, sampled
 
 
-def play(script, tmp_path, seed=1, status=200):
+def play(script, tmp_path, seed=1, status=200, models_own=None):
     """Run `script(session, endpoint)` against a relay before a small server; what the server got, and what was told."""
     got, told = [], []
 
@@ -33,7 +33,7 @@ def play(script, tmp_path, seed=1, status=200):
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         server = Endpoint(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", "server-key", "m-0123", "m")
         async with (
-            Relay(server, seed, tmp_path / "r.jsonl", told.append) as endpoint,
+            Relay(server, seed, tmp_path / "r.jsonl", told.append, models_own) as endpoint,
             aiohttp.ClientSession() as session,
         ):
             await script(session, endpoint)
@@ -57,6 +57,21 @@ def asker(*bodies, path="/chat/completions"):
                 await reply.read()
 
     return script
+
+
+def test_how_a_request_is_sampled_is_written_down(tmp_path):
+    bodies = [{"messages": [n], "temperature": 0.0, "top_p": 1.0, "max_tokens": 8, "logprobs": None} for n in range(3)]
+    play(asker(*bodies, {"messages": [9], "temperature": 0.5}), tmp_path)
+    assert sampled(tmp_path / "r.jsonl") == [{"temperature": 0.0, "top_p": 1.0, "max_tokens": 8}, {"temperature": 0.5}]
+
+
+@pytest.mark.parametrize("own", [{}, {"temperature": 0.6, "top_k": 20}])
+def test_the_models_own_sampling_takes_the_place_of_the_harness_one(tmp_path, own):
+    body = {"messages": [1], "temperature": 0.0, "top_p": 0.1, "max_tokens": 8}
+    got, _ = play(asker(body), tmp_path, models_own=own)
+    sent = json.loads(got[0][-1])
+    assert sent == {"messages": [1], "max_tokens": 8, "seed": sent["seed"], **own}
+    assert sampled(tmp_path / "r.jsonl") == [{**own, "max_tokens": 8}]
 
 
 def seeds(got):

@@ -13,7 +13,7 @@ from milepost.nemo.runs import DONE, run_folders
 from milepost.preflight.campaign import load_campaign
 from milepost.preflight.plan import duration, make_plan, render, summary
 from milepost.preflight.submission import JobRequest, Submission
-from milepost.records import write_record
+from milepost.records import read_prompts, write_record
 from milepost.tasks import build_prompts
 
 
@@ -90,7 +90,8 @@ def test_a_task_that_is_remembered_as_complete_is_so_while_it_is_asked_the_same(
     answer("c1", "t1")
     write_record("results/models/c1.json", identify(load_campaign().checkpoints["c1"]))
     prepare_prompts.main(["--task", "t1", "--out", "results/prompts/t1.jsonl"])
-    remember_complete("c1", ["t1"], identify(load_campaign().checkpoints["c1"])["digest"])
+    asked = read_prompts("results/prompts/t1.jsonl")
+    remember_complete("c1", [asked], identify(load_campaign().checkpoints["c1"])["digest"])
     if changed == "prompts":
         campaign.items("t1", "other", "hello")
     elif changed == "model":

@@ -3,10 +3,13 @@
 import json
 import os
 import struct
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from campaigns import Campaign
 
+from milepost.endpoints import open as open_module
 from milepost.preflight import local as preflight
 from milepost.preflight.campaign import load_campaign
 from milepost.preflight.checks import Check, render, sentence
@@ -14,6 +17,7 @@ from milepost.preflight.local import check_link, check_local
 from milepost.preflight.models import inspect_model
 from milepost.preflight.submission import Submission
 from milepost.runtime import environments
+from milepost.runtime.processes import free_port
 
 
 def safetensors(path, missing=0):
@@ -232,3 +236,190 @@ def test_the_table_says_what_to_do_under_what_failed():
 def test_a_folder_is_inspected_without_a_campaign(tmp_path, campaign):
     ckpt = load_campaign().checkpoints["c1"]
     assert inspect_model(tmp_path / "none", ckpt) == [f"{tmp_path / 'none'} cannot be read: No such file or directory"]
+
+
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"config.json": "{"}, ["m1/config.json is no JSON"]),
+        ({"config.json": "[]"}, ["m1/config.json holds no JSON object"]),
+        ({"config.json": b"\xff\xfe{\0}\0"}, ["m1/config.json is no JSON"]),
+        ({"tokenizer_config.json": "{"}, ["m1/tokenizer_config.json is no JSON"]),
+        ({"generation_config.json": "no"}, ["m1/generation_config.json is no JSON"]),
+        ({"model.safetensors": None}, ["m1 holds no weights"]),
+        ({"model.safetensors": None, "rng_state.pth": "x", "optimizer.bin": "x", "training_args.bin": "x"}, ["m1 holds no weights"]),
+        ({"model.safetensors": None, "adapter_config.json": "{}", "adapter_model.safetensors": "sound"}, ["m1 holds an adapter alone"]),
+        ({"model.safetensors": None, "pytorch_model.bin": ""}, ["pytorch_model.bin is empty"]),
+        ({"model.safetensors": None, "model-00001-of-00003.safetensors": "sound", "model-00003-of-00003.safetensors": "sound"},
+         ["m1 lacks model-00002-of-00003.safetensors, of 3 parts"]),
+        ({"model.safetensors": None, "model-00001-of-00002.safetensors": "sound", "model-00002-of-00002.safetensors": "sound",
+          INDEX: '{"weight_map": {"w": "model-00001-of-00002.safetensors"}}'},
+         [f"m1/{INDEX} does not name model-00002-of-00002.safetensors"]),
+        ({"model.safetensors": None, "model-00001-of-00002.safetensors": "sound",
+          INDEX: '{"weight_map": {"w": "model-00001-of-00002.safetensors"}}'},
+         ["m1 lacks model-00002-of-00002.safetensors"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_model_that_vllm_could_not_serve_is_not_ready(campaign, files, words):
+    for name, content in files.items():
+        path = campaign.folder / "m1" / name
+        if content is None:
+            path.unlink()
+        elif content == "sound":
+            safetensors(path)
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    checks = look()
+    found = " ".join(check.found for check in checks if check.what == "model of c1" and check.state == "failed")
+    assert all(word in found for word in words), found
+    assert not sentence(checks).startswith("Ready")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"],
+        ["pytorch_model-00000-of-00001.bin"],
+        ["model.safetensors", "consolidated.safetensors", "rng_state_0.pth"],
+    ],
+)
+def test_whole_weights_in_many_shapes_are_ready(campaign, files):
+    (campaign.folder / "m1/model.safetensors").unlink()
+    for name in files:
+        safetensors(campaign.folder / "m1" / name)
+    assert wrong(look()) == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "task", "words"),
+    [
+        ({"max_position_embeddings": 512}, {"max-model-len": 1024}, {}, ["1024 tokens, and the model takes 512"]),
+        ({"max_position_embeddings": 512}, {"max_model_len": "1k"}, {}, ["1000 tokens, and the model takes 512"]),
+        ({"text_config": {"max_position_embeddings": 512}}, {"max-model-len": 513}, {}, ["the model takes 512"]),
+        ({"n_positions": 512}, {"max-model-len": 513}, {}, ["the model takes 512"]),
+        ({}, {"max-model-len": "many"}, {}, ["'many' is no length"]),
+        ({"max_position_embeddings": 512}, {}, {"max_tokens": 512}, ["up to 512 tokens, and question and answer together may have 512"]),
+        ({"max_position_embeddings": 4096}, {"max-model-len": 512}, {"max_tokens": 1000}, ["up to 1000 tokens", "may have 512"]),
+        ({}, {"max-model-len": 512}, {"max_tokens": 1000}, ["may have 512"]),
+    ],
+)  # fmt: skip
+def test_lengths_that_do_not_fit_are_not_ready(campaign, config, options, task, words):
+    for model in ("m1", "m2"):
+        campaign.write(f"{model}/config.json", json.dumps(config))
+    campaign.profile(vllm_args=options)
+    if task:
+        campaign.task("t1", sampling=task)
+    checks = look()
+    found = " ".join(check.found for check in checks if check.state == "failed")
+    assert all(word in found for word in words), found
+    assert not sentence(checks).startswith("Ready")
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "env"),
+    [
+        ({"max_position_embeddings": 512, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}, {"max-model-len": 2048}, {}),
+        ({"max_position_embeddings": 512, "model_max_length": 1024}, {"max-model-len": 1024}, {}),
+        ({"max_position_embeddings": 512}, {"max-model-len": 1024, "hf-overrides": {"max_position_embeddings": 1024}}, {}),
+        ({"max_position_embeddings": 512}, {"max-model-len": 1024}, {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}),
+        ({"max_position_embeddings": 512}, {"max-model-len": "auto"}, {}),
+        ({}, {"max-model-len": 999999}, {}),
+    ],
+)  # fmt: skip
+def test_lengths_that_may_fit_are_no_error(campaign, config, options, env):
+    for model in ("m1", "m2"):
+        campaign.write(f"{model}/config.json", json.dumps(config))
+    campaign.profile(vllm_args=options, env=env)
+    assert {check.what for check in look() if check.state == "failed"} == set()
+
+
+def speaks(path, text):
+    """A program in the place of vLLM's interpreter that says so much."""
+    path.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{text}\nEND\nexit 2\n")
+    path.chmod(0o755)
+
+
+USAGE = "usage: api_server.py [--dtype {auto,float16}] [--enforce-eager | --no-enforce-eager]"
+
+
+@pytest.mark.parametrize(
+    ("said", "state", "words"),
+    [
+        ("api_server.py: error: unrecognized arguments: --milepost-asks-what-is-known", "ok", ["for 2 of 2"]),
+        ("api_server.py: error: unrecognized arguments: --dtpe --milepost-asks-what-is-known float32", "failed",
+         ["vLLM does not know: --dtpe", "Did you mean '--dtype'?"]),
+        ("api_server.py: error: argument --dtype: invalid choice: 'flat' (choose from auto)", "failed", ["vLLM refuses: argument --dtype"]),
+        ("ModuleNotFoundError: No module named 'vllm'", "failed",
+         ["vLLM 0.32.0 does not know 'dtpe' (Did you mean 'dtype'?)", "could not be asked here: ModuleNotFoundError"]),
+    ],
+)  # fmt: skip
+def test_vllm_itself_is_asked_whether_it_knows_the_options(campaign, tmp_path, said, state, words):
+    speaks(tmp_path / "envs/vllm/.venv/bin/python", f"{USAGE}\n{said}")
+    campaign.profile(vllm_args={"dtpe": "float32"})
+    found = [check for check in look() if check.what.startswith("vLLM's options")]
+    assert [check.state for check in found] == [state]
+    assert all(word in found[0].found for word in words), found
+
+
+def test_vllm_that_cannot_be_asked_is_no_problem_if_another_version_knows_the_options(campaign, tmp_path):
+    speaks(tmp_path / "envs/vllm/.venv/bin/python", "RuntimeError: Failed to infer device type")
+    campaign.profile(vllm_args={"dtype": "float32", "enable-prefix-caching": False, "max-num-seq": 3})
+    (check,) = [check for check in look() if check.what.startswith("vLLM's options")]
+    assert check.state == "skipped"
+    assert "Failed to infer device type" in check.found
+
+
+def served_models(names, status=200):
+    """A server that lists these models; its address, and how to end it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = json.dumps({"data": [{"id": name} for name in names]}).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def end():
+        server.shutdown()
+        server.server_close()
+
+    return f"http://127.0.0.1:{server.server_port}/v1", end
+
+
+@pytest.mark.parametrize(
+    ("listed", "status", "words"),
+    [(["other"], 200, ["reports no model 'm'", "It reports: other"]), (["m"], 401, ["refused"]), (["m"], 200, None)],
+)
+def test_an_endpoint_that_is_another_is_not_ready(campaign, listed, status, words):
+    url, end = served_models(listed, status)
+    try:
+        campaign.write("config/endpoints.yaml", json.dumps({"e": {"provider": "external", "url": url, "model": "m"}}))
+        checks = look()
+    finally:
+        end()
+    if words is None:
+        assert wrong(checks) == {}
+    else:
+        assert wrong(checks)["endpoint e"].state == "failed"
+        assert all(word in wrong(checks)["endpoint e"].found for word in words)
+
+
+def test_an_endpoint_that_answers_nobody_is_not_ready(campaign, monkeypatch):
+    monkeypatch.setattr(open_module, "LIMIT_S", 1.0)
+    monkeypatch.setattr(open_module.verify, "__defaults__", (0.2,))
+    entry = {"provider": "external", "url": f"http://127.0.0.1:{free_port()}/v1", "model": "m"}
+    campaign.write("config/endpoints.yaml", json.dumps({"e": entry}))
+    checks = look()
+    assert "could not be reached" in wrong(checks)["endpoint e"].found
+    assert sentence(checks).startswith("1 of ")

@@ -106,6 +106,30 @@ def test_stop_ends_other_groups_of_the_session(tmp_path):
     asyncio.run(play())
 
 
+def test_a_neighbour_whose_name_is_cut_within_a_letter_harms_nothing(tmp_path):
+    # The kernel keeps 15 bytes of a name; these end within the letter that has two.
+    program = tmp_path / "utvärdering_kör.sh"
+    program.write_text("#!/bin/sh\nread line\n")
+    program.chmod(0o755)
+    neighbour = subprocess.Popen([program], stdin=subprocess.PIPE)
+    try:
+        while b"utv" not in Path(f"/proc/{neighbour.pid}/stat").read_bytes():
+            time.sleep(0.01)
+        assert started(neighbour.pid).isdigit()
+
+        async def run():
+            watchdog = Watchdog()
+            group = await ProcessGroup.start(["sleep", "60"], env=ENV, log=tmp_path / "log", watchdog=watchdog)
+            await group.stop()
+            watchdog.close()
+            return group.process.returncode
+
+        assert asyncio.run(run()) == -signal.SIGTERM
+    finally:
+        neighbour.kill()
+        neighbour.wait()
+
+
 def test_output_goes_to_the_end_of_the_log(tmp_path):
     log = tmp_path / "folder" / "log"
 

@@ -66,7 +66,7 @@ def test_the_fields_of_a_line(monkeypatch):
     line = Ledger("a", 0, {"engine": "x"}).line("SIGTERM")
     assert set(line) == {
         "attempt", "host", "job", "gpus", "gpu_type", "start_s", "busy_s", "idle_s", "requests", "tokens_in",
-        "tokens_out", "versions", "end",
+        "tokens_out", "versions", "sampling", "end",
     }  # fmt: skip
     assert (line["job"], line["end"], line["gpu_type"]) == ("77", "SIGTERM", None)
 

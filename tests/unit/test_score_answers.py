@@ -24,9 +24,10 @@ def test_an_answer_cut_within_a_trace_that_the_template_opens(tmp_path, monkeypa
     files = {"model": [{"digest": "d", **reasoning}], "prompts": [HEADER, PROMPT], "answers": [answer]}
     for name, records in files.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "scoring.json").write_text(json.dumps({"scorer": {"name": "exact_match"}}))
     score_answers.main(
         [
-            *("--ckpt", "c", "--task", "t", "--scoring", json.dumps({"scorer": {"name": "exact_match"}})),
+            *("--ckpt", "c", "--task", "t", "--scoring", "scoring.json"),
             *(part for name in files for part in (f"--{name}", f"{name}.jsonl")),
             *("--scores", "scores.jsonl", "--summary", "summary.json"),
         ]

@@ -63,8 +63,8 @@ test-kills: setup-serving setup ## Kill running campaigns at KILLS random moment
 	$(bin)/pytest tests/kills
 
 .PHONY: test-a-vert
-test-a-vert: ## Compare scores by meaning with the original program, in an environment of its own (needs uv, a minute).
-	uv run --quiet --no-project --python 3.11 --with a-vert==0.3.5 --with pytest --with hypothesis --with aiohttp --with httptools \
+test-a-vert: ## Compare scores by meaning with the original program, in an environment of its own (needs uv, a minute; AVERT: a checkout of its repository, for bAbI's targets).
+	MILEPOST_AVERT_REPOSITORY=$(AVERT) uv run --quiet --no-project --python 3.11 --with a-vert==0.3.5 --with pytest --with hypothesis --with aiohttp --with httptools \
 	    --with orjson --with pyyaml --with jsonschema pytest -q tests/unit/scorers/test_avert_original.py
 
 .PHONY: test-cluster

@@ -21,6 +21,7 @@ sys.path.insert(0, f"{workflow.basedir}/scripts")
 from milepost.campaign.frozen import FROZEN, settings_path, write_settings
 from milepost.campaign.identity import CACHE, DigestCache, identify
 from milepost.campaign.shown import Current
+from milepost.campaign.templates import model_record
 from milepost.errors import MilepostError
 from milepost.evaluation.collect import is_current
 from milepost.evaluation.work import is_complete
@@ -156,8 +157,11 @@ def identity_of(ckpt):
 
 
 def identity(wildcards):
-    """Who a checkpoint is, for its step; a change asks everything of it."""
-    return settings(identity_of(wildcards.ckpt))
+    """Who a checkpoint is, for its step; a change asks everything of it. And how it marks its reasoning, for scoring."""
+    ckpt = CAMPAIGN.checkpoints[wildcards.ckpt]
+    record = model_record(identity_of(ckpt.name), ckpt, config, DIGESTS)
+    DIGESTS.save(SAVE_EVERY_S)
+    return settings(record)
 
 
 @cache

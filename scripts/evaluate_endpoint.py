@@ -12,6 +12,7 @@ import yaml
 
 from milepost.errors import ConfigError, run_step
 from milepost.evaluation.standalone import PATHS, Target, evaluate_task, make_task
+from milepost.style import places
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         retries=args.retries,
     )
     summary = evaluate_task(task, target, args.out)
-    value = "not scored" if summary["value"] is None else f"{summary['value']:.4f}"
+    value = "not scored" if summary["value"] is None else f"{summary['value']:.{places(summary['value'], 4)}f}"
     error = "" if summary["stderr"] is None else f" ± {summary['stderr']:.4f} (standard error)"
     print(f"{summary['metric']} {value}{error}, {summary['n_items']} items, in {args.out / 'summary.json'}")
 

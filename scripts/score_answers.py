@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from milepost.errors import run_step
-from milepost.records import Score, read_answers, read_prompts, write_record, write_records
+from milepost.reasoning import split_answers
+from milepost.records import Score, read_answers, read_prompts, read_record, write_record, write_records
 from milepost.runtime.processes import end_with_snakemake
 from milepost.scorers import CheckpointTask, check_metric, load_scorer
 from milepost.statistics.summary import summarize
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     prompts = scorer.sample(read_prompts(args.prompts))
     drawn = {prompt["id"] for prompt in prompts.prompts}
     answers = [answer for answer in read_answers(args.answers) if answer["id"] in drawn]
+    answers = split_answers(answers, prompts.prompts, read_record(args.model).get("reasoning", {}))
     scores = list(scorer.score(prompts.prompts, answers))
     if metric != headline:
         scores = [Score(**{**score, "score": score["metrics"].get(metric)}) for score in scores]

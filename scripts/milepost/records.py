@@ -73,12 +73,16 @@ class Usage(TypedDict):
 
 
 class Answer(TypedDict):
-    """One sample of one item: `content`, or `error` after all retries. `sample` counts from 0."""
+    """One sample of one item: `content`, or `error` after all retries. `sample` counts from 0.
+
+    `reasoning_cut` says that reasoning was taken out of the content, and whether it did not end.
+    """
 
     id: str
     sample: int
     content: NotRequired[str]
     reasoning: NotRequired[str]
+    reasoning_cut: NotRequired[bool]
     finish_reason: NotRequired[str | None]
     usage: NotRequired[Usage]
     seed: NotRequired[int]
@@ -148,6 +152,17 @@ class Rates(TypedDict):
     failed: float | None
 
 
+class ReasoningUse(TypedDict):
+    """What reasoning took: the share of answers in which it did not end, and its mean tokens, of all answers and of those.
+
+    Tokens are shared out by characters, as servers count them together; null where they count none.
+    """
+
+    cut: float
+    mean_tokens: float | None
+    mean_tokens_cut: float | None
+
+
 class Variance(TypedDict):
     """Variance of the mean, split: `decoding` is null with one sample per item."""
 
@@ -193,6 +208,7 @@ class Summary(TypedDict):
     variance: Variance
     rates: Rates
     mean_tokens: float | None
+    reasoning: NotRequired[ReasoningUse]
     provenance: dict[str, Any]
     runs: NotRequired[Runs]
     partial: NotRequired[Partial]

@@ -65,7 +65,11 @@ _POINT = re.compile(r"(?<![\w.])\.(?=\d)")
 _OPERATOR = re.compile(r" ?([=<>^\u00d7÷≈≤≥≠±]) ?| ([+*/]) ")
 _BULLET = re.compile(r"^[ \t]*(?:[*+•◦▪‣]|#{1,6}|>|-(?! *\.?\d)) +", re.MULTILINE)
 _ABBREVIATED = re.compile(r"(?<![\w.])(?:[A-Z]\.){2,}[A-Z]?(?![\w])|(?<![\w.])(?:[ap]\.m|i\.e|e\.g)\.?(?!\w)")
-_PARTS = re.compile(r"[,;:«»“”—―・]+|\"(?!$)|(?<!\d)-(?!\d)|(?<=\d)-(?!\d)|(?<!\d)-(?=\d)")
+_PARTS = re.compile(
+    r"[,;:«»“”—―・]+|\"(?!$)"
+    # A dash between words. Between digits, behind an operator and in 1e-5 it is a sign.
+    r"|(?<=[^\W\d_])(?<!\d[eE])-(?=\w)|(?<=\d[eE])-(?!\d)|(?<=[\d%)\]])-(?=[^\W\d_])|(?<=[)\]])-(?=\d)"
+)
 _SENTENCES = re.compile(r"(?<=[^\W\d_]{2})[.!?](?=[^\W\d_]{2}|$)")
 
 
@@ -134,13 +138,14 @@ def same_text(one: str, other: str) -> bool:
     return bool(readings(one) & readings(other))
 
 
-def words(text: str) -> list[str]:
-    """The words of a text in lower case, each with what belongs to it.
+def words(text: str, *, ignore_case: bool = True) -> list[str]:
+    """The words of a text, in lower case unless case counts, each with what belongs to it.
 
     >>> words("Tea-time: 5 % of C++, or -5?")
     ['tea', 'time', '5%', 'of', 'c++', 'or', '-5']
     """
-    return [_folded(word) for word in _words(text, lists=False)]
+    found = _words(text, lists=False)
+    return [_folded(word) for word in found] if ignore_case else found
 
 
 @lru_cache(maxsize=65536)
@@ -264,8 +269,6 @@ def _bared(chunk: str, opened: set[str]) -> list[str]:
     parts = []
     at = 0
     for mark in _PARTS.finditer(chunk):
-        if mark[0] == "-" and (mark.end() == len(chunk) or not chunk[: mark.start()].strip("-")):
-            continue
         if (
             mark[0] == ":"
             and chunk[mark.start() - 1 : mark.start()].isdigit()

@@ -293,10 +293,12 @@ def read_reply(reply: Reply, ident: str, sample: int, seed: int) -> Answer:
         sample=sample,
         content=read.content,
         finish_reason=read.finish_reason,
-        usage=read.usage,
         seed=seed,
         latency_s=round(reply.latency_s, 4),
     )
+    # A server that counts no tokens has not answered with none.
+    if any(read.usage.values()):
+        answer["usage"] = read.usage
     if read.reasoning:
         answer["reasoning"] = read.reasoning
     return answer

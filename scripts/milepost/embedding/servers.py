@@ -83,7 +83,7 @@ async def rerank_pairs(
         pairs: Queries, each with distinct documents.
 
     Returns:
-        The score of each document, by query; and queries that it refuses, such as those that are too long, with what it says.
+        The score of each document, by query; and texts that it refuses, such as those that are too long, with what it says.
 
     Raises:
         CallError: The endpoint failed for good.
@@ -99,7 +99,13 @@ async def rerank_pairs(
         except CallError as error:
             if not error.lasting:
                 raise
-            too_long[query] = str(error)
+            blamed = max((query, *documents), key=len) if error.kind == "context" else query
+            if blamed == query or len(documents) == 1:
+                too_long[blamed] = str(error)
+                return
+            half = len(documents) // 2
+            await rerank((query, documents[:half]))
+            await rerank((query, documents[half:]))
             return
         scores.setdefault(query, {}).update(zip(documents, found, strict=True))
 
@@ -121,7 +127,7 @@ async def score_pairs(calls: Calls, pairs: Sequence[tuple[str, str]], keep: Keep
         keep: Gets the names of pairs (`pair_name`), and a score in a list for each.
 
     Returns:
-        Queries that the server refuses, such as those that are too long, with what it says.
+        Texts that the server refuses, such as those that are too long (the longer one of a pair), with what it says.
 
     Raises:
         CallError: The endpoint failed for good.
@@ -139,7 +145,7 @@ async def score_pairs(calls: Calls, pairs: Sequence[tuple[str, str]], keep: Keep
             if not error.lasting:
                 raise
             if len(batch) == 1:
-                too_long[batch[0][0]] = str(error)
+                too_long[max(batch[0], key=len) if error.kind == "context" else batch[0][0]] = str(error)
                 return
             half = len(batch) // 2
             await score(batch[:half])

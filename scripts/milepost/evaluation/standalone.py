@@ -26,6 +26,7 @@ from milepost.endpoints import Endpoint
 from milepost.errors import ConfigError, RecordError, ServerError
 from milepost.evaluation.asking import Asking
 from milepost.evaluation.work import Request, question_of, requests_of
+from milepost.reasoning import split_answers
 from milepost.records import Answer, PromptSet, Score, Summary, write_record, write_records
 from milepost.scorers import check_scoring, load_scorer
 from milepost.statistics.summary import samples_by_metric, summarize
@@ -122,6 +123,7 @@ def evaluate_task(task: Task, target: Target, out: Path) -> Summary:
     finally:
         lease.release()
     write_records(out / "answers.jsonl", answers)
+    answers = split_answers(answers, prompts.prompts, {})
     scores = list(scorer.score(prompts.prompts, answers))
     write_records(out / "scores.jsonl", scores)
     summary = summarize(

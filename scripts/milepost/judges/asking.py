@@ -265,7 +265,8 @@ def read_chat_reply(body: Any) -> ChatReply:
         answer = read_reply(Reply(body, 0.0), "", 0, 0)
     except RequestError as error:
         raise ValueError(error.error["message"]) from None
-    reply = ChatReply(content=answer["content"], finish_reason=answer["finish_reason"], usage=answer["usage"])
+    usage = answer.get("usage", Usage(prompt_tokens=0, completion_tokens=0))
+    reply = ChatReply(content=answer["content"], finish_reason=answer["finish_reason"], usage=usage)
     if logprobs := _logprobs(body):
         reply["logprobs"] = logprobs
     return reply

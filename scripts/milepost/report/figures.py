@@ -7,14 +7,14 @@ their names. The same tables give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from milepost.errors import ConfigError, UnknownTaskError, did_you_mean
-from milepost.report.curves import Panel, draw_panel, moving_mean, stretches
+from milepost.report.curves import Legend, Panel, draw_panel, moving_mean, stretches
 from milepost.report.tables import MetricRow, Row, ScoreRow
-from milepost.style import STYLE
+from milepost.style import lay_out, save, theme
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,9 +25,6 @@ DRAWN = (
     "ckpt", "run", "step", "metric", "value", "ci_low", "ci_high", "band", "band_low", "band_high", "smoothed",
     "first_better", "chance", "partial", "harness",
 )  # fmt: skip
-
-# Of a legend.
-MOST_COLUMNS = 6
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,7 @@ def make_panels(
     runs = list((all_scores if placed.empty else placed)["label"].unique())
     outside = [ckpt for ckpt in all_scores["ckpt"].unique() if ckpt not in set(placed["ckpt"])]
     known = list(all_scores["task"].unique())
+    others = list(dict.fromkeys(name for names in beside.values() for name in names))
     panels = []
     for task, names in beside.items():
         if task not in known:
@@ -84,27 +82,23 @@ def make_panels(
                 )
         every = rows[["ckpt", "run", "label", "step"]].merge(pd.Series(names, name="metric", dtype=str), how="cross")
         extra = every.merge(of_task[["ckpt", "metric", "value", "ci_low", "ci_high"]], how="left")
-        panels.append(Panel(task, rows, extra, runs, outside, look.band, look.smoothing))
+        panels.append(Panel(task, rows, extra, runs, outside, others, look.band, look.smoothing))
     return panels
 
 
 def draw_figures(out: str | Path, panels: Sequence[Panel]) -> None:
     """Write {task}.svg, .png and .csv for each panel, and all.svg, .png and .csv, into a folder."""
     import pandas as pd
-    import seaborn as sns
-    from matplotlib import rc_context
 
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     drawn = []
-    with rc_context():
-        # A font that comes with Matplotlib: no machine lacks it, and the layout does not depend on what else is installed.
-        sns.set_theme(context="paper", style="whitegrid", font="DejaVu Sans", font_scale=1.1, rc=STYLE)
+    with theme():
         for panel in panels:
-            _save(_draw_sheet([panel]), out / panel.task)
+            save(_draw_sheet([panel]), out / panel.task)
             drawn.append(_drawn(panel))
             _write_csv(drawn[-1], out / f"{panel.task}.csv")
-        _save(_draw_sheet(panels), out / "all")
+        save(_draw_sheet(panels), out / "all")
     titled = [table.assign(task=panel.task) for table, panel in zip(drawn, panels, strict=True)]
     _write_csv(pd.concat(titled)[["task", *DRAWN]], out / "all.csv")
 
@@ -116,6 +110,9 @@ def _to_frame(rows: Sequence[Row], kind: type[Row]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=[field.name for field in fields(kind)])
     numbers = {"step", "value", "ci_low", "ci_high", "chance", "run_std", "run_sem"} & set(table)
     unnamed = "score" if table["run"].isna().all() else "no run"
+    # A run may have this very name.
+    while unnamed in set(table["run"]):
+        unnamed = f"({unnamed})"
     return table.astype(dict.fromkeys(numbers, float)).assign(label=table["run"].fillna(unnamed))
 
 
@@ -142,40 +139,16 @@ def _draw_sheet(panels: Sequence[Panel]) -> Figure:
 
     # Four make a square; otherwise three stand side by side.
     columns = 2 if len(panels) == 4 else max(1, min(3, len(panels)))
-    lines = -(-len(panels) // columns) or 1
-    # Names of checkpoints need a line each.
-    names = max([len(panel.rows) for panel in panels if not panel.stepped], default=0)
-    height = max(4.0, 1.6 + 0.28 * names)
-    figure = Figure(figsize=(6.4, height + 0.4) if columns == 1 else (4.6 * columns, (height - 0.3) * lines + 0.5))
-    grid = list(figure.subplots(lines, columns, squeeze=False).flat)
-    handles: dict[str, Any] = {}
-    for axes, panel in zip(grid, panels, strict=False):
-        draw_panel(axes, panel)
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
-    if handles:
-        labels = [label if len(label) <= 48 else f"{label[:47]}…" for label in handles]
-        _add_legend(figure, list(handles.values()), labels)
+    panels = [replace(panel, among_others=len(panels) > 1) for panel in panels]
+    figure = Figure()
+    axes = [figure.add_axes((0, 0, 1, 1), label=str(place)) for place in range(len(panels))]
+    legend: Legend = {}
+    for one, panel in zip(axes, panels, strict=True):
+        for key, entry in draw_panel(one, panel).items():
+            legend.setdefault(key, entry)
+    in_order = {key: legend[key] for key in sorted(legend, key=lambda key: key[0])}
+    lay_out(axes, columns, [panel.size for panel in panels], in_order)
     return figure
-
-
-def _add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """A legend below the panels, in as many columns as the figure has room for."""
-    for columns in range(min(MOST_COLUMNS, len(labels)), 0, -1):
-        legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns)
-        # With room to spare: the fonts that show an SVG's text may be wider.
-        if columns == 1 or legend.get_window_extent().width <= 0.95 * figure.bbox.width:
-            return
-        legend.remove()
-
-
-def _save(figure: Figure, stem: Path) -> None:
-    figure.savefig(stem.with_name(f"{stem.name}.svg"), metadata={"Date": None, "Creator": None})
-    # The layout is found; finding it again for the second format would take longer than drawing.
-    figure.set_layout_engine("none")
-    figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=160, metadata={"Software": None})
 
 
 def _drawn(panel: Panel) -> pd.DataFrame:

@@ -67,7 +67,7 @@ def render_report(content: Content) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": tables.number, "share": tables.share, "step": tables.step, "delta": signed,
+        "number": tables.number, "share": tables.share, "step": tables.step, "tokens": tables.tokens, "delta": signed,
         "p_value": probability,
     }  # fmt: skip
     environment.globals |= {

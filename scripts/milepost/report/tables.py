@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 from milepost.comparisons.rows import ComparisonRow, RankRow, StepRow
 from milepost.errors import ConfigError, RecordError
 from milepost.records import Estimate, Summary
+from milepost.style import places
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -57,7 +58,8 @@ class MetricRow:
 class ScoreRow:
     """One line of scores.csv: the headline score of one checkpoint on one task, and what stands beside it.
 
-    `truncated`, `empty`, `unreadable`, `failed` are shares of all answers; `partial` is like "20/100", or nothing;
+    `truncated`, `empty`, `unreadable`, `failed` are shares of all answers; so is `reasoning_cut`, those of which the reasoning
+    does not end; `partial` is like "20/100", or nothing;
     `n_expected` is how many samples were asked for, where that is known. `run_std` and `run_sem` are over the N samples of
     every item as N runs. Those of a task that share one of the `letters` could not be told apart; `change` is better or
     worse where the score differs significantly from that of the checkpoint `reference`.
@@ -92,6 +94,8 @@ class ScoreRow:
     letters: str | None = None
     reference: str | None = None
     change: str | None = None
+    reasoning_cut: float | None = None
+    reasoning_tokens: float | None = None
 
 
 Row = TypeVar("Row", bound="DataclassInstance")
@@ -225,14 +229,14 @@ def short(value: float, stderr: float | None) -> str:
     """A value with two digits of its standard error in brackets, in units of the value's last digit.
 
     >>> short(0.74166, 0.0349), short(0.9999, 0.00997), short(-61.28, 1.23), short(1.0, 0.0)
-    ('0.742(35)', '1.000(10)', '-61.3(1.2)', '1.000')
+    ('0.742(35)', '0.9999(100)', '-61.3(1.2)', '1.000')
     """
     if not stderr:
         return number(value)
     # Its first two digits as they will be shown decide the place: .00997 is shown as .010.
-    decimals = max(0, 1 - math.floor(math.log10(float(f"{stderr:.1e}"))))
+    decimals = places(value, max(0, 1 - math.floor(math.log10(float(f"{stderr:.1e}")))))
     digits = f"{stderr:.{decimals}f}" if stderr >= 1 else f"{stderr * 10**decimals:.0f}"
-    return f"{value:,.{decimals}f}({digits})"
+    return f"{_fixed(value, decimals)}({digits})"
 
 
 def interval(row: ScoreRow | MetricRow) -> str:
@@ -243,26 +247,39 @@ def interval(row: ScoreRow | MetricRow) -> str:
 
 
 def number(value: float | None) -> str:
-    """A score with three decimals; large ones with one.
+    """A score with three decimals; large ones with one; with more where it would read as 0, 1 or 100, which it is not.
 
-    >>> number(0.12345), number(-61.28), number(None)
-    ('0.123', '-61.3', '-')
+    >>> number(0.12345), number(-61.28), number(None), number(0.9999), number(-0.0001), number(1e-9)
+    ('0.123', '-61.3', '-', '0.9999', '-0.0001', '1e-09')
     """
     if value is None:
         return "-"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
+    if 1e-12 < abs(value) < 5e-8:
+        return f"{value:.0e}"
+    return _fixed(value, places(value, 3) if abs(value) < 10 else places(value, 1, (100, -100)))
+
+
+def tokens(value: float | None) -> str:
+    """A mean number of tokens.
+
+    >>> tokens(1234.56), tokens(0.04), tokens(None)
+    ('1,234.6', '0.04', '-')
+    """
+    return "-" if value is None else _fixed(value, places(value, 1, (0,)))
 
 
 def share(value: float | None) -> str:
     """A share as a percentage.
 
-    >>> share(0.0), share(0.125), share(0.0004)
-    ('0 %', '12.5 %', '<0.1 %')
+    >>> share(0.0), share(0.125), share(0.0004), share(0.9999), share(1.0)
+    ('0 %', '12.5 %', '<0.1 %', '>99.9 %', '100 %')
     """
     if value is None:
         return "-"
     if 0 < value < 0.001:
         return "<0.1 %"
+    if 0.9995 <= value < 1:
+        return ">99.9 %"
     return f"{100 * value:.1f}".removesuffix(".0") + " %"
 
 
@@ -307,6 +324,11 @@ def _warnings(row: ScoreRow) -> list[str]:
     return [f"PARTIAL {row.partial}"] * bool(row.partial) + ["(harness)"] * row.harness
 
 
+def _fixed(value: float, decimals: int) -> str:
+    # Without the sign of a zero.
+    return f"{round(value, decimals) + 0.0:,.{decimals}f}"
+
+
 def _by_place(summaries: Iterable[Summary], curves: Mapping[str, Curve]) -> dict[tuple[str, str], Summary]:
     by_place: dict[tuple[str, str], Summary] = {}
     for summary in summaries:
@@ -345,6 +367,8 @@ def _numbers(summary: Summary) -> dict[str, Any]:
         **_interval(Estimate(value=summary["value"], stderr=summary["stderr"], ci95=summary["ci95"])),
         **summary["rates"],
         "n_expected": summary["provenance"].get("expected", {}).get("samples"),
+        "reasoning_cut": summary.get("reasoning", {}).get("cut"),
+        "reasoning_tokens": summary.get("reasoning", {}).get("mean_tokens"),
         "chance": summary.get("chance"),
         "partial": f"{partial['limit']}/{partial['of']}" if partial else None,
         "harness": summary.get("harness", False),

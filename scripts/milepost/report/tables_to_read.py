@@ -19,7 +19,9 @@ from milepost.report.tables import (
     short_cell,
     short_notes,
     step,
+    tokens,
 )
+from milepost.style import places
 
 # Nobody reads more lines than this: the CSV file has all of them.
 MOST_LINES = 60
@@ -139,19 +141,18 @@ def coverage_table(rows: Sequence[ScoreRow]) -> Table:
     for row in rows:
         shares = map(share, (row.truncated, row.empty, row.unreadable, row.failed))
         items = "-" if row.n_items is None else str(row.n_items)
-        tokens = "-" if row.mean_tokens is None else f"{row.mean_tokens:,.1f}"
-        lines.append([row.ckpt, row.title, score_cell(row), items, samples_cell(row), *shares, tokens])
+        lines.append([row.ckpt, row.title, score_cell(row), items, samples_cell(row), *shares, tokens(row.mean_tokens)])
     notes = ["In brackets: the 95 % interval over items.", SHARES]
     return Table(name="coverage", title="Coverage", header=header, lines=lines, left=2, notes=notes)
 
 
 def probability(p: float | None) -> str:
-    """A p-value with three decimals.
+    """A p-value with three decimals, or more where it would read as .05 or 1 and is none.
 
-    >>> probability(0.0123), probability(0.00002), probability(None)
-    ('0.012', '<0.001', '-')
+    >>> probability(0.0123), probability(0.00002), probability(None), probability(0.0504), probability(0.05)
+    ('0.012', '<0.001', '-', '0.0504', '0.050')
     """
-    return "-" if p is None else "<0.001" if p < 0.0005 else f"{p:.3f}"
+    return "-" if p is None else "<0.001" if p < 0.0005 else f"{p:.{places(p, 3, (0.05, 1))}f}"
 
 
 def signed(value: float | None) -> str:
@@ -160,7 +161,8 @@ def signed(value: float | None) -> str:
     >>> signed(0.1234), signed(-2), signed(None)
     ('+0.123', '-2.000', '-')
     """
-    return "-" if value is None else f"+{number(value)}" if value > 0 else number(value)
+    shown = number(value)
+    return f"+{shown}" if value is not None and value > 0 and float(shown.replace(",", "")) > 0 else shown
 
 
 def _checkpoints(rows: Sequence[ScoreRow]) -> tuple[list[str], dict[str, list[str]]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from milepost.errors import RecordError
-from milepost.reasoning import strip_reasoning
+from milepost.reasoning import split_answer
 from milepost.records import Answer, Prompt, Score
 
 
@@ -22,12 +22,14 @@ class Response:
         answer: The record of the answer.
         text: The answer without reasoning traces and white space around it; None if there is no answer.
         note: What a reader of the score should know about the answer.
+        whole: The answer without reasoning traces, but with the white space around it.
     """
 
     prompt: Prompt
     answer: Answer
     text: str | None
     note: str | None = None
+    whole: str | None = None
 
     def scored(self, score: float, metrics: dict[str, float | None], note: str | None = None) -> Score:
         """The score of this answer, with the answer's note and the scorer's own."""
@@ -67,10 +69,10 @@ def read_responses(prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Iter
         if error is not None:
             yield Response(prompt, answer, None, f"failed: {error['type']}: {error['message']}")
             continue
-        # A server that parses reasoning itself leaves the content null while the model still reasons.
-        text, unclosed = strip_reasoning(answer.get("content") or "")
-        note = "truncated: its reasoning does not end" if unclosed else None
-        yield Response(prompt, answer, text.strip(), note)
+        split = split_answer(answer)
+        text = split.get("content") or ""
+        note = "truncated: its reasoning does not end" if split.get("reasoning_cut") else None
+        yield Response(prompt, split, text.strip(), note, text)
 
 
 def targets_of(prompt: Prompt) -> list[str]:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from milepost.errors import RecordError
-from milepost.reasoning import strip_reasoning
-from milepost.records import Answer, Estimate, PromptSet, Rates, Runs, Score, Summary, Variance
+from milepost.reasoning import reasoning_tokens, split_answer
+from milepost.records import Answer, Estimate, PromptSet, Rates, ReasoningUse, Runs, Score, Summary, Variance
 from milepost.statistics.means import FEW_CLUSTERS, advise, mean_estimate, split_variance
 from milepost.statistics.metrics import Metric, clusters_of
 
@@ -108,6 +108,15 @@ def summarize(
     if headline and is_mean:
         advice = advise(summary["variance"], n_items=len(headline), n_samples=n_samples, stderr=summary["stderr"])
         summary["advice"] = advice.sentence
+    reasoning = reasoning_of(answers)
+    if reasoning is not None:
+        summary["reasoning"] = reasoning
+        if reasoning["cut"]:
+            log.warning(
+                "%s: in %.0f %% of the answers the reasoning does not end, so they answer nothing. Raise max_tokens.",
+                where,
+                100 * reasoning["cut"],
+            )
     if "partial" in header:
         summary["partial"] = header["partial"]
     if CHANCE in estimates:
@@ -185,7 +194,7 @@ def is_truncated(answer: Answer) -> bool:
     >>> is_truncated({"id": "a", "sample": 0, "content": "<think>but then", "finish_reason": "stop"})
     True
     """
-    return answer.get("finish_reason") == "length" or strip_reasoning(answer.get("content") or "")[1]
+    return answer.get("finish_reason") == "length" or split_answer(answer).get("reasoning_cut", False)
 
 
 def is_empty(answer: Answer) -> bool:
@@ -194,13 +203,40 @@ def is_empty(answer: Answer) -> bool:
     >>> is_empty({"id": "a", "sample": 0, "content": "<think>so</think> "})
     True
     """
-    text, unclosed = strip_reasoning(answer.get("content") or "")
-    return not text.strip() and not unclosed
+    answer = split_answer(answer)
+    return not (answer.get("content") or "").strip() and not answer.get("reasoning_cut")
+
+
+def reasoning_of(answers: Iterable[Answer]) -> ReasoningUse | None:
+    """What reasoning took, and how often it did not end; None where no answer has any.
+
+    >>> usage = {"prompt_tokens": 1, "completion_tokens": 8}
+    >>> reasoning_of([{"id": "a", "sample": 0, "content": "<think>so on", "usage": usage}])
+    {'cut': 1.0, 'mean_tokens': 8.0, 'mean_tokens_cut': 8.0}
+    """
+    there = [split_answer(answer) for answer in answers if "error" not in answer]
+    if not any(answer.get("reasoning") or answer.get("reasoning_cut") for answer in there):
+        return None
+    cut = [answer for answer in there if answer.get("reasoning_cut")]
+    return ReasoningUse(
+        cut=len(cut) / len(there), mean_tokens=_mean_reasoning(there), mean_tokens_cut=_mean_reasoning(cut)
+    )
+
+
+def _mean_reasoning(answers: Iterable[Answer]) -> float | None:
+    counts = [count for count in map(reasoning_tokens, answers) if count is not None]
+    return math.fsum(counts) / len(counts) if counts else None
 
 
 def mean_tokens(answers: Iterable[Answer]) -> float | None:
-    """Mean number of tokens of an answer, reasoning included; null where no server counted them."""
-    counts = [answer["usage"]["completion_tokens"] for answer in answers if answer.get("usage")]
+    """Mean number of tokens of an answer, reasoning included; null where no server counted them.
+
+    >>> mean_tokens([{"usage": {"prompt_tokens": 5, "completion_tokens": 0}}, {"usage": {"prompt_tokens": 0}}, {}])
+    0.0
+    """
+    # Without a token in its prompt it was not counted: earlier versions stored that as zeros.
+    counted = [usage for answer in answers if (usage := answer.get("usage")) and any(usage.values())]
+    counts = [usage["completion_tokens"] for usage in counted]
     return math.fsum(counts) / len(counts) if counts else None
 
 

@@ -11,42 +11,19 @@ import random
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations, permutations
 from typing import Any
 
 from milepost.errors import RecordError
 from milepost.records import Prompt, read_records
+from milepost.tasks.babi import Targets, babi_targets
 from milepost.text import normalized
 
 ADVICE = "Answer the question, and say why in short."
-UNKNOWN = [
-    "unknown",
-    "it is uncertain",
-    "it is impossible to know",
-    "not enough information",
-    "it's impossible to know",
-    "don't know",
-]
-# bAbI's answers come from closed lists.
-_PLACES = ["office", "bathroom", "hallway", "garden", "kitchen", "bedroom", "park"]
-_OBJECTS = "nothing apple banana orange pineapple pear melon table milk football pajamas".split()
-_LISTS: list[list[str]] = [
-    ["bedroom", "kitchen", "school", "office", "cinema"],
-    ["yes", "no", "maybe"],
-    _PLACES,
-    _OBJECTS,
-    ["Fred", "Jeff", "Bill", "Mary", "Julie"],
-    ["John", "Mary", "Sandra", "Daniel"],
-    ["gray", "yellow", "green", "red", "blue", "pink", "white"],
-    ["hungry", "thirsty", "tired", "bored"],
-    ["wolf", "mouse", "cat", "sheep"],
-    ["none", "one", "two", "three", "four", "five"],
-]
-_MOVES = ["n", "s", "e", "w"]
+# The key of an item's `meta` under which its targets stand as the original program has them, where they are others.
+ORIGINAL = "original_targets"
+# The key under which right answers stand that say less than the targets, in a word: only a whole answer is compared with them.
+EXACT = "exact"
 _BINARY = (["yes", "no"], ["true", "false"], ["valid", "invalid"], ["plausible", "implausible"])
-
-Targets = tuple[list[str], list[str]]
-"""Right answers, wrong answers."""
 
 
 def read_known(path: str, form: str) -> list[Prompt]:
@@ -96,76 +73,6 @@ def item_of(row: Mapping[str, Any], form: str) -> Prompt:
         raise RecordError(
             f"the row {what}. With `format: {form}` the file holds the benchmark's own columns."
         ) from None
-
-
-def babi_targets(task: int, question: str, target: str) -> Targets:
-    """Right and wrong answers to a question of bAbI.
-
-    Args:
-        task: Its number, 1 to 20.
-        question: The question, without the story.
-        target: The answer.
-    """
-    words = question.strip().rstrip("?").strip()
-    if task == 19 or "," in target:
-        return _listed(target)
-    members = _LISTS[0] if task == 14 else next((one for one in _LISTS[1:] if target in one), _LISTS[0])
-    if target not in members:
-        raise ValueError(f"the answer {target!r} is in none of bAbI's lists")
-    others = [word for word in members if word != target]
-    sentence = _saying(task, words.casefold(), target)
-    if task == 10:
-        placed = words.casefold().removeprefix("is ")
-        forms = {
-            "yes": f"yes, the placement: {placed}, is correct",
-            "no": f"no, the placement: {placed}, is not correct",
-        }
-        return [forms.get(target, target)], [forms.get(word, word) for word in others] + UNKNOWN
-    wrong = list(others)
-    if task == 4:
-        wrong += [f"the {one} and the {other}" for one, other in combinations(others, 2)] + ["there is nothing"]
-    if sentence is None:
-        return [target], wrong + UNKNOWN
-    return [target, sentence(target)], wrong + UNKNOWN + [sentence(word) for word in wrong]
-
-
-def _listed(target: str) -> Targets:
-    """Right and wrong answers where the answer is a list: things carried, in any order, or the two steps of a way."""
-    parts = target.split(",")
-    if set(parts) <= set(_MOVES):
-        ways = [f"{one},{other}" for one in _MOVES for other in _MOVES]
-        return [target], [way for way in ways if way != target] + UNKNOWN
-    right = [",".join(order) for order in permutations(parts)]
-    things = [thing for thing in _OBJECTS if thing != "nothing"]
-    pairs = [",".join(pair) for pair in combinations(things, len(parts))]
-    return right, [pair for pair in pairs if sorted(pair.split(",")) != sorted(parts)] + _OBJECTS + UNKNOWN
-
-
-def _saying(task: int, question: str, target: str) -> Callable[[str], str] | None:
-    """A function that makes a sentence of an answer's word, where the word alone says too little; else None."""
-    if task == 3 and (match := re.fullmatch(r"where was the (\w+) before the (\w+)", question)):
-        thing, place = match.groups()
-        return lambda word: f"the {thing} was in {word} before {place}"
-    if task == 4 and (match := re.fullmatch(r"what is (\w+) of the (\w+)", question)):
-        side, place = match.groups()
-
-        def at(word: str) -> str:
-            if word == "there is nothing":
-                return f"there is nothing {side} of the {place}"
-            plural = " and " in word
-            return f"{'' if plural else 'the '}{word} {'are' if plural else 'is'} {side} of the {place}"
-
-        return at
-    if task == 5 and (match := re.fullmatch(r"what did (\w+) give to (\w+)", question)):
-        giver, taker = match.groups()
-        return lambda word: f"{giver} gave {'nothing' if word == 'nothing' else f'the {word}'} to {taker}"
-    if task == 5 and (match := re.fullmatch(r"who (gave|received) the (\w+)(?: to (\w+))?", question)):
-        verb, thing, taker = match.groups()
-        return lambda word: f"{word} {verb} the {thing}{f' to {taker}' if taker else ''}"
-    if task == 5 and (match := re.fullmatch(r"who did (\w+) give the (\w+) to", question)):
-        giver, thing = match.groups()
-        return lambda word: f"{giver} gave the {thing} to {word}"
-    return None
 
 
 def gsm8k_targets(answer: str) -> Targets:
@@ -224,8 +131,19 @@ def _with_options(question: str, options: Sequence[str], correct: int, category:
 def _babi(row: Mapping[str, Any]) -> Prompt:
     task = int(str(row["task"]).removeprefix("qa"))
     story = row.get("passage", row.get("story", ""))
-    right, wrong = babi_targets(task, row["question"], row["answer"])
-    return _item(f"{str(story).strip()}\n\n{row['question'].strip()}", right, wrong, f"task {task}")
+    question, answer = row["question"], row["answer"]
+    right, wrong = babi_targets(task, question, answer)
+    item = _item(f"{str(story).strip()}\n\n{question.strip()}", right, wrong, f"task {task}")
+    if answer not in right:
+        item["meta"] = {**item.get("meta", {}), EXACT: [answer]}
+    try:
+        original = babi_targets(task, question.strip(), answer, compat=True)
+    except ValueError:
+        return item  # an answer that the original does not know
+    if original != (right, wrong):
+        # For the scorer's `compat`.
+        item["meta"] = {**item.get("meta", {}), ORIGINAL: {"target": original[0], "wrong": original[1]}}
+    return item
 
 
 def _mmlu(row: Mapping[str, Any]) -> Prompt:

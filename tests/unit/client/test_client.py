@@ -312,7 +312,7 @@ def test_replies_to_chats_and_completions(choice, content, reasoning, finish_rea
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None}])
 def test_a_server_that_counts_no_tokens(usage):
     answer = read_reply(reply_of({"text": "x"}, usage=usage), "a", 0, 0)
-    assert answer["usage"] == {"prompt_tokens": 0, "completion_tokens": 0}
+    assert "usage" not in answer
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ import plot
 from milepost.campaign.shown import Shown, ShownTask
 from milepost.errors import ConfigError, UnknownTaskError
 from milepost.records import write_record
-from milepost.report import figures
-from milepost.report.curves import draw_curves
+from milepost.report.curves import RUN, SMOOTHED, draw_curves
 from milepost.report.figures import Look, draw_figures, make_panels
 from milepost.report.tables import MetricRow, ScoreRow, write_table
 
@@ -95,9 +94,7 @@ def test_a_run_looks_the_same_in_every_figure():
     rows = [row(0.1, 0, run="a"), row(0.2, 0, run="b"), row(None, 0, run="a", task="t"), row(0.3, 0, run="b", task="t")]
     looks = []
     for panel in make_panels(rows, [], {"sums": [], "t": []}):
-        axes = Figure().subplots()
-        draw_curves(axes, panel)
-        line = next(line for line in axes.get_lines() if line.get_label() == "b")
+        line, _ = draw_curves(Figure().subplots(), panel)[RUN, "b"]
         looks.append((line.get_color(), line.get_marker()))
     assert looks[0] == looks[1]
 
@@ -128,10 +125,10 @@ def test_smoothing_is_drawn_over_the_points_and_not_across_a_gap():
     panel = make_panels([row(v, step) for step, v in enumerate(values)], [], {"sums": []}, look=Look(smoothing=1))[0]
     assert panel.rows["smoothed"].tolist() == pytest.approx([0.0, 0.2, 0.3, float("nan"), 0.9, 0.3], nan_ok=True)
     axes = Figure().subplots()
-    draw_curves(axes, panel)
+    legend = draw_curves(axes, panel)
     lines = [list(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata())]
     assert lines == [[0.0, 0.3, 0.3], [0.9, 0.3], pytest.approx([0.0, 0.2, 0.3]), [0.9, 0.3]]
-    assert "moving mean of 3 checkpoints" in [line.get_label() for line in axes.get_lines()]
+    assert (SMOOTHED, "moving mean of 3 checkpoints") in legend
 
 
 def test_the_first_better_step_is_marked(tmp_path):
@@ -140,22 +137,6 @@ def test_the_first_better_step_is_marked(tmp_path):
         assert [line["first_better"] for line in csv.DictReader(file)] == ["false", "true", "false"]
     assert "first step better than the start" in (tmp_path / "sums.svg").read_text()
     assert "first step better" not in draw(tmp_path, CURVE)
-
-
-@pytest.mark.parametrize(
-    "names", [["alpha", "beta-long-run-name"], [f"WWWWWWW-{k}" for k in range(7)], ["M" * 99, "b"]]
-)
-def test_the_legend_is_whole(tmp_path, monkeypatch, names):
-    drawn = []
-    monkeypatch.setattr(figures, "_save", lambda figure, stem: drawn.append(figure))
-    rows = [row(0.5, step, ckpt=f"{name}-{step}", run=name) for name in names for step in (0, 9)]
-    draw_figures(tmp_path, make_panels(rows, [], {"sums": []}, {("sums", f"{names[0]}-9")}))
-    for figure in drawn:
-        figure.canvas.draw()
-        (legend,) = figure.legends
-        assert figure.bbox.x0 <= legend.get_window_extent().x0
-        assert legend.get_window_extent().x1 <= figure.bbox.x1
-    assert len(legend.get_texts()) == len(names) + 2
 
 
 def test_missing_checkpoints_make_a_figure_partial(tmp_path):

@@ -322,3 +322,18 @@ def test_command(figures):
     page = (figures / "new/report.html").read_text()
     for words in ["<title>Tiny</title>", "step 1234", "<code>77</code>", "<code>abc</code>", "scipy", "10.00"]:
         assert words in page
+
+
+def test_a_mark_says_what_something_is_better_than(figures):
+    said = render(
+        figures, comparisons=[pair(significant=True)], trends=[trend(regressed_since="c", regressed_below_step=3.0)]
+    )
+    assert 'title="better than a"' in said
+    assert 'title="worse than step 3"' in said
+
+
+def test_the_page_shows_no_end_that_a_number_is_not_at(figures):
+    rows = [row(value=0.9999, ci_low=-0.0001, ci_high=0.99996, truncated=0.9999, mean_tokens=0.04)]
+    said = render(figures, rows)
+    for shown in ("0.9999", "[-0.0001, 0.99996]", "&gt;99.9 %", ">0.04<"):
+        assert shown in said

@@ -408,13 +408,31 @@ def test_an_answer_that_is_too_long_is_unscored_and_counted(server, monkeypatch,
     long, short = scorer.score([CITY], answers_to("Lyon", "Lyon " * 101, "Lyon"))
     assert (long["score"], short["score"]) == (None, 1.0)
     assert "context" in long["note"]
-    server.max_chars = 5
-    with pytest.raises(CallError, match="compared with is refused"):
-        list(
-            Scorer(endpoint=None, reading="whole", semscore=False, chance=False, method="embedding").score(
-                [CITY], answers_to("Lyon", "Lyon")
-            )
-        )
+
+
+def test_a_long_answer_has_no_semscore_and_all_else(server, monkeypatch):
+    """An embedder of OpenAI's kind cuts nothing: only the SemScore needs the whole answer, the verdict its last sentences."""
+    use(monkeypatch, server.url, AVERT_METHOD="embedding", AVERT_ENDPOINT_TYPE="openai")
+    server.max_chars = 2000
+    long = "It rains a lot there. " * 200 + "The answer is Lyon."
+    first, second = Scorer(chance=False).score([CITY], answers_to("Lyon", long, "Lyon"))
+    assert (first["score"], second["score"]) == (1.0, 1.0)
+    assert first["metrics"]["semscore"] is None
+    assert "no SemScore" in first["note"]
+    assert second["metrics"]["semscore"] == pytest.approx(1)
+    assert "note" not in second
+
+
+@pytest.mark.parametrize(("method", "api"), [("rerank", "openai"), ("rerank", "vllm"), ("embedding", "openai")])
+def test_a_long_candidate_costs_its_own_item_only(server, monkeypatch, method, api):
+    use(monkeypatch, server.url, AVERT_METHOD=method, AVERT_ENDPOINT_TYPE=api)
+    server.max_chars = 500
+    items = [CITY, {**CITY, "id": "b", "target": "Lyon " * 101, "choices": ["Lyon " * 101, "Nice"]}]
+    answers = [*answers_to("Lyon", "Lyon"), {**answers_to("Lyon", "Lyon")[0], "id": "b"}]
+    good, bad = Scorer(semscore=False, chance=False).score(items, answers)
+    assert good["score"] == 1.0
+    assert bad["score"] is None
+    assert "not compared" in bad["note"]
 
 
 def test_an_endpoint_by_name(server, tmp_path, monkeypatch):

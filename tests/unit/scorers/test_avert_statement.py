@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milepost.scorers.avert.scorer import names_only
 from milepost.scorers.avert.sentences import read_sentences, refuses, words
 from milepost.scorers.avert.statement import Options
 
@@ -245,3 +246,46 @@ def test_an_answer_that_repeats_itself_is_read_in_time(part):
     begun = time.process_time()
     CITIES.stated(read_sentences(part * 5000), never)
     assert time.process_time() - begun < 2
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "option"),
+    [
+        (("C", "C++", "C#"), "The answer is C++.", "C++"),
+        (("C", "C++", "C#"), "So it is written in C, not in C#.", "C"),
+        (("C", "C++", "C#"), "It must be C#.", "C#"),
+        (("5", "5%"), "The answer is 5 %.", "5%"),
+        (("5", "5%"), "The answer is 5.", "5"),
+        (("$5", "5"), "Therefore it is $5.", "$5"),
+        (("x", "-x"), "The answer is \u2212x.", "-x"),
+        (("x", "-x"), "The answer is x.", "x"),
+        (("x2", "x\u00b2"), "The answer is x^2.", "x\u00b2"),
+        (("1/2", "12"), "The answer is \u00bd.", "1/2"),
+        (("1 1/2", "11/2"), "The answer is 1\u00bd.", "1 1/2"),
+        (("A+", "A-", "A"), "Her grade is A-.", "A-"),
+        (("-5", "5"), "It is \u22125.", "-5"),
+        (("caf\u00e9", "cafe"), "It is the cafe\u0301.", "caf\u00e9"),
+    ],
+)
+def test_options_that_only_signs_tell_apart(options, answer, option):
+    stated = Options(options).stated(read_sentences(answer), lambda sentence, at: 0.0)
+    assert options[stated.index(max(stated))] == option
+    assert sorted(stated)[-1] > sorted(stated)[-2]
+
+
+@pytest.mark.parametrize(
+    ("text", "targets", "others", "right"),
+    [
+        ("I write C++.", ["C"], ["C++"], False),
+        ("I write C++.", ["C++"], ["C"], True),
+        ("In the living room.", ["living room"], ["room"], True),
+        ("In the living room.", ["room"], ["living room"], False),
+        ("It is 5 %.", ["5%"], ["5"], True),
+        ("It is 5 %.", ["5"], ["5%"], False),
+        ("Au cafe\u0301.", ["caf\u00e9"], ["cafe"], True),
+        ("In the KITCHEN or the garden", ["kitchen"], ["garden"], False),
+        ("Nowhere", ["kitchen"], ["garden"], False),
+    ],
+)
+def test_names_only(text, targets, others, right):
+    assert names_only(text, targets, others) == right

@@ -188,3 +188,15 @@ def test_a_campaign_is_checked_before_anything_runs(tmp_path, monkeypatch):
         ConfigError, match="key.jsonl has no answer to any of the 2 items.*it has a, and the items have A, b"
     ):
         checked("A", "b")
+
+
+def test_categories_that_read_alike_are_one(tmp_path):
+    names = ["Caf\u00e9 maths", "cafe\u0301  Maths ", "Caf\u00e9\u00a0maths\u200b", "C", "C++"]
+    path = tmp_path / "key.jsonl"
+    path.write_text(
+        "".join(
+            json.dumps({"id": str(at), "question": "?", "answer": "!", "category": name}) + "\n"
+            for at, name in enumerate(names)
+        )
+    )
+    assert [key.category for key in read_answer_key(path)] == ["Caf\u00e9 maths"] * 3 + ["C", "C++"]

@@ -8,6 +8,7 @@ import pytest
 from milepost.scorers.equator.figure import draw_categories
 from milepost.scorers.equator.keys import Key
 from milepost.scorers.equator.tables import (
+    ALL,
     CategoryRow,
     Student,
     TokenRow,
@@ -17,6 +18,7 @@ from milepost.scorers.equator.tables import (
     token_rows,
     write_csv,
     write_final_stats,
+    write_tables,
     write_verdicts,
 )
 from milepost.statistics.means import mean_estimate
@@ -153,6 +155,7 @@ def test_files_of_the_original(tmp_path):
         "ci_lower",
         "ci_upper",
         "output_count",
+        "partial",
     ]
     assert (line["model"], float(line["mean_score"]), line["output_count"]) == ("equator-j-stu-s", 50.0, "3")
     write_csv(tmp_path / "by_category.csv", rows, CategoryRow)
@@ -183,5 +186,20 @@ def test_the_figure_is_the_same_for_the_same_rows(tmp_path):
         digests.add(hashlib.sha256((tmp_path / name / "f.svg").read_bytes()).hexdigest())
     assert len(digests) == 1
     svg = (tmp_path / "a/f.svg").read_text()
-    for words in ("PARTIAL 3/5", "marked by j", "step-2", "(no answer key)", "Puzzles $x_1$"):
+    for words in ("PARTIAL: 3/5 items", "marked by j", "step-2", "(no answer key)", "Puzzles $x_1$"):
         assert words in svg
+
+
+def test_every_table_of_a_part_of_the_items_says_so(tmp_path):
+    options = {"retrieval": {"n_found": 1, "n": 1, "without_key": []}, "partial": "20/100", "pooled": False}
+    tables, _ = write_tables(tmp_path, "Puzzles", [ONE], ["j"], PROMPTS, KEYS, **options)
+    for name in ("by_category.csv", "token_usage.csv", "final_stats.csv"):
+        with (tables / name).open(newline="") as file:
+            lines = list(csv.DictReader(file))
+        assert {line["partial"] for line in lines} == {"20/100"}, name
+    assert (tables / "by_category.md").read_text().startswith("# Puzzles (PARTIAL)\n")
+
+
+def test_nearly_all_is_not_all():
+    row = CategoryRow("s", "e", ALL, 9, 0, 0.2, 99.7, 99.98, None, None, None, None, 9)
+    assert "99.98 [0.2, 99.7]; 9" in markdown([row], "T", [])

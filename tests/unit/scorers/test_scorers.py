@@ -193,6 +193,75 @@ def test_exact_match_refuses_what_it_cannot_use():
 
 
 @pytest.mark.parametrize(
+    ("content", "target", "options", "match"),
+    [
+        ("\u22125.0", "-5", {}, 1),
+        ("5", "-5", {}, 0),
+        ("1.200,50", "1200.5", {}, 1),
+        ("\u00bd", "0.5", {}, 1),
+        ("5 %", "0.05", {}, 1),
+        ("5%", "5", {}, 0),
+        ("42 apples", "42", {}, 1),
+        ("5 km", "5 m", {}, 0),
+        ("3 or 4", "3", {}, 0),
+        ("\u0664\u0662", "42", {}, 1),
+        ("so it is 1,200.", "1200", {"extract": r"[\d,]+"}, 1),
+        ("3.15", "3.14", {"tolerance": 0.01}, 1),
+        ("3.16", "3.14", {"tolerance": 0.01}, 0),
+        ("99", "100", {"tolerance": "1%"}, 1),
+        ("98.9", "100", {"tolerance": "1%"}, 0),
+        ("7", ["5", "7"], {}, 1),
+    ],
+)
+def test_exact_match_of_numbers(content, target, options, match):
+    assert exact(content, target, compare="number", **options) == match
+
+
+def test_exact_match_says_why_an_answer_is_no_number():
+    (found,) = score({"name": "exact_match", "compare": "number"}, {"target": "4"}, "four")
+    assert found["score"] == 0
+    assert "not one number" in found["note"]
+    with pytest.raises(RecordError, match=r"target of item 'a' is not a number: 'x'"):
+        exact("4", ["4", "x"], compare="number")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tolerance": 1}, "Add `compare: number`"),
+        ({"compare": "number", "tolerance": -1}, "tolerance: -1"),
+        ({"compare": "number", "tolerance": float("nan")}, "tolerance: nan"),
+        ({"compare": "number", "tolerance": "1"}, None),
+        ({"compare": "number", "tolerance": "a bit"}, "a bit"),
+        ({"compare": "number", "compat": "lm-eval"}, "Leave out `compare` or `compat`"),
+        ({"ignore_numbers": True}, "Add `compat: lm-eval`"),
+        ({"regexes_to_ignore": ["x"]}, "Add `compat: lm-eval`"),
+        ({"compat": "lm-eval", "regexes_to_ignore": ["(."]}, r"regexes_to_ignore: \(\."),
+    ],
+)
+def test_exact_match_refuses_options_that_contradict_each_other(options, message):
+    if message is None:
+        load_scorer({"name": "exact_match", **options})
+        return
+    with pytest.raises(ConfigError, match=message):
+        load_scorer({"name": "exact_match", **options})
+
+
+LM_EVAL = json.loads((ROOT / "tests/golden/lm_eval_exact_match.json").read_text())["rows"]
+
+
+def test_exact_match_as_lm_eval():
+    different = [
+        row
+        for row in LM_EVAL
+        if row["target"].strip()
+        and exact(row["answer"], row["target"], compat="lm-eval", **row["options"]) != row["exact_match"]
+    ]
+    assert len(LM_EVAL) > 200
+    assert different == []
+
+
+@pytest.mark.parametrize(
     ("content", "word", "times", "holds"),
     [
         ("tea Tea TEA", "tea", 3, True),

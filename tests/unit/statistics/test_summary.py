@@ -4,7 +4,7 @@ from milepost.errors import RecordError
 from milepost.records import PromptSet
 from milepost.statistics.means import mean_estimate
 from milepost.statistics.metrics import clusters_of
-from milepost.statistics.summary import is_truncated, summarize
+from milepost.statistics.summary import is_truncated, reasoning_of, summarize
 
 
 def prompts(n=3, samples=1, **header):
@@ -153,3 +153,15 @@ def test_samples_are_runs_and_a_missing_run_is_named():
 def test_a_single_run_has_no_spread():
     runs = run(prompts(2), [answer("i0"), answer("i1")], [score("i0", 1.0), score("i1", 0.0)])["runs"]
     assert runs == {"mean": 0.5, "std": None, "sem": None, "n": 1, "per_run": [0.5]}
+
+
+def test_reasoning_is_counted_apart():
+    usage = {"prompt_tokens": 1, "completion_tokens": 40}
+    answers = [
+        {"id": "a", "sample": 0, "content": "<think>so</think>It", "usage": usage},
+        {"id": "a", "sample": 1, "content": "", "reasoning": "so on", "reasoning_cut": True, "usage": usage},
+        {"id": "a", "sample": 2, "content": "It", "usage": usage},
+        {"id": "a", "sample": 3, "error": {"type": "context", "message": "x"}},
+    ]
+    assert reasoning_of(answers) == {"cut": 1 / 3, "mean_tokens": 20.0, "mean_tokens_cut": 40.0}
+    assert reasoning_of(answers[2:]) is None

@@ -9,7 +9,8 @@ from milepost.errors import RecordError
 from milepost.scorers import load_scorer
 from milepost.scorers.avert.scorer import Scorer
 from milepost.tasks import build_prompts, load_items
-from milepost.tasks.known import babi_targets, bbh_targets, gsm8k_targets, read_known
+from milepost.tasks.babi import UNKNOWN, babi_targets
+from milepost.tasks.known import bbh_targets, gsm8k_targets, item_of, read_known
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden/avert_tasks.json").read_text())
@@ -25,6 +26,69 @@ def test_babi(row):
     right, wrong = babi_targets(row["task"], row["question"], row["target"])
     assert right == row["correct"]
     assert wrong == [OURS.get(text, text) for text in row["wrong"]]
+    assert babi_targets(row["task"], row["question"], row["target"], compat=True) == (row["correct"], row["wrong"])
+
+
+@pytest.mark.parametrize(
+    ("task", "question", "target", "right", "some_wrong"),
+    [
+        (4, "What is the bathroom east of?", "hallway", ["hallway", "the bathroom is east of the hallway"],
+         ["bathroom is east of office", "there is nothing that the bathroom is east of"]),
+        (5, "Who did Mary give the milk to?", "Fred", ["Fred", "mary gave the milk to Fred"], ["mary gave the milk to Bill"]),
+        (5, "Who gave the milk to Bill?", "Mary", ["Mary", "Mary gave the milk to bill"], ["John gave the milk to bill"]),
+        (7, "How many objects is Mary carrying?", "two", ["two"], ["none", "six"]),
+        (8, "What is John carrying?", "apple,milk,pear",
+         ["apple,milk,pear", "apple,pear,milk", "milk,apple,pear", "milk,pear,apple", "pear,apple,milk", "pear,milk,apple"],
+         ["apple,banana,milk", "apple,milk", "apple", "nothing"]),
+        (10, "Is Bill in the school?", "maybe", ["maybe"], ["no, the placement: bill in the school, is not correct"]),
+        (15, "What is gertrude afraid of?", "wolf", ["afraid of wolf"], ["afraid of mouse", "unknown"]),
+        (17, "Is the pink rectangle above the square?", "yes",
+         ["yes, the placement: pink rectangle above the square, is correct"],
+         ["no, the placement: pink rectangle above the square, is not correct"]),
+        (19, "How do you go from the kitchen to the park?", "north west",
+         ["north west", "to go from the kitchen to the park you first go north and then west"],
+         ["south", "north north", "to go from the kitchen to the park you need to go south"]),
+        (19, "How do you go from the kitchen to the park?", "n,w",
+         ["n,w", "north west", "to go from the kitchen to the park you first go north and then west"], ["south"]),
+    ],
+)  # fmt: skip
+def test_babi_beside_the_golden_rows(task, question, target, right, some_wrong):
+    found, wrong = babi_targets(task, question, target)
+    assert found == right
+    assert set(some_wrong) <= set(wrong)
+    assert not set(right) & set(wrong)
+    assert (set(UNKNOWN) <= set(wrong)) == (target != "maybe")
+    assert len(set(wrong)) == len(wrong)
+
+
+def test_babi_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="'Paris' is in none of bAbI's lists"):
+        babi_targets(1, "Where is Mary?", "Paris")
+    with pytest.raises(ValueError, match="is not a question of task 19"):
+        babi_targets(19, "Where is Mary?", "north west")
+
+
+def test_an_item_holds_the_originals_targets_where_they_are_others():
+    row = {"task": 10, "passage": "", "question": "Is Bill in the school?", "answer": "maybe"}
+    item = item_of(row, "babi")
+    assert item["target"] == ["maybe"]
+    assert "original_targets" not in item_of(row | {"answer": "no"}, "babi")["meta"]
+    sound = {"yes": [1.0, 0.0], "no,": [0.0, 1.0], "may": [0.6, 0.8]}
+    answers = [{"id": "", "sample": 0, "content": "no, he is not there"}]
+
+    def embed(texts):
+        return [sound.get(text[:3], [0.7, -0.7]) for text in texts]
+
+    (ours,) = Scorer(embed=embed, chance=False, reading="whole", enhance=False).score([item], answers)
+    (theirs,) = Scorer(embed=embed, chance=False, compat=True, enhance=False).score([item], answers)
+    assert (ours["score"], theirs["score"]) == (0.0, 1.0)
+
+
+def test_the_word_itself_is_an_exact_match_where_a_sentence_is_the_target():
+    item = item_of({"task": 15, "passage": "", "question": "What is gertrude afraid of?", "answer": "wolf"}, "babi")
+    answers = [{"id": "", "sample": n, "content": text} for n, text in enumerate(["Wolf.", "afraid of wolf", "cat"])]
+    scores = Scorer(embed=embed, chance=False, semscore=False).score([item], answers)
+    assert [score["metrics"]["exact_match"] for score in scores] == [1.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("row", [row for row in GOLDEN["gsm8k"] if "out" in row], ids=lambda row: row["answer"])

@@ -9,7 +9,6 @@ reranker compares, an answer's last sentences are read one by one, for what they
 from __future__ import annotations
 
 import random
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -26,7 +25,8 @@ from milepost.scorers.avert.statement import Options
 from milepost.scorers.avert.verdict import CORRECT, WRONG, AvertVerdict, grouping_of, original_verdict_of, verdict_of
 from milepost.scorers.responses import Response, read_responses, targets_of
 from milepost.statistics.metrics import Metric, constant_of
-from milepost.text import normalized, same_text
+from milepost.tasks.known import EXACT, ORIGINAL
+from milepost.text import normalized, same_text, words
 
 _SEED = 0
 # What the original gives an empty answer, too.
@@ -191,6 +191,7 @@ class Scorer(BaseScorer):
             EnvironmentMissingError: The embedder is not installed.
             ServerError: The embedder failed.
         """
+        prompts = list(map(self._as_compared, prompts))
         keys = {prompt["id"]: self._key_of(prompt) for prompt in prompts}
         others = other_items({prompt["id"]: targets_of(prompt) for prompt in prompts}) if self._chance else {}
         responses = list(read_responses(prompts, answers))
@@ -200,11 +201,23 @@ class Scorer(BaseScorer):
             if text is None:
                 yield response.unscored(self.metric_names)
                 continue
-            reasons = {found.too_long[query] for query in self._reading.queries(text) if query in found.too_long}
-            if reasons:
-                yield response.unscored(self.metric_names, f"too long to compare: {reasons.pop()}")
+            reason = self._too_long(text, keys[response.prompt["id"]], found)
+            if reason:
+                yield response.unscored(self.metric_names, f"not compared: {reason}")
                 continue
             yield self._scored(response, text, keys, others, found)
+
+    def _as_compared(self, prompt: Prompt) -> Prompt:
+        """The item with the targets that the original has for it, where these are others and `compat` asks for them."""
+        original = prompt.get("meta", {}).get(ORIGINAL) if self._compat else None
+        if original is None:
+            return prompt
+        return {**prompt, "target": original["target"], "meta": {**prompt["meta"], "wrong": original["wrong"]}}
+
+    def _too_long(self, text: str, key: References, found: Similarities) -> str | None:
+        """What the server says of a text that it could not take, of those that are compared; None if it took all."""
+        compared = [*self._reading.queries(text), *self._reading.documents(key)] if text and found.too_long else []
+        return next((found.too_long[one] for one in compared if one in found.too_long), None)
 
     def _scored(
         self,
@@ -223,10 +236,14 @@ class Scorer(BaseScorer):
             "avert_wrong": _finite(verdict.shares[WRONG]),
             "margin": _finite(verdict.margin),
             "tie": float(verdict.tie),
-            "exact_match": float(any(same_text(text, target) for target in targets)),
+            "exact_match": float(any(same_text(text, one) for one in [*targets, *_meta(response.prompt, EXACT)])),
         }
+        note = None
         if self._semscore:
-            metrics["semscore"] = max(found.plain(text, targets)) if text and found.plain else 0.0
+            # The one number that needs the whole answer.
+            long = [found.too_long[one] for one in (text, *targets) if one in found.too_long]
+            note = f"no SemScore: {long[0]}" if long else None
+            metrics["semscore"] = None if long else max(found.plain(text, targets)) if text and found.plain else 0.0
         if self._truth:
             truth = float(names_only(text, targets, self._others_of(response.prompt)))
             metrics["truth"] = truth
@@ -234,8 +251,11 @@ class Scorer(BaseScorer):
             metrics["exact_agrees"] = float(metrics["exact_match"] == truth)
         if self._chance:
             other = others[item]
-            metrics["chance"] = None if other is None else float(self._verdict(text, keys[other], found)[0].match)
-        score = response.scored(float(verdict.match), metrics)
+            comparable = other is not None and not self._too_long(text, keys[other], found)
+            metrics["chance"] = (
+                float(self._verdict(text, keys[other], found)[0].match) if comparable and other is not None else None
+            )
+        score = response.scored(float(verdict.match), metrics, note)
         if comparison is not None:
             score["winner"] = {"group": verdict.winner, "candidate": comparison.best(verdict.winner)[:_WON]}
         return score
@@ -322,10 +342,22 @@ class Scorer(BaseScorer):
                 f"The target of item {prompt['id']!r}, {', '.join(targets)}, is not among its choices: "
                 f"{', '.join(choices)}. Correct the task's data: the target is the text of a choice, not its letter."
             )
-        own = prompt.get("meta", {}).get("wrong", [])
-        if not isinstance(own, list) or not all(isinstance(text, str) and text.strip() for text in own):
-            raise RecordError(f"`meta.wrong` of item {prompt['id']!r} is not a list of texts. Correct the task's data.")
+        own = _meta(prompt, "wrong")
+        if self._compat and ORIGINAL in prompt.get("meta", {}):
+            return list(own)  # the original's very list, even where it holds a right answer
         return wrong + _without(own, [*targets, *wrong])
+
+
+def _meta(prompt: Prompt, name: str) -> list[str]:
+    """A list of texts in an item's `meta`; empty if there is none.
+
+    Raises:
+        RecordError: It is something else.
+    """
+    texts = prompt.get("meta", {}).get(name, [])
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise RecordError(f"`meta.{name}` of item {prompt['id']!r} is not a list of texts. Correct the task's data.")
+    return texts
 
 
 def _finite(number: float) -> float | None:
@@ -341,11 +373,18 @@ def names_only(text: str, targets: Sequence[str], others: Sequence[str]) -> bool
     >>> names_only("In the kitchen or the garden.", ["kitchen"], ["garden"])
     False
     """
-    # The longest first: the "living room" is not the "room".
-    names = sorted({*targets, *others}, key=lambda name: (-len(name), name))
-    found = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)", text, re.IGNORECASE)
-    named = {name.casefold() for name in found}
-    return bool(named) and named <= {target.casefold() for target in targets}
+    wanted, unwanted = ([words(one) for one in texts] for texts in (targets, others))
+    said = words(text)
+    named = unnamed = False
+    at = 0
+    while at < len(said):
+        found = [name for name in [*wanted, *unwanted] if name and said[at : at + len(name)] == name]
+        # The longest: the "living room" is not the "room".
+        longest = max(found, key=len, default=None)
+        named |= longest in wanted
+        unnamed |= longest is not None and longest not in wanted
+        at += len(longest or " ")
+    return named and not unnamed
 
 
 def other_items(targets: dict[str, list[str]]) -> dict[str, str | None]:

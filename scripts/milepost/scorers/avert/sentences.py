@@ -7,10 +7,11 @@ left out. The lists of words are English ones.
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
+
+from milepost.text import canonical
 
 # Sentences from the end that are looked at.
 SENTENCES = 4
@@ -113,6 +114,11 @@ _TENS = {
     for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
 }  # fmt: skip
 _POWERS = {"hundred": 100, "thousand": 1000, "million": 1_000_000}
+# The same for texts of which some are told apart by their signs only, such as C, C++ and C#, or 5 and 5%.
+_EXACT_WORD = re.compile(
+    r"\d+(?:st|nd|rd|th)\b|\d+[:/]\d+|(?:(?<![\w)\]])-)?[$¢-¥₠-₿]?\d+(?:[.,]\d+)*[%‰]?|(?<![\w.])-?\.\d+|\^-?\d+"
+    r"|(?:(?<![\w)\]])-)?[^\W\d_]+(?:'[^\W\d_]+)?(?:[+#]+|[*-](?=[\s.,;:!?)]|$))?"
+)
 _WORD = re.compile(
     r"\d+(?:st|nd|rd|th)\b|\d+[:/]\d+|(?:(?<![\w)\]])-)?\d+(?:\.\d+)?|(?<![\w.])-?\.\d+|[^\W\d_]+(?:'[^\W\d_]+)?"
 )
@@ -143,25 +149,31 @@ class Word(NamedTuple):
 
 def lower(text: str) -> str:
     """A text in the form in which words are looked for: lower case, plain apostrophes, no commas within numbers."""
-    text = text.casefold().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    return re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
+    text = canonical(text).casefold()
+    return re.sub(r"(?<=\d),(?=\d{3}\b)|(?<=\d) (?=[%‰])", "", text)
 
 
-def words(text: str) -> list[str]:
+def words(text: str, *, exact: bool = False) -> list[str]:
     """The words of a text, as they are compared: numbers as digits, without upper case and punctuation.
+
+    Args:
+        text: Any text.
+        exact: Whether signs at a word are part of it.
 
     >>> words("Twenty-one crossings, 1,200.0 kg at -5 - don't")
     ['21', 'crossings', '1200', 'kg', 'at', '-5', "don't"]
+    >>> words("C, C++ or C#: 5 % of -x", exact=True)
+    ['c', 'c++', 'or', 'c#', '5%', 'of', '-x']
     """
-    return [word.text for word in find_words(lower(text))]
+    return [word.text for word in find_words(lower(text), exact=exact)]
 
 
 @lru_cache(maxsize=4096)
-def find_words(text: str) -> tuple[Word, ...]:
+def find_words(text: str, *, exact: bool = False) -> tuple[Word, ...]:
     """The words of a text in lower case, and where they stand."""
     found: list[Word] = []
     number, below = 0, 0  # what the last words say, and what a number must be below to go on with it
-    for match in _WORD.finditer(text):
+    for match in (_EXACT_WORD if exact else _WORD).finditer(text):
         word, begin = match[0], match.start()
         value = _UNITS.get(word, _TENS.get(word))
         if found and text[found[-1].end : begin].strip(" -"):
@@ -198,7 +210,7 @@ def plain(text: str) -> str:
     >>> plain(r"**So** \(\boxed{\text{B}}\)").split()
     ['So', 'answer:', 'B']
     """
-    text = unicodedata.normalize("NFKC", text.translate(_QUOTES)).translate(_QUOTES)
+    text = canonical(text.translate(_QUOTES)).translate(_QUOTES)
     for pattern, replacement in _MARKUP:
         text = pattern.sub(replacement, text)
     return text

@@ -48,7 +48,7 @@ class Similarities:
     """The similarities of all that was wanted.
 
     Attributes:
-        too_long: Queries that the model could not take, and what the server says.
+        too_long: Texts that the model could not take, without a template, and what the server says.
         plain: Cosines of plain texts; None where the model does not embed.
     """
 
@@ -103,14 +103,21 @@ def find_similarities(
     }
     too_long: dict[str, str] = {}
     untemplated = template.query is None and template.document is None
-    original = {template.queried(query): query for query in wanted.pairs}
+    original = {text: text for text in wanted.plain}
+    original |= {template.documented(text): text for documents in wanted.pairs.values() for text in documents}
+    original |= {template.queried(query): query for query in wanted.pairs}
     if settings.method == "rerank":
         scores, too_long = asyncio.run(_rerank(settings, pairs, place)) if pairs else ({}, {})
         plain = None
         if wanted.plain:
             with MiniLM() as minilm:
                 plain = CosineSimilarity(_kept(minilm, MINILM_IDENTITY, place, double), wanted.plain)
-        return Similarities(scores, None if untemplated else template, _named(too_long, original), plain)
+        return Similarities(
+            scores,
+            None if untemplated else template,
+            {original[text]: reason for text, reason in too_long.items()},
+            plain,
+        )
     texts = {*pairs, *wanted.plain, *(document for documents in pairs.values() for document in documents)}
     if embed is not None:
         found = CosineSimilarity(embed, texts)
@@ -124,7 +131,9 @@ def find_similarities(
 
         with VectorStore(_folder(settings, place), _identity(settings), double=double) as store:
             found = CosineSimilarity(lambda distinct: store.embed(distinct, ask), texts)
-    return Similarities(found, None if untemplated else template, _named(too_long, original), found)
+    return Similarities(
+        found, None if untemplated else template, {original[text]: reason for text, reason in too_long.items()}, found
+    )
 
 
 def describe(settings: Settings) -> dict[str, str | None]:
@@ -148,20 +157,6 @@ def describe(settings: Settings) -> dict[str, str | None]:
         identity = _identity(settings)
     digest = hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()
     return {**told, "digest": digest}
-
-
-def _named(too_long: Mapping[str, str], original: Mapping[str, str]) -> dict[str, str]:
-    """The queries that are too long, as they were before the template.
-
-    Raises:
-        CallError: It is a candidate that is too long: no answer could be compared with it.
-    """
-    for text, reason in too_long.items():
-        if text not in original:
-            raise CallError(
-                f"A text that answers are compared with is refused: {text[:80]!r}... {reason}", "context", True
-            )
-    return {original[text]: reason for text, reason in too_long.items()}
 
 
 def _kept(embed: Embed, identity: Mapping[str, str], place: CheckpointTask | None, double: bool) -> Embed:

@@ -96,6 +96,7 @@ class Options:
 
     texts: tuple[str, ...]
     lettered: int = 0
+    _exact: bool = field(init=False, repr=False)
     _words: list[list[str]] = field(init=False, repr=False)
     _telling: list[dict[str, float]] = field(init=False, repr=False)
     _denying: list[bool] = field(init=False, repr=False)
@@ -103,7 +104,10 @@ class Options:
 
     def __post_init__(self) -> None:
         """Split the texts once, for all answers."""
-        split = [[_stem(word) for word in words(plain(text))] for text in self.texts]
+        bare = {tuple(words(plain(text))) for text in self.texts}
+        # Signs count where two options are the same without them.
+        object.__setattr__(self, "_exact", len(bare) < len(self.texts))
+        split = [[_stem(word) for word in words(plain(text), exact=self._exact)] for text in self.texts]
         stems = [{stem for stem in one if stem not in _EMPTY} for one in split]
         shared = Counter(stem for one in stems for stem in one)
         object.__setattr__(self, "_words", split)
@@ -131,7 +135,7 @@ class Options:
             shared = self._shared(sentence)
             if not mentions and sentence.endswith(":") and max(shared, default=0) < SHARED:
                 continue  # announces what comes, or came, and says nothing itself
-            chosen = _chosen(mentions, sentence)
+            chosen = self._last(mentions, sentence)
             if not chosen and refuses(sentence) and max(shared, default=0) < SHARED:
                 if not self._refusing:
                     continue
@@ -162,7 +166,10 @@ class Options:
 
     def chosen(self, sentence: str) -> set[int]:
         """The options that a sentence names last and does not rule out."""
-        return _chosen(self._mentions(sentence), sentence)
+        return self._last(self._mentions(sentence), sentence)
+
+    def _last(self, mentions: Sequence[_Mention], sentence: str) -> set[int]:
+        return _chosen(mentions, sentence, exact=self._exact)
 
     def _said(
         self, sentence: str, mentions: Sequence[_Mention], chosen: set[int], shared: Sequence[float], cosine: Cosine
@@ -193,11 +200,11 @@ class Options:
     def _bare(self, sentence: str) -> int | None:
         """The option that a sentence says, if it says nothing else."""
         mentions = self._mentions(sentence)
-        chosen = _chosen(mentions, sentence)
+        chosen = self._last(mentions, sentence)
         if len(chosen) != 1 or len({one.option for one in mentions}) != 1:
             return None
         (option,) = chosen
-        rest = Counter(map(_stem, words(sentence)))
+        rest = Counter(map(_stem, words(sentence, exact=self._exact)))
         rest.subtract(self._words[option])
         symbol = chr(ord("a") + option) if option < self.lettered else ""
         left = {stem for stem, count in rest.items() if count > 0} - _EMPTY - _FRAME - {symbol}
@@ -206,7 +213,7 @@ class Options:
     def _mentions(self, sentence: str) -> list[_Mention]:
         """Where a sentence names options, from its beginning to its end."""
         text = lower(sentence)
-        found = find_words(text)
+        found = find_words(text, exact=self._exact)
         said = [_stem(word.text) for word in found]
         taken = [False] * len(said)
         places: list[tuple[int, int, int]] = []
@@ -224,7 +231,7 @@ class Options:
             if sentence[end : end + 1] == ")" and _open(sentence[:begin]) and not _LISTED.search(sentence[:begin]):
                 continue  # "(the box A)"
             option = ord(match[group].upper()) - ord("A")
-            at = len(words(sentence[:end])) - 1
+            at = len(words(sentence[:end], exact=self._exact)) - 1
             if option < self.lettered and 0 <= at < len(taken) and not taken[at]:
                 taken[at] = True
                 places.append((at, at + 1, option))
@@ -245,7 +252,7 @@ class Options:
 
     def _shared(self, sentence: str) -> list[float]:
         """The share of each option's words that a sentence holds; a word of k options counts 1/k."""
-        stems = {_stem(word) for word in words(sentence)}
+        stems = {_stem(word) for word in words(sentence, exact=self._exact)}
         return [
             sum(weight for stem, weight in telling.items() if stem in stems) / sum(telling.values()) if telling else 0.0
             for telling in self._telling
@@ -298,11 +305,11 @@ def _ruled_out(mentions: Sequence[_Mention]) -> set[int]:
     return {one.option for one in mentions if one.denied} - {one.option for one in mentions if not one.denied}
 
 
-def _chosen(mentions: Sequence[_Mention], sentence: str) -> set[int]:
+def _chosen(mentions: Sequence[_Mention], sentence: str, *, exact: bool) -> set[int]:
     """The option that a sentence names last and does not rule out; several, if it cannot say which of them."""
     left = [one for one in mentions if not one.denied]
     chosen = {one.option for one in left[-1:]}
-    said = words(sentence) if len(left) > 1 else []
+    said = words(sentence, exact=exact) if len(left) > 1 else []
     for before, after in zip(reversed(left[:-1]), reversed(left), strict=False):
         between = set(said[before.end : after.begin])
         both = "and" in between and {"between", "both"} & set(said[max(0, before.begin - 4) : before.begin])

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from milepost.scorers.equator.tables import ALL, CategoryRow
-from milepost.style import STYLE
+from milepost.style import LABEL, MARKERS, SMALL, TITLE, colours, lay_out, save, theme, wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FEW = 8  # models that colours of a list tell apart
+WIDTH, NAMES_WIDTH = 3.4, 2.4  # of a plot and of the categories' names, in inches
+MODEL_HEIGHT = 0.13
 
 
 def draw_categories(stem: Path, rows: Sequence[CategoryRow], title: str, partial: str | None = None) -> None:
@@ -24,40 +25,35 @@ def draw_categories(stem: Path, rows: Sequence[CategoryRow], title: str, partial
         title: The task's.
         partial: What of the task was asked, where it is not all.
     """
-    import seaborn as sns
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     evaluators = list(dict.fromkeys(row.evaluator for row in rows))
     students = list(dict.fromkeys(row.student for row in rows))
     categories = [ALL, *sorted({row.category for row in rows} - {ALL})]
-    with rc_context():
-        sns.set_theme(context="paper", style="whitegrid", font="DejaVu Sans", font_scale=1.1, rc=STYLE)
-        palette = sns.color_palette("colorblind" if len(students) <= FEW else "viridis", len(students))
-        height = 1.8 + len(categories) * max(0.35, 0.13 * len(students))
-        figure = Figure(figsize=(max(6.4, 1.5 + 3.6 * len(evaluators)), min(height, 60.0)))
-        grid = figure.subplots(1, len(evaluators), sharey=True, squeeze=False)[0]
+    with theme():
+        names = [wrap(name, NAMES_WIDTH, SMALL) for name in categories]
+        lines = max(name.count("\n") + 1 for name in names)
+        size = WIDTH, max(1.2, len(categories) * max(0.15 + 0.15 * lines, 0.1 + MODEL_HEIGHT * len(students)))
+        figure = Figure()
+        grid = [figure.add_axes((0, 0, 1, 1), label=evaluator) for evaluator in evaluators]
+        legend: dict[Any, tuple[Any, str]] = {}
         for axes, evaluator in zip(grid, evaluators, strict=True):
             own = [row for row in rows if row.evaluator == evaluator]
-            _draw(axes, own, categories, students, palette)
-            axes.set_title("all evaluators" if evaluator == ALL else f"marked by {evaluator}", fontsize="medium")
-        mark = f" · PARTIAL {partial}" if partial else ""
-        figure.suptitle(f"{title}: answers that agree with the answer key{mark}", fontweight="bold")
-        handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, max(1, len(labels))))
-        figure.savefig(stem.with_name(f"{stem.name}.svg"), metadata={"Date": None, "Creator": None})
-        figure.set_layout_engine("none")
-        figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=160, metadata={"Software": None})
+            legend |= _draw(axes, own, categories, students)
+            axes.set_yticks(range(len(categories)), names)
+            axes.set_xlabel(wrap("right answers (%), 95 % interval over questions", WIDTH, LABEL))
+            over = "all evaluators" if evaluator == ALL else f"marked by {evaluator}"
+            axes.set_title(wrap(over, WIDTH, TITLE, "bold"))
+        head = f"{title}: answers that agree with the answer key", f"PARTIAL: {partial} items" if partial else ""
+        lay_out(grid, min(3, len(grid)), [size] * len(grid), {name: legend[name] for name in students}, head)
+        save(figure, stem)
 
 
 def _draw(
-    axes: Axes,
-    rows: Sequence[CategoryRow],
-    categories: Sequence[str],
-    students: Sequence[str],
-    palette: Sequence[tuple[float, float, float]],
-) -> None:
-    for number, student in enumerate(students):
+    axes: Axes, rows: Sequence[CategoryRow], categories: Sequence[str], students: Sequence[str]
+) -> dict[str, tuple[Any, str]]:
+    drawn = {}
+    for number, (student, colour) in enumerate(zip(students, colours(len(students)), strict=True)):
         own = [row for row in rows if row.student == student and row.mean_score is not None]
         # Side by side within the category's line, the first model on top.
         shift = (number + 0.5) / len(students) * 0.8 - 0.4
@@ -69,8 +65,8 @@ def _draw(
         ]
         # The interval's middle is not the mean: near 0 and 100 an end may lie on its other side.
         errors = [[max(0.0, low) for low in lows], [max(0.0, high) for high in highs]]
-        axes.errorbar(means, places, xerr=errors, fmt="o", markersize=4, color=palette[number], label=student)
-    axes.set_yticks(range(len(categories)), categories)
+        look: dict[str, Any] = {"marker": MARKERS[number % len(MARKERS)], "markersize": 4, "color": colour}
+        drawn[student] = axes.errorbar(means, places, xerr=errors, linestyle="", **look), student
     axes.set_ylim(len(categories) - 0.5, -0.5)
     axes.set_xlim(-3, 103)
-    axes.set_xlabel("right answers (%), 95 % interval over questions")
+    return drawn

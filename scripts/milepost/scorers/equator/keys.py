@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from milepost.embedding.embedders import Embed, MiniLM, checked_vectors
 from milepost.errors import RecordError, ServerError, did_you_mean, listed
 from milepost.records import Prompt, read_records, write_record
 from milepost.runtime.environments import environment_python
+from milepost.text import normalized
 
 ENVIRONMENT = "equator"
 NO_CATEGORY = "none"
@@ -82,8 +83,12 @@ def read_answer_key(path: str | Path) -> list[Key]:
         RecordError: A missing or empty file, a malformed entry, or an id that stands twice; names the entry.
     """
     found: dict[str, Key] = {}
+    categories: dict[str, str] = {}
     for number, entry in enumerate(_entries(Path(path)), 1):
         key = _parse(entry, f"{path}, entry {number}")
+        # "Maths" and "maths " are one category, by the name that comes first.
+        plain = normalized(key.category, ignore_case=False, ignore_punctuation=False)
+        key = replace(key, category=categories.setdefault(plain.casefold(), plain))
         if key.id in found:
             raise RecordError(f"{path}, entry {number}: the id {key.id!r} stands there already. Give each its own.")
         found[key.id] = key

@@ -19,6 +19,7 @@ from typing import Any
 from milepost.records import Answer, Prompt, Score
 from milepost.scorers.equator.keys import Key, key_id
 from milepost.statistics.means import mean_estimate
+from milepost.style import places
 
 ALL = "all"
 NO_KEY = "(no answer key)"
@@ -203,25 +204,26 @@ def write_verdicts(
                 path.write_text(json.dumps(entries, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_csv(path: Path, rows: Sequence[Any], kind: type[Any]) -> None:
-    """Write rows of one kind as CSV, their columns in the order of its fields."""
+def write_csv(path: Path, rows: Sequence[Any], kind: type[Any], partial: str | None = None) -> None:
+    """Write rows of one kind as CSV, their columns in the order of its fields, and the mark of a part of the items."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(kind)], lineterminator="\n")
+        names = [*(field.name for field in fields(kind)), "partial"]
+        writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(map(asdict, rows))
+        writer.writerows({**asdict(row), "partial": partial} for row in rows)
 
 
-def write_final_stats(path: Path, rows: Iterable[CategoryRow]) -> None:
-    """Write the original's table: a line per pair, the best first."""
+def write_final_stats(path: Path, rows: Iterable[CategoryRow], partial: str | None = None) -> None:
+    """Write the original's table: a line per pair, the best first; its last column is ours."""
     names = [field.name for field in fields(Stats)]
     pairs = [row for row in rows if row.category == ALL and row.evaluator != ALL]
     pairs.sort(key=lambda row: -math.inf if row.mean_score is None else row.mean_score, reverse=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["model", *names])
+        writer.writerow(["model", *names, "partial"])
         writer.writerows(
-            [pair_name(row.evaluator, row.student), *(getattr(row, name) for name in names)] for row in pairs
+            [pair_name(row.evaluator, row.student), *(getattr(row, name) for name in names), partial] for row in pairs
         )
 
 
@@ -256,14 +258,16 @@ def write_tables(
     rows = category_rows(students, evaluators, prompts, keys, pooled=pooled)
     write_verdicts(folder / "auto_eval_outputs", students, evaluators, prompts, keys)
     tables = folder / "tables_and_charts"
-    write_csv(tables / "by_category.csv", rows, CategoryRow)
-    write_csv(tables / "token_usage.csv", token_rows(students, evaluators), TokenRow)
-    write_final_stats(tables / "final_stats.csv", rows)
+    write_csv(tables / "by_category.csv", rows, CategoryRow, partial)
+    write_csv(tables / "token_usage.csv", token_rows(students, evaluators), TokenRow, partial)
+    write_final_stats(tables / "final_stats.csv", rows, partial)
     found, without = retrieval["n_found"], retrieval["without_key"]
     notes = [f"A search for the nearest question finds the item's own for {found} of {retrieval['n']} items."]
     notes += [f"{len(without)} items have no answer key."] if without else []
     notes += [f"PARTIAL: {partial} items."] if partial else []
-    (tables / "by_category.md").write_text(markdown(rows, title, notes), encoding="utf-8")
+    (tables / "by_category.md").write_text(
+        markdown(rows, f"{title} (PARTIAL)" if partial else title, notes), encoding="utf-8"
+    )
     return tables, rows
 
 
@@ -294,8 +298,14 @@ def _shown(row: CategoryRow | None) -> str:
     missing = f"; {row.n_unscored} unscored" if row.n_unscored else ""
     if row.mean_score is None:
         return f"-{missing}"
-    interval = "" if row.ci95_low is None else f" [{row.ci95_low:.0f}, {row.ci95_high:.0f}]"
-    return f"{row.mean_score:.1f}{interval}; {row.output_count}{missing}"
+    between = row.ci95_low is not None and row.ci95_high is not None
+    interval = f" [{_per_cent(row.ci95_low, 0)}, {_per_cent(row.ci95_high, 0)}]" if between else ""
+    return f"{_per_cent(row.mean_score, 1)}{interval}; {row.output_count}{missing}"
+
+
+def _per_cent(value: float | None, decimals: int) -> str:
+    """With more decimals where it would read as none or all, and is neither."""
+    return "-" if value is None else f"{value:.{places(value, decimals, (0, 100))}f}"
 
 
 def _cell(text: str) -> str:

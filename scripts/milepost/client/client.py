@@ -19,11 +19,13 @@ from milepost.client.connections import ConnectError, HttpResponse, Pool, Server
 from milepost.client.outside import Outside, on_this_host
 from milepost.client.refusals import HARMLESS, Fault, error_inside, form_of, harmless, read_refusal
 from milepost.client.replies import MARK, Reply, read_choice
+from milepost.client.throttle import Throttle, read_usage
 from milepost.records import Answer, AnswerError
 
 __all__ = ["Client", "Reply", "RequestError", "read_reply"]
 
 log = logging.getLogger("milepost")
+TOO_MANY = 429
 LONGEST_PAUSE_S = 60.0
 OTHER_FILES = 64  # stores, logs, pipes
 HARMLESS_S = 60.0  # in which a server that lives answers a harmless question
@@ -96,6 +98,7 @@ class Client:
         timeout_s: float = 600.0,
         retries: int = 5,
         pause_s: float = 0.5,
+        throttle: Throttle | None = None,
     ) -> None:
         """Describe the endpoint; nothing is sent yet.
 
@@ -106,8 +109,10 @@ class Client:
             timeout_s: Seconds that one try may take.
             retries: Further tries after a connection error, a timeout, 408, 409, 429 or 5xx.
             pause_s: First pause between tries; doubled by each, and jittered.
+            throttle: The pace that all processes of the user keep together; none for servers of ours.
         """
         self.url = url.rstrip("/")
+        self._throttle = throttle
         self.retries = retries
         self.pause_s = pause_s
         self.concurrency = room_for(concurrency)
@@ -167,6 +172,8 @@ class Client:
             try:
                 # Waiting for a place is no part of a try: its time limit begins with the request.
                 async with self._places:
+                    if self._throttle is not None:
+                        await self._throttle.wait(body)
                     reply, wait_s = await self._try(path, data, check, **limit)
             except TimeoutError:
                 wait_s = None
@@ -176,6 +183,11 @@ class Client:
                 wait_s = None
                 message = f"{type(error).__name__}: {error}"
                 reply = RequestError(AnswerError(type="connection", message=message), None, Fault.PASSING)
+            if self._throttle is not None:
+                if isinstance(reply, Reply):
+                    await self._throttle.settle(body, read_usage(reply.body))
+                elif reply.status == TOO_MANY and wait_s:
+                    await self._throttle.hold(wait_s)
             if isinstance(reply, Reply) or reply.fault is not Fault.PASSING or tries == retries:
                 return reply
             pause_s = self.pause_s * 2**tries * random.uniform(0.5, 1.5)  # noqa: S311 (jitter)

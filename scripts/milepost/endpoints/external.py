@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from milepost.campaign.types import EndpointSpec, Serving
 from milepost.endpoints import ENDPOINTS, Endpoint
@@ -15,6 +15,7 @@ from milepost.endpoints.specs import path_in
 from milepost.errors import ConfigError, EndpointError
 
 ATTEMPT_S = 4.0  # for what a tunnel leads to: opening it took its time
+LIMITS = ("requests_per_minute", "tokens_per_minute", "max_calls", "max_tokens", "fingerprint")
 SERVED = ("concurrency", "request_timeout_s", "retries")
 
 
@@ -29,6 +30,11 @@ class External(EndpointSpec):
         ssh_config: Configuration of the tunnel's ssh.
         key_env: Environment variable with the key.
         key_file: File with the key.
+        requests_per_minute: As many of all processes of the user, as a judge; None for no limit.
+        tokens_per_minute: Of prompts and replies, likewise.
+        max_calls: As many replies as a campaign may pay for, of this judge.
+        max_tokens: As many tokens, likewise.
+        fingerprint: What has to stay as it is in a campaign: the `whole` of what replies say of their model, or its `name`.
     """
 
     provider = "external"
@@ -40,6 +46,11 @@ class External(EndpointSpec):
     ssh_config: Path | None = None
     key_env: str | None = None
     key_file: Path | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    fingerprint: Literal["whole", "name"] = "whole"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -133,4 +144,5 @@ def parse(name: str, entry: Mapping[str, Any], where: str) -> External:
         ssh_config=path_in(entry, "ssh_config"),
         key_env=entry.get("key_env"),
         key_file=path_in(entry, "key_file"),
+        **{key: entry[key] for key in LIMITS if key in entry},
     )

@@ -26,9 +26,9 @@ from milepost.errors import MilepostError
 from milepost.evaluation.collect import is_current
 from milepost.evaluation.work import is_complete
 from milepost.nemo.check import check_nemo_tasks
-from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign
-from milepost.preflight.decides import asked_digest, code_of, digest_of, scored_digest, scoring, shown_record
-from milepost.scorers import CheckpointTask, load_scorer, scorer_module
+from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign, scorer_of
+from milepost.preflight.decides import asked_digest, code_of, digest_of, scored_digest, shown_record
+from milepost.scorers import scorer_module
 
 # Planning makes millions of objects that stay. Looking through all of them for garbage, over and over, was a tenth of it.
 gc.freeze()
@@ -65,10 +65,7 @@ try:
         if not workflow.dryrun:
             os.environ[FROZEN] = str(freeze_campaign(CAMPAIGN))
     # The scorer of every task of our own. What it needs, and has of its own, decides which rules are for the task.
-    SCORERS = {
-        name: load_scorer(CAMPAIGN.tasks[name].spec["scorer"], CheckpointTask(None, name))
-        for name in CAMPAIGN.named("native")
-    }
+    SCORERS = {name: scorer_of(CAMPAIGN.tasks[name]) for name in CAMPAIGN.named("native")}
 except MilepostError as error:
     raise WorkflowError(f"{type(error).__name__}: {error}") from None
 
@@ -135,6 +132,11 @@ def code(name):
     return code_of(name)
 
 
+def scorer_code(name):
+    """What a step's code says, as its parameter; that of the task's scorer included, which is loaded by its name."""
+    return lambda wildcards: code_of(name, scorer_module(SCORERS[wildcards.task].name))
+
+
 def told(error):
     """An error made for users, as Snakemake shows it."""
     return WorkflowError(f"{type(error).__name__}: {error}")
@@ -182,7 +184,7 @@ def asked(wildcards):
 def scored_of(task):
     """Digest of all that decides how a task's answers are scored."""
     try:
-        return scored_digest(CAMPAIGN.tasks[task])
+        return scored_digest(CAMPAIGN.tasks[task], DIGESTS)
     except MilepostError as error:
         raise told(error) from None
 
@@ -206,28 +208,31 @@ def shown(*options, numbers=False):
     return lambda wildcards: settings(shown_record(CAMPAIGN, options, today() if numbers else None))
 
 
-def scorer_code(name):
-    """What a step's code says, as its parameter; that of the task's scorer included, which is loaded by its name."""
-    return lambda wildcards: code_of(name, scorer_module(SCORERS[wildcards.task].name))
-
-
-@cache
-def scoring_of(task):
-    """All that decides the scores of a task beside code and files: its scorer's options, and who is asked."""
-    try:
-        return json.dumps(scoring(CAMPAIGN.tasks[task]), sort_keys=True, default=str)
-    except MilepostError as error:
-        raise told(error) from None
-
-
 def scorer_files(wildcards):
     """The user's files that a task's scorer reads."""
     return list(SCORERS[wildcards.task].needs().files)
 
 
-def scorer_options(wildcards):
-    """A task's `scorer`, for a step."""
-    return json.dumps(CAMPAIGN.tasks[wildcards.task].spec["scorer"], sort_keys=True)
+def scoring(wildcards):
+    """A task's scorer and headline metric, for the step that scores, without what decides no score."""
+    task, scorer = CAMPAIGN.tasks[wildcards.task], SCORERS[wildcards.task]
+    return settings({**task.scoring(), "scorer": without_own(task.spec["scorer"], scorer)})
+
+
+def without_own(options, scorer):
+    """A scorer's options without those that decide its own tables only."""
+    return {key: value for key, value in options.items() if key not in scorer.own_options}
+
+
+def prepares(wildcards):
+    """A task's scorer, for the step that prepares its tables."""
+    return settings(without_own(CAMPAIGN.tasks[wildcards.task].spec["scorer"], SCORERS[wildcards.task]))
+
+
+def tabulates(wildcards):
+    """What the step that makes a task's own tables is told: its scorer, its title, all checkpoints."""
+    task = CAMPAIGN.tasks[wildcards.task]
+    return settings({"scorer": task.spec["scorer"], "title": task.title, "ckpts": CHECKPOINTS})
 
 
 def prepared(wildcards):

@@ -23,8 +23,8 @@ rule score_answers:
     wildcard_constraints:
         task=names(BY_RULE),
     params:
-        scoring=lambda wildcards: scoring_of(wildcards.task),
         scored=scored,
+        scoring=scoring,
     shell:
         """
         python "$MILEPOST_SCRIPTS/score_answers.py" --ckpt {wildcards.ckpt:q} --task {wildcards.task:q} --scoring {params.scoring:q} \
@@ -57,7 +57,7 @@ rule prepare_tables:
     wildcard_constraints:
         task=names(PREPARED),
     params:
-        scorer=lambda wildcards: json.dumps(json.loads(scoring_of(wildcards.task))["scorer"]),
+        scorer=prepares,
         code=scorer_code("prepare_tables.py"),
     shell:
         """
@@ -83,16 +83,13 @@ rule tabulate_task:
         task=names(TABULATED),
         scorer=names({SCORERS[task].name for task in TABULATED}),
     params:
-        ckpts=CHECKPOINTS,
-        scorer=scorer_options,
-        title=lambda wildcards: CAMPAIGN.tasks[wildcards.task].title,
+        told=tabulates,
         prepared=lambda wildcards, input: ["--prepared", input.prepared] if input.prepared else [],
         code=scorer_code("tabulate_task.py"),
     shell:
         """
-        python "$MILEPOST_SCRIPTS/tabulate_task.py" --task {wildcards.task:q} --scorer {params.scorer:q} --title {params.title:q} \
-            --ckpts {params.ckpts:q} --results results --prompts {input.prompts:q} {params.prepared:q} --out {output:q} \
-            2> >(tee {log:q} >&2)
+        python "$MILEPOST_SCRIPTS/tabulate_task.py" --task {wildcards.task:q} --told {params.told:q} --results results \
+            --prompts {input.prompts:q} {params.prepared:q} --out {output:q} 2> >(tee {log:q} >&2)
         """
 
 

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def check(spec: EndpointSpec) -> str | None:
-    """Ask one question; what is wrong, if anything is."""
+    """Ask an endpoint one question; returns what is wrong, or None."""
 
     async def ask() -> tuple[float, float]:
         begun = time.monotonic()

@@ -36,12 +36,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     end_with_snakemake()
-    found = compare_campaign(read_shown(args.settings), args.scores, args.summaries)
-    write_table(args.out / "comparisons.csv", ComparisonRow, found.comparisons)
-    write_table(args.out / "flips.csv", FlipRow, found.flips)
-    write_table(args.out / "steps.csv", StepRow, found.steps)
-    write_table(args.out / "trends.csv", TrendRow, found.trends)
-    write_table(args.out / "ranking.csv", RankRow, found.ranking)
+    compared = compare_campaign(read_shown(args.settings), args.scores, args.summaries)
+    write_table(args.out / "comparisons.csv", ComparisonRow, compared.comparisons)
+    write_table(args.out / "flips.csv", FlipRow, compared.flips)
+    write_table(args.out / "steps.csv", StepRow, compared.steps)
+    write_table(args.out / "trends.csv", TrendRow, compared.trends)
+    write_table(args.out / "ranking.csv", RankRow, compared.ranking)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def read_scorer(text: str) -> dict[str, Any]:
-    """A scorer's options; its name alone will do."""
+    """Read a scorer's options from the command line: its name alone, or a mapping in YAML."""
     try:
         scorer = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -80,7 +80,7 @@ def read_scorer(text: str) -> dict[str, Any]:
 
 
 def read_key(variable: str | None) -> str:
-    """The key in an environment variable; servers that want none get the word that they are used to."""
+    """Read the key from an environment variable; without one, a placeholder that servers without keys accept."""
     if not variable:
         return "EMPTY"
     key = os.environ.get(variable)

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             catalogue = read_catalogue(installation)
             harnesses |= catalogue.benchmarks.keys()
         except MilepostError as error:
-            # One that is missing or broken leaves the others to be listed.
+            # One that is missing or broken does not stop the others from being listed.
             catalogue = str(error)
         printed += render(installation, catalogue, find=args.find, harness=args.harness, complete=args.all)
     if printed:

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def make_all(settings: Path, there: Path, made: Path) -> None:
-    """Run the steps from numbers to what people read, on what is there."""
+    """Run the steps that make tables, figures and the report, on the scores that there are."""
     made_tables, figures = made / "tables", made / "figures"
     told = ["--settings", f"{settings}"]
     folders = [*told, "--scores", f"{there}/scores", "--summaries", f"{there}/summaries"]
@@ -85,7 +85,7 @@ def make_all(settings: Path, there: Path, made: Path) -> None:
 
 
 def mark_partial(tables: Path, missing: Sequence[MissingRow], total: int) -> None:
-    """Say PARTIAL at the head of the tables that people read."""
+    """Write PARTIAL at the head of the tables that people read."""
     if not missing:
         return
     for name in ("scores.md", "scores.txt"):
@@ -94,7 +94,7 @@ def mark_partial(tables: Path, missing: Sequence[MissingRow], total: int) -> Non
 
 
 def sentence(missing: Sequence[MissingRow], total: int) -> str:
-    """How much is there, and what the rest waits for.
+    """A sentence that says how many scores there are, and what the missing ones wait for.
 
     >>> sentence([], 8)
     'Complete: 8 of 8 scores are there.'
@@ -105,7 +105,7 @@ def sentence(missing: Sequence[MissingRow], total: int) -> str:
 
 
 def states(missing: Sequence[MissingRow]) -> str:
-    """How many are missing in each state, in words."""
+    """The number of missing scores in each state, in words."""
     return ", ".join(f"{count} {state}" for state, count in by_state(missing).items())
 
 

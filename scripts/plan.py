@@ -1,4 +1,4 @@
-"""Show what a run would take: jobs, missing answers, and the GPU hours that earlier jobs let expect."""
+"""Show what a run would take: jobs, missing answers, and the GPU hours to expect from earlier jobs."""
 
 from __future__ import annotations
 

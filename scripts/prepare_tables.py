@@ -17,13 +17,13 @@ from milepost.scorers import CheckpointTask, load_scorer
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", required=True, help="name of the task")
-    parser.add_argument("--scorer", required=True, help="the task's `scorer`, as JSON")
+    parser.add_argument("--scorer", required=True, help="a file of JSON: the task's `scorer`")
     parser.add_argument("--prompts", required=True, help="results/prompts/{task}.jsonl")
     parser.add_argument("--out", required=True, type=Path, help="to write: results/prepared/{task}")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     end_with_snakemake()
-    scorer = load_scorer(json.loads(args.scorer), CheckpointTask(None, args.task))
+    scorer = load_scorer(json.loads(Path(args.scorer).read_bytes()), CheckpointTask(None, args.task))
     scorer.prepare(read_prompts(args.prompts).prompts, args.out)
 
 

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def first_prompt(prompts: PromptSet) -> dict[str, Any]:
-    """The first item of a task; nothing for a harness, which keeps its own."""
+    """The first item of a task; empty for a task of NeMo Evaluator, whose harness keeps the items."""
     return dict(prompts.prompts[0]) if prompts.prompts else {}
 
 

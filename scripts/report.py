@@ -67,27 +67,27 @@ def read_if_any(path: Path, kind: type[Any]) -> list[Any]:
 
 
 def headers(folder: Path, tasks: Iterable[str]) -> list[dict[str, Any]]:
-    """The first lines of the prompts files that there are."""
-    found = []
+    """Read the headers of the prompts files that exist."""
+    heads = []
     for task in tasks:
         try:
             header = next(read_records(folder / f"{task}.jsonl"), {})
         except RecordError:
             continue
         if "task" in header and "samples" in header:
-            found.append(header)
-    return found
+            heads.append(header)
+    return heads
 
 
 def packages() -> dict[str, str]:
     """Versions of the packages that make tables, tests and figures, as far as they are installed."""
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from milepost.errors import run_step
 from milepost.reasoning import split_answers
@@ -20,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ckpt", required=True, help="name of the checkpoint")
     parser.add_argument("--task", required=True, help="name of the task")
-    parser.add_argument("--scoring", required=True, help="the task's `scorer` and `metric`, as JSON")
+    parser.add_argument(
+        "--scoring", required=True, help="a file of JSON: the task's `scorer`, `metric`, `better` and `k`"
+    )
     parser.add_argument("--model", required=True, help="results/models/{ckpt}.json")
     parser.add_argument("--prompts", required=True, help="results/prompts/{task}.jsonl")
     parser.add_argument("--answers", required=True, help="results/answers/{ckpt}/{task}.jsonl")
@@ -31,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--summary", required=True, help="to write: results/summaries/{ckpt}/{task}.json")
     args = parser.parse_args(argv)
     end_with_snakemake()
-    scoring = json.loads(args.scoring)
+    scoring = json.loads(Path(args.scoring).read_bytes())
     scorer = load_scorer(scoring["scorer"], CheckpointTask(args.ckpt, args.task))
     headline = scorer.metrics[0].name
     metric = scoring.get("metric") or headline
@@ -51,8 +55,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         scorer=scorer.name,
         metric=metric,
         provenance=provenance_of(args.ckpt, args.model, args.prompts, args.scored) | scorer.provenance(),
-        metrics=scorer.metrics,
+        metrics=[
+            replace(one, better=scoring.get("better", one.better)) if one.name == metric else one
+            for one in scorer.metrics
+        ],
         reduce=partial(scorer.reduce, prompts.prompts),
+        ks=scoring.get("k", ()),
     )
     write_records(args.scores, scores)
     write_record(args.summary, summary)

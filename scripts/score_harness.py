@@ -1,4 +1,4 @@
-"""Turn NeMo Evaluator's results for one checkpoint and task into scores and numbers of ours."""
+"""Turn NeMo Evaluator's results for one checkpoint and task into Milepost's scores and summary."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     end_with_snakemake()
     provenance = provenance_of(args.ckpt, args.model, args.prompts, args.scored)
     header = read_prompts(args.prompts).header
-    metric = load_task(args.task).spec["metric"]
-    scores, summary = summarize_harness(args.ckpt, header, metric, args.harness, provenance)
+    spec = load_task(args.task).spec
+    scores, summary = summarize_harness(args.ckpt, header, spec, args.harness, provenance)
     write_records(args.scores, scores)
     write_record(args.summary, summary)
 

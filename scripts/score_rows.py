@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def answered(asked: dict[str, Any], embed: MiniLM) -> dict[str, Any]:
-    """The prompt of a row, and the metrics of an answer to it."""
+    """Make a row's prompt, and score an answer to it."""
     item = item_of(asked["row"], asked["format"])
     (message,) = item["messages"]
     reply: dict[str, Any] = {"prompt": message["content"], "target": item["target"], "metrics": None}

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(name: str, place: SharedEndpointFolder, attempt: str, *, kept: bool) -> str:
-    """Serve; why it ended."""
+    """Serve the endpoint until it ends; returns the reason."""
     spec = find_endpoint(name, "serve_shared")
     if not isinstance(spec, SharedSpec):
         raise ConfigError(

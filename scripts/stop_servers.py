@@ -13,9 +13,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--but-kept", action="store_true", help="leave those that serve_shared started")
     args = parser.parse_args(argv)
-    told = stop_all(also_kept=not args.but_kept)
-    if told or not args.but_kept:
-        print(f"ended: {', '.join(told)}" if told else "no server of this campaign runs")
+    stopped = stop_all(also_kept=not args.but_kept)
+    if stopped or not args.but_kept:
+        print(f"ended: {', '.join(stopped)}" if stopped else "no server of this campaign runs")
 
 
 if __name__ == "__main__":

@@ -79,20 +79,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def read_summaries(folder: Path, campaign: Shown) -> list[Summary]:
-    """The summaries that there are; a gap is shown by the tables.
+    """Read the summaries that exist; the tables show a gap for a missing one.
 
     Raises:
         RecordError: There is none: the folder is another one.
         StaleNumberError: One that another configuration than today's has made.
     """
     paths = [folder / ckpt / f"{task}.json" for ckpt in campaign.checkpoints for task in campaign.tasks]
-    found = [campaign.check(read_summary(path), path) for path in paths if path.is_file()]
-    if not found:
+    summaries = [campaign.check(read_summary(path), path) for path in paths if path.is_file()]
+    if not summaries:
         raise RecordError(
             f"{folder} holds no summary of this campaign's checkpoints and tasks. Score answers first (`snakemake`), or "
             "correct the folder."
         )
-    return found
+    return summaries
 
 
 def _write(path: str | Path, content: str) -> None:

@@ -16,10 +16,8 @@ from milepost.scorers import CheckpointResults, CheckpointTask, load_scorer
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", required=True, help="name of the task")
-    parser.add_argument("--scorer", required=True, help="the task's `scorer`, as JSON")
-    parser.add_argument("--title", required=True, help="the task's name for people")
     parser.add_argument(
-        "--ckpts", required=True, nargs="+", help="names of all checkpoints, in the order of the tables"
+        "--told", required=True, help="a file of JSON: the task's `scorer` and `title`, and all `ckpts`"
     )
     parser.add_argument("--results", required=True, type=Path, help="folder of scores/, answers/ and summaries/")
     parser.add_argument("--prompts", required=True, help="results/prompts/{task}.jsonl")
@@ -27,13 +25,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, help="to write: results/{scorer}/{task}")
     args = parser.parse_args(argv)
     end_with_snakemake()
-    scorer = load_scorer(json.loads(args.scorer), CheckpointTask(None, args.task))
-    results = [read_results(args.results, ckpt, args.task) for ckpt in args.ckpts]
-    scorer.tabulate(args.title, read_prompts(args.prompts).prompts, results, args.prepared, args.out)
+    told = json.loads(Path(args.told).read_bytes())
+    scorer = load_scorer(told["scorer"], CheckpointTask(None, args.task))
+    results = [read_results(args.results, ckpt, args.task) for ckpt in told["ckpts"]]
+    scorer.tabulate(told["title"], read_prompts(args.prompts).prompts, results, args.prepared, args.out)
 
 
 def read_results(folder: Path, ckpt: str, task: str) -> CheckpointResults:
-    """All that is known of one checkpoint on one task."""
+    """Read answers, scores and summary of one checkpoint on one task."""
     return CheckpointResults(
         ckpt,
         read_answers(folder / "answers" / ckpt / f"{task}.jsonl"),

@@ -55,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # as real servers do: a body that waits for its head's receipt takes 40 ms
 
     def log_message(self, *args: object) -> None:
-        """No access log."""
+        """Write no access log."""
 
     def reply(self, status: int, body: dict[str, object]) -> None:
         """Send JSON."""
@@ -115,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Many connections at once."""
+    """An HTTP server that answers many connections at once, each in a thread."""
 
     request_queue_size = 256
     daemon_threads = True

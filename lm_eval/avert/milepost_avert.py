@@ -74,10 +74,13 @@ class Benchmark:
         return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
-_babi, _mmlu, _mmlu_pro, _gpqa, _gsm8k, _bbh = map(Benchmark, ("babi", "mmlu", "mmlu_pro", "gpqa", "gsm8k", "bbh"))
+_babi, _mmlu, _mmlu_pro, _gpqa, _gsm8k, _bbh, _arc = map(
+    Benchmark, ("babi", "mmlu", "mmlu_pro", "gpqa", "gsm8k", "bbh", "arc")
+)
 babi_text, babi_target, babi_results = _babi.text, _babi.target, _babi.results
 mmlu_text, mmlu_target, mmlu_results = _mmlu.text, _mmlu.target, _mmlu.results
 mmlu_pro_text, mmlu_pro_target, mmlu_pro_results = _mmlu_pro.text, _mmlu_pro.target, _mmlu_pro.results
 gpqa_text, gpqa_target, gpqa_results = _gpqa.text, _gpqa.target, _gpqa.results
 gsm8k_text, gsm8k_target, gsm8k_results = _gsm8k.text, _gsm8k.target, _gsm8k.results
 bbh_text, bbh_target, bbh_results = _bbh.text, _bbh.target, _bbh.results
+arc_text, arc_target, arc_results = _arc.text, _arc.target, _arc.results

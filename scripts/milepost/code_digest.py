@@ -1,4 +1,4 @@
-"""What a step's code says, as a digest: a step runs again when it changes, and not when only a comment does."""
+"""Digests of the code of steps: a step runs again when its code changes, and not when only a comment does."""
 
 from __future__ import annotations
 

@@ -16,23 +16,23 @@ class ConfigError(MilepostError):
 
 
 class UnknownKeyError(ConfigError):
-    """A key that no schema knows."""
+    """The configuration has a key that its schema does not know."""
 
 
 class UnknownTaskError(ConfigError):
-    """A task without a file in config/tasks."""
+    """The configuration asks for a task that has no file in config/tasks."""
 
 
 class UnknownScorerError(ConfigError):
-    """A scorer without a module."""
+    """A task asks for a scorer that does not exist."""
 
 
 class ModelError(MilepostError):
-    """A checkpoint whose files are missing or unusable."""
+    """The files of a checkpoint are missing or cannot be used."""
 
 
 class RecordError(MilepostError):
-    """A malformed line in a file of records; the message names file and line."""
+    """A file of records has a malformed line; the message names file and line."""
 
 
 class StoreError(MilepostError):
@@ -54,7 +54,7 @@ class CallError(MilepostError):
     """
 
     def __init__(self, message: str, kind: str = "server", lasting: bool = False, status: int | None = None) -> None:
-        """Make one."""
+        """Make the error of a call."""
         super().__init__(message)
         self.kind = kind
         self.lasting = lasting
@@ -82,11 +82,11 @@ class HarnessError(MilepostError):
 
 
 class StaleNumberError(MilepostError):
-    """A number that another configuration than today's has made."""
+    """A number was made by another configuration than today's."""
 
 
 class StatsError(MilepostError):
-    """A number that is not defined for this input."""
+    """A statistic is not defined for its input."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Reasoning traces: what a model writes for itself before it answers, taken out before an answer is scored.
+"""Removes reasoning traces, which a model writes for itself before it answers, before an answer is scored.
 
 Models mark a trace in several ways. Its opening mark may stand in the chat template, so that an answer begins within the trace;
 and an answer that was cut there has no mark at all: that the template opens it must be known from elsewhere (`opened`). An

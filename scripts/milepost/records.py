@@ -26,14 +26,14 @@ class Message(TypedDict):
 
 
 class Partial(TypedDict):
-    """That only part of a task was asked: `limit` of its `of` items; `?` where a harness keeps them."""
+    """The mark of a task that was asked in part only: `limit` of its `of` items; `?` where a harness keeps the items."""
 
     limit: int
     of: int | Literal["?"]
 
 
 class TaskHeader(TypedDict):
-    """First line of a prompts file: what is asked of every item."""
+    """The first line of a prompts file: how every item of the task is asked."""
 
     task: str
     kind: Literal["native", "nemo"]
@@ -91,7 +91,7 @@ class Answer(TypedDict):
 
 
 class EvaluatorVerdict(TypedDict):
-    """What one evaluator said of one answer: `score` 0 or 100, or null with the `problem`, beside its own words."""
+    """One evaluator's verdict on one answer: `score` 0 or 100, or null with the `problem`, beside its own words."""
 
     score: int | None
     evaluation: NotRequired[str]
@@ -102,7 +102,7 @@ class EvaluatorVerdict(TypedDict):
 
 
 class Winner(TypedDict):
-    """What an answer was nearest to, of all that it was compared with."""
+    """The candidate that an answer was nearest to, of all that it was compared with."""
 
     group: str
     candidate: str
@@ -111,7 +111,7 @@ class Winner(TypedDict):
 class Score(TypedDict):
     """The verdict on one answer. `score` null means that it could not be scored; `note` then says why.
 
-    `weights` holds what a metric weighs in this answer, where it is a ratio of sums; 1 where nothing is said.
+    `extracted` is what the scorer took for the answer, in a form in which equal answers are equal; `weights` what a metric weighs in this answer, where it is a ratio of sums; 1 where nothing is said.
     """
 
     id: str
@@ -119,6 +119,7 @@ class Score(TypedDict):
     score: float | None
     metrics: dict[str, float | None]
     weights: NotRequired[dict[str, float]]
+    extracted: NotRequired[str]
     cluster: NotRequired[str]
     note: NotRequired[str]
     verdicts: NotRequired[dict[str, EvaluatorVerdict]]
@@ -171,7 +172,7 @@ class Variance(TypedDict):
 
 
 class Runs(TypedDict):
-    """The N samples of every item as N runs: the noise of decoding, none of the items'.
+    """The spread over runs, where run k is sample k of every item: the noise of decoding alone.
 
     `per_run` holds the mean over items of each run, null for one without a readable sample; `missing` names those runs.
     `std` (n - 1 in the denominator) and `sem` are null for a single run.
@@ -186,7 +187,7 @@ class Runs(TypedDict):
 
 
 class Summary(TypedDict):
-    """What one checkpoint scored on one task. `harness` marks a stderr that is a harness's own.
+    """The numbers of one checkpoint on one task. `harness` marks a standard error that is the harness's own.
 
     `scales` says how to read each number of `metrics`, where the scorer describes it.
     """
@@ -251,6 +252,8 @@ def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
     """
     if not Path(path).exists():
         raise RecordError(f"{path} does not exist.")
+    if Path(path).is_dir():
+        raise RecordError(f"{path} is a folder. Name the file in it that holds the records.")
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():

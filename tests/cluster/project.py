@@ -95,7 +95,7 @@ class Project:
 
     @property
     def runs_now(self) -> bool:
-        """Whether Snakemake is still at it."""
+        """Whether Snakemake still runs."""
         return self._process is not None and self._process.poll() is None
 
     def interrupt(self) -> None:
@@ -105,7 +105,7 @@ class Project:
         self._process.send_signal(signal.SIGINT)
 
     def end(self) -> None:
-        """Let nothing of this project run on."""
+        """End every process and job of this project."""
         if self.runs_now and self._process is not None:
             self._process.kill()
             self._process.wait()

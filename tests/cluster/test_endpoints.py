@@ -89,7 +89,7 @@ class Job:
         self.url = ""
 
     def said(self) -> str:
-        """What it logged."""
+        """What the client logged so far."""
         return self._log.read_text()
 
     def opened(self) -> Job:
@@ -100,30 +100,30 @@ class Job:
         return self
 
     def ask(self, question: str) -> float:
-        """Ask; the seconds until the answer."""
+        """Have the client ask once; returns the seconds until the answer."""
         self.begin(question)
         return self.answer(question)
 
     def begin(self, question: str) -> None:
-        """Ask, and do not wait for the answer."""
+        """Have the client ask once, without waiting for the answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{question}\n")
         self._process.stdin.flush()
 
     def answer(self, question: str) -> float:
-        """Wait for the answer; the seconds that it took."""
+        """Wait for the answer to an earlier question; returns the seconds that it took."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line.startswith(f"{question}, said"), line or self.said()
         return float(line.split()[-1])
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kill the client with signal 9, as a node that fails would."""
         self._process.kill()
         self._process.wait()
 
     def end(self) -> None:
-        """Nothing more to ask."""
+        """Have the client end, as a job that has nothing more to ask."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         assert self._process.wait(30) == 0, self.said()
@@ -174,15 +174,15 @@ class Campaign:
 
     @property
     def place(self) -> Path:
-        """Where its key and its record are."""
+        """The endpoint's folder, with its key and its record."""
         return self.folder / "results/endpoints/judge"
 
     def record(self) -> dict[str, Any]:
-        """Where the server is."""
+        """The server's record: its host, port and process."""
         return dict(json.loads((self.place / "server.json").read_text()))
 
     def key(self) -> str:
-        """The server's."""
+        """The server's key."""
         return str(json.loads((self.place / "key").read_text())["key"])
 
     def lines(self, word: str) -> list[str]:
@@ -271,7 +271,7 @@ def folders() -> set[str]:
 
 
 def kill_tunnel(campaign: Campaign) -> None:
-    """On the client's host."""
+    """Run a command as alice on the client's host."""
     found = tunnels("cpu01")
     assert found
     for pid in found:
@@ -295,7 +295,7 @@ def cancel(campaign: Campaign) -> None:
 
 
 def set_down(campaign: Campaign) -> None:
-    """Its node is set down, as when it breaks."""
+    """Set the server's node down in SLURM, as when it breaks."""
     host = campaign.record()["host"]
     campaign.cluster.call_as_root("login", "scontrol", "update", f"nodename={host}", "state=down", "reason=test")
 
@@ -572,7 +572,9 @@ def test_stop_servers_leaves_nothing_behind(
     measured(f"stop_servers: all gone after {time.monotonic() - begun:.0f} s")
     assert folders() <= campaign.folders_before
     here = {path.name for path in campaign.place.iterdir()}
-    assert here <= {".ledger.jsonl", "stop", "failed.json"}, "no key, no record, no lease"
+    assert here <= {".ledger.jsonl", "stop", "failed.json"}, (
+        "the endpoint's folder was to be empty: no key, no record, no lease"
+    )
     ledger = [json.loads(line) for line in (campaign.place / ".ledger.jsonl").read_text().splitlines()]
     measured(
         f"{len(ledger)} servers in all: up {sum(line['up_s'] for line in ledger):.0f} s, started in"

@@ -171,7 +171,7 @@ def test_a_fault_leaves_nothing_behind_and_the_retry_goes_on(
     name: str, project: Project, measured: Callable[[str], None]
 ) -> None:
     fault = FAULTS[name]
-    assert fault.gone_s is not None, "it never happened"
+    assert fault.gone_s is not None, "the fault never happened"
     measured(f"{name}: {len(fault.stored)} answers stored, all processes gone after {fault.gone_s:.1f} s")
     assert len(fault.stored) >= 100
     first, last = project.ledger(fault.ckpt)

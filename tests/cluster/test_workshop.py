@@ -55,7 +55,7 @@ def blocks(heading: str) -> list[tuple[str, str]]:
 
 
 def commands(heading: str) -> list[str]:
-    """What is typed."""
+    """The commands of a section of the page, as a participant types them."""
     return [text for kind, text in blocks(heading) if kind == "bash"]
 
 
@@ -91,11 +91,11 @@ class Terminal:
 
     @property
     def said(self) -> str:
-        """So far."""
+        """What the commands have printed so far."""
         return self._said.read_text(errors="replace")
 
     def finish(self, within_s: float = 200) -> str:
-        """Wait for a good end; all that was said."""
+        """Wait until the commands end with exit code 0; returns all that they printed."""
         try:
             code = self.process.wait(within_s)
         except subprocess.TimeoutExpired:
@@ -104,7 +104,7 @@ class Terminal:
         return self.said
 
     def end(self) -> None:
-        """Let it not run on."""
+        """End the commands, if they still run."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
@@ -165,7 +165,7 @@ class Workshop:
 
     @property
     def log(self) -> str:
-        """What the teacher looks at."""
+        """The log of the teacher's server."""
         path = TEACHER / "logs/serve_shared.log"
         return path.read_text() if path.exists() else ""
 
@@ -176,11 +176,11 @@ class Workshop:
 
     @property
     def key(self) -> str:
-        """The server's."""
+        """The server's key."""
         return str(json.loads((TEACHER / "results/endpoints/judge/key").read_text())["key"])
 
     def end(self) -> None:
-        """Let nothing run on."""
+        """End everything that the class has started."""
         for terminal in self.terminals:
             terminal.end()
         for user in ("alice", "bob"):
@@ -335,7 +335,7 @@ class Look:
         self._process.stdin.close()
 
     def answers(self) -> list[tuple[Any, str]]:
-        """Status and body of each."""
+        """Send all requests; returns status and body of each reply."""
         assert self._process.stdout is not None
         return [(status, body) for status, body in json.load(self._process.stdout)]
 

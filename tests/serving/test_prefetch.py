@@ -45,7 +45,7 @@ class Hub(BaseHTTPRequestHandler):
     asked: tuple[str, ...] = ()
 
     def log_message(self, *args):
-        """No access log."""
+        """Write no access log."""
 
     def do_GET(self):
         path = self.path.partition("?")[0]

@@ -79,62 +79,6 @@ def test_a_peer_that_cannot_be_installed_says_so_and_is_tried_again(measuring, t
             measuring.install(peer)
 
 
-@pytest.fixture
-def client(measuring, monkeypatch):
-    module = importlib.import_module("client")
-    if module.nginx_version() is None:
-        pytest.skip("nginx, the server of this benchmark, is not installed")
-    monkeypatch.setattr(module, "FEW", 100)
-    monkeypatch.setattr(module, "FEWER", 3000)
-    monkeypatch.setattr(module, "MANY", 6000)
-    return module
-
-
-def client_of(module, **changes):
-    """Milepost's own, as it stands before anything was measured."""
-    sizes = (module.WARM, module.FEW, module.FEWER, module.MANY)
-    return module.Client("Milepost", None, module.ours, many=module.MANY, times={n: [] for n in sizes}, **changes)
-
-
-def table_of(module, clients, folder):
-    for n in clients[0].times:
-        module.write_prompts(folder, n)
-    module.compare(clients, folder)
-    table = sys.modules["measuring"].Table("client")
-    module.report(table, clients)
-    return {line.split(" | ")[0].strip("| "): line for line in table.lines}
-
-
-def test_peers_that_cannot_be_measured_are_named_and_the_others_go_on(client, tmp_path):
-    missing = client.Client(
-        "Absent", client.Peer("absent", (str(tmp_path / "nothing-1.0-py3-none-any.whl"),)), client.ours
-    )
-    broken = client_of(client)
-    broken.name, broken.command = (
-        "Broken",
-        lambda *_: ([sys.executable, "-c", "import sys; sys.exit('no such option')"], {}),
-    )
-    lines = table_of(client, [client_of(client), missing, broken], tmp_path)
-    assert "not installed: " in lines["Absent"]
-    assert "nothing-1.0" in lines["Absent"]
-    assert "no such option" in lines["Broken"]
-    few, many, rate = (float(cell.replace(",", "")) for cell in lines["Milepost"].split(" | ")[2:5])
-    assert many > few
-    assert rate == pytest.approx(5900 / (many - few), rel=0.05)
-
-
-def test_a_slow_client_is_asked_for_less_and_the_table_says_so(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(client, "LONGEST_S", 1.0)
-    lines = table_of(client, [client_of(client)], tmp_path)
-    assert "(for 3,000 requests)" in lines["Milepost"]
-
-
-@pytest.mark.parametrize("given", ["nobody=x==1", "lm-eval", "lm-eval="])
-def test_other_packages_for_a_peer_that_there_is_not(client, given):
-    with pytest.raises(SystemExit, match="the names are lm-eval, llm-eval-framework, nemo"):
-        client.replace_packages([given])
-
-
 def test_what_a_process_took_and_how_it_failed(measuring):
     took = measuring.run(
         [sys.executable, "-c", "x = bytearray(b'x') * 80_000_000; sum(range(10**6))"], core=min(os.sched_getaffinity(0))
@@ -179,7 +123,7 @@ def test_every_form_of_an_answer_is_filled_in_and_labelled(labelled):
         assert said.options[said.correct].casefold() in said.text.casefold()
 
 
-def test_a_judge_by_its_address_is_an_endpoint_of_the_folder(monkeypatch, tmp_path):
+def test_a_judge_given_by_its_address_becomes_an_endpoint(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", [*sys.path, str(FOLDER)])
     validity = importlib.import_module("validity")
     monkeypatch.chdir(tmp_path)

@@ -30,10 +30,6 @@ def evaluation(name, attempt=1, ckpt_profile="default", gpus=1, rule="evaluate_c
     return {key: eval(value, asked) if isinstance(value, str) else value for key, value in given.items()}
 
 
-def test_both_clusters_are_here():
-    assert CLUSTERS == ["alvis", "slurm"]
-
-
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_default_shares_no_key_with_a_cluster(name):
     # profiles/default loads by itself and wins over --profile, key by key.

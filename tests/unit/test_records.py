@@ -54,7 +54,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     assert os.listdir(tmp_path) == ["r.jsonl"]
 
 
-def test_results_are_readable_as_the_user_wants_it(tmp_path):
+def test_results_get_the_permissions_of_the_users_umask(tmp_path):
     before = os.umask(0o027)
     try:
         write_record(tmp_path / "r.json", {})

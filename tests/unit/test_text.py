@@ -322,7 +322,7 @@ def test_normalized(text, same):
     assert normalized(text) == same
 
 
-def test_normalized_does_only_what_it_is_asked():
+def test_normalized_applies_only_the_options_that_are_set():
     nothing = {"ignore_case": False, "ignore_punctuation": False, "strip_whitespace": False}
     assert normalized(" A. ", **nothing) == " A. "
     assert normalized(" A. ", **nothing | {"ignore_case": True}) == " a. "

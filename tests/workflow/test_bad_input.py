@@ -73,6 +73,36 @@ def tokenizer_without_template(campaign: Campaign) -> None:
             id="malformed line",
         ),
         pytest.param(
+            lambda c: c.write("data/t1.jsonl", f"{ITEM}\n"),
+            ["RecordError: config/tasks/t1.yaml", "Item 'i0' has no `target`", "Add one to the task's data"],
+            id="no target",
+        ),
+        pytest.param(
+            lambda c: c.write("data/t1.jsonl", json.dumps({"id": "i0", "prompt": "hello", "meta": ["x"]}) + "\n"),
+            ["RecordError: data/t1.jsonl, line 1", "'meta' of item 'i0' is a list"],
+            id="meta that is a list",
+        ),
+        pytest.param(
+            lambda c: c.task("t1", scorer={"name": "constraints"}),
+            ["RecordError: config/tasks/t1.yaml", "Item 'i0' has no constraints", "meta.constraints"],
+            id="no constraints",
+        ),
+        pytest.param(
+            lambda c: c.task("t1", scorer={"name": "avert"}),
+            ["ConfigError: config/tasks/t1.yaml", "no wrong answers", "'i0'", "meta.wrong"],
+            id="no wrong answers",
+        ),
+        pytest.param(
+            lambda c: c.task("t1", scorer={"name": "exact_match", "extract": "(x"}),
+            ["ConfigError: config/tasks/t1.yaml", "cannot use `extract: (x`", "Write a Python regular expression"],
+            id="no regular expression",
+        ),
+        pytest.param(
+            lambda c: c.task("t1", beside=["exact_mtch"]),
+            ["ConfigError: config/tasks/t1.yaml", "metric 'exact_mtch'", "Did you mean 'exact_match'?"],
+            id="a number that the scorer does not make",
+        ),
+        pytest.param(
             lambda c: c.write("data/t1.jsonl", f"{ITEM}\n{ITEM}\n"),
             ["RecordError: data/t1.jsonl, line 2", "'i0' stands in line 1", "give each item its own"],
             id="id that stands twice",

@@ -1,4 +1,4 @@
-"""A run's own copy of its configuration: what is edited while it runs is for the next run.
+"""Keeps a run's own copy of its configuration: edits during a run take effect in the next one.
 
 A run that was started writes down the configuration as it was merged and checked; each of its steps, and each of its jobs
 on a cluster, reads that copy. It lies in a folder that is named by its content, so that it never changes.
@@ -22,7 +22,7 @@ KEPT_S = 60 * 24 * 3600.0  # jobs on a cluster may outlive the run that submitte
 
 
 def frozen_folder() -> Path | None:
-    """The copy that this step's run reads, or None outside a run."""
+    """The folder of the configuration's copy that this run reads, or None outside of a run."""
     folder = os.environ.get(FROZEN)
     return Path(folder) if folder else None
 
@@ -77,7 +77,7 @@ def write_settings(settings: Any) -> str:
 
 
 def settings_path(settings: Any) -> str:
-    """Where `write_settings` puts it."""
+    """The path to which `write_settings` writes a step's settings."""
     # Not sorted: the order of checkpoints and tasks is that of the tables.
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     return str(FOLDER / "settings" / f"{digest[:32]}.json")

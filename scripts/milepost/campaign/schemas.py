@@ -65,6 +65,18 @@ def load_schema(name: str) -> dict[str, Any]:
     return dict(resolve(schema))
 
 
+def defaults(schema: str, *inside: str) -> dict[str, Any]:
+    """The defaults of a schema's keys, by name; of those below other keys where these are named.
+
+    >>> defaults("task_native", "sampling")
+    {'temperature': 0.7, 'max_tokens': 2048, 'seed': 0}
+    """
+    node = load_schema(schema)
+    for key in inside:
+        node = node["properties"][key]
+    return {key: option["default"] for key, option in node["properties"].items() if "default" in option}
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 

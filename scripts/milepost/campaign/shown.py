@@ -1,4 +1,4 @@
-"""What comparisons, tables, figures and the report are told of a campaign, as a file that a rule writes for its step."""
+"""The settings file that a rule writes for comparisons, tables, figures and the report: what they show of a campaign."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class OnCurve(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the checkpoint."""
         ...
 
     @property
@@ -80,11 +80,11 @@ class Shown:
     current: Current = field(default_factory=Current)
 
     def record(self) -> dict[str, Any]:
-        """All of it as JSON takes it."""
+        """The content as a mapping for JSON."""
         return asdict(self)
 
     def why_stale(self, summary: Summary) -> str | None:
-        """What a summary rests on that is not today's; None where it is a number of today's configuration."""
+        """What has changed since a summary was made, so that its number is stale; None if nothing has."""
         facts = summary["provenance"]
         parts = (
             ("the task's questions", facts.get("asked"), self.current.asked.get(summary["task"])),
@@ -98,7 +98,7 @@ class Shown:
         return next((what for what, was, now in parts if now is not None and was != now), None)
 
     def check(self, summary: Summary, path: Path) -> Summary:
-        """The summary itself, if it is a number of today's configuration.
+        """Return the summary after checking that today's configuration made it.
 
         Raises:
             StaleNumberError: It is not.

@@ -35,7 +35,7 @@ NEMO_TUNING = {
 }
 
 
-SCORING = ("scorer", "metric")
+SCORING = ("scorer", "metric", "better", "range", "k")
 
 
 @dataclass(frozen=True)

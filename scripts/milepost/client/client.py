@@ -54,7 +54,7 @@ class RequestError(Exception):
 
 
 def room_for(concurrency: int) -> int:
-    """As many requests at once as this process may have files open: three of a tunnel's for each, and others.
+    """Limit the requests at once to what this process may have files open: a tunnel takes three for each request.
 
     The limit is lifted as far as the system lets a process lift it.
     """
@@ -73,7 +73,7 @@ def room_for(concurrency: int) -> int:
 
 
 class Transport(Protocol):
-    """What sends a request and waits for its answer: `Pool` on this host, `Outside` elsewhere."""
+    """The interface for sending a request and awaiting its answer: `Pool` on this host, `Outside` elsewhere."""
 
     timeout_s: float
 
@@ -165,7 +165,7 @@ class Client:
     async def _post(
         self, path: str, body: Mapping[str, Any], check: Callable[[Any], object] | None, retries: int, **limit: float
     ) -> Reply | RequestError:
-        """The reply to a request, or how its last try failed."""
+        """Try a request until it is answered; returns the reply, or the failure of the last try."""
         data = orjson.dumps(body)
         tries = 0
         while True:
@@ -199,7 +199,7 @@ class Client:
     async def _try(
         self, path: str, data: bytes, check: Callable[[Any], object] | None, **limit: float
     ) -> tuple[Reply | RequestError, float | None]:
-        """One try: the reply or what went wrong with it, and for how long the server wants to be left alone."""
+        """Try a request once; returns the reply or the failure, and the pause that the server asks for."""
         begun = time.perf_counter()
         response = await self._transport.post(path, data, **limit)
         wait_s = told_pause_s(response.headers)
@@ -259,7 +259,7 @@ class Client:
 
 
 def told_pause_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server wants to be left alone, by its headers; None where it does not say.
+    """The seconds that a server's headers ask to wait before the next try; None if they do not say.
 
     >>> told_pause_s({"retry-after": "2"}), told_pause_s({"retry-after-ms": "1500", "retry-after": "2"})
     (2.0, 1.5)

@@ -43,7 +43,7 @@ class HttpResponse:
 
 
 def address(url: str, path: str) -> str:
-    """A path under a base address, which may have a query of its own.
+    """Join a path to a base address, which may have a query of its own.
 
     >>> address("https://host/openai?api-version=1", "/models")
     'https://host/openai/models?api-version=1'
@@ -133,7 +133,7 @@ class Pool:
         return response
 
     async def _first(self, connection: Connection, request: bytes, deadline: float) -> HttpResponse:
-        """The answer to the first request on a connection, which is closed if there is none."""
+        """Await the answer to the first request on a connection; without an answer, the connection is closed."""
         try:
             return await connection.ask(request, deadline)
         except BaseException:
@@ -330,7 +330,7 @@ class Connection(asyncio.BufferedProtocol):
 
 
 def _inflated(body: bytes, encoding: str) -> bytes:
-    """A body as it was before a proxy compressed it, which it may do though nobody asked for it.
+    """Decompress a body: a proxy may compress it although nobody asked for that.
 
     Raises:
         ValueError: It cannot be read.

@@ -1,4 +1,4 @@
-"""An endpoint that is open: where it answers, under which name, with which key, and how its end is noticed."""
+"""An open endpoint: its address, the model's name there, its key, and how its death is noticed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from milepost.errors import MilepostError
 
 
 async def never() -> MilepostError:
-    """Never returns: whoever is not watched may go and come back, and each request tries again."""
+    """Wait for ever: the default for endpoints that are not watched, since they may go away and come back."""
     import asyncio  # here: steps that ask nobody import this module by the thousand
 
     await asyncio.Event().wait()
@@ -40,5 +40,5 @@ class Endpoint:
     died: Callable[[], Coroutine[Any, Any, MilepostError]] = field(default=never, compare=False)
 
     def __repr__(self) -> str:
-        """Without the key."""
+        """The endpoint's fields without the key, so that no log shows it."""
         return f"Endpoint(url={self.url!r}, model={self.model!r}, name={self.name!r})"

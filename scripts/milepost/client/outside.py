@@ -1,4 +1,4 @@
-"""HTTP to servers on other hosts, by a general library: through proxies, with certificates of a site's own, compressed.
+"""HTTP to servers on other hosts, by a general library: with proxies, a site's own certificates, and compression.
 
 Compute nodes often reach an API by nothing but a proxy. What is on this host, a tunnel's end included, is reached without
 one and faster (`connections`).
@@ -63,7 +63,7 @@ def proxy_of(url: str) -> str | None:
 
 
 def open_session(url: str, timeout_s: float, headers: dict[str, str] | None = None) -> aiohttp.ClientSession:
-    """A session for requests to one server, on this host or another.
+    """Open a session for requests to one server, on this host or another.
 
     Raises:
         ConnectError: The environment names a proxy that cannot be used.
@@ -136,7 +136,7 @@ class Outside:
 
 
 def way_to(url: str) -> str:
-    """How an address is reached, for messages: nothing where there is no proxy."""
+    """A phrase for messages that names the proxy by which an address is reached; empty without a proxy."""
     try:
         proxy = proxy_of(url)
     except ConnectError:
@@ -145,7 +145,7 @@ def way_to(url: str) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says, or its name where it says nothing."""
+    """The message of an error, or its class's name if it has none."""
     if (
         isinstance(error, OSError)
         and error.errno is not None
@@ -157,13 +157,13 @@ def reason_of(error: BaseException) -> str:
 
 
 def _shown(proxy: str) -> str:
-    """A proxy's address without what stands before an @: that may be a password."""
+    """A proxy's address without the part before an @, which may hold a password."""
     parts = urlsplit(proxy)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _in_network(host: str, no_proxy: Any) -> bool:
-    """Whether NO_PROXY names the network of an address, as many sites write it: 10.0.0.0/8."""
+    """Whether an entry of NO_PROXY is a network that holds the address; many sites write such ones: 10.0.0.0/8."""
     with suppress(ValueError):
         address = ipaddress.ip_address(host)
         for entry in str(no_proxy or "").split(","):

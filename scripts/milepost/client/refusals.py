@@ -1,7 +1,7 @@
-"""Whose fault a refusal is: the endpoint's (its address, key, account or model), this request's, or nobody's for long.
+"""Finds the cause of a refusal: the endpoint (its address, key, account or model), this request, or something that passes.
 
-What is this request's fault is an answer of its own. What is the endpoint's would meet every request: nothing may be
-stored of it. Where a refusal does not say, a harmless question of the same form tells: if it is refused as well, the
+A refusal that this request causes is stored as its answer. One that the endpoint causes would meet every request, so nothing
+is stored. If a refusal does not show its cause, a harmless question of the same form is asked: if it is refused as well, the
 endpoint refuses all.
 """
 
@@ -79,7 +79,7 @@ HARMLESS: Mapping[str, Any] = {
 
 
 class Fault(enum.Enum):
-    """Whose fault it is that a request was not answered."""
+    """The cause of a request's failure."""
 
     ENDPOINT = "every request will be refused"
     REQUEST = "this request will always be refused"
@@ -89,7 +89,7 @@ class Fault(enum.Enum):
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a status other than 200 means.
+    """What a reply with another status than 200 means: its cause, and a message.
 
     Attributes:
         kind: `context`, `filtered` or `refused` (this request), `endpoint`, or `server`.

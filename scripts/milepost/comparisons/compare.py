@@ -19,6 +19,7 @@ from milepost.comparisons.rows import ComparisonRow, FlipRow, RankRow, StepRow, 
 from milepost.comparisons.task_results import HARNESS, TaskResults, is_small, joined, read_results
 from milepost.comparisons.trends import compare_steps, rank
 from milepost.errors import RecordError
+from milepost.statistics.intervals import UNIT
 from milepost.statistics.paired import benjamini_hochberg, compare, holm
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def compare_pair(pair: Pair, task: TaskResults) -> ComparisonRow:
         task=task.name,
         title=task.title,
         metric=task.metric(),
+        direction=task.scale["better"] if task.summaries else None,
         partial=task.partial(pair.a, pair.b),
     )
     why_not = task.why_not(pair.b, pair.a)
@@ -118,7 +120,7 @@ def compare_pair(pair: Pair, task: TaskResults) -> ComparisonRow:
         delta = None if first is None or second is None else second - first
         return replace(row, n_a=None, n_b=None, value_a=first, value_b=second, delta=delta)
     single = all(task.scores.samples[task.scores.rows[ckpt]] == 1 for ckpt in (pair.a, pair.b))
-    found = compare(a, b, clusters=task.scores.clusters, single=single)
+    found = compare(a, b, clusters=task.scores.clusters, single=single, bounds=task.bounds)
     low, high = found.ci95 or (None, None)
     return replace(
         row,
@@ -134,8 +136,8 @@ def compare_pair(pair: Pair, task: TaskResults) -> ComparisonRow:
         p=found.p,
         test=found.test,
         detectable=found.detectable,
-        better=found.better if found.delta is not None else None,
-        worse=found.worse if found.delta is not None else None,
+        better=None if found.delta is None else found.better if task.sign > 0 else found.worse,
+        worse=None if found.delta is None else found.worse if task.sign > 0 else found.better,
         note=joined(found.note, task.warning(pair.b, pair.a)),
     )
 
@@ -152,7 +154,7 @@ def flip_rows(pair: Pair, task: TaskResults) -> list[FlipRow]:
             score_a=float(first),
             score_b=float(second),
             delta=float(second - first),
-            change="better" if second > first else "worse",
+            change="better" if task.sign * (second - first) > 0 else "worse",
             partial=task.partial(pair.a, pair.b),
         )
         for item, first, second in zip(task.scores.items, a, b, strict=True)
@@ -165,15 +167,20 @@ def over_tasks(pair: Pair, rows: Sequence[tuple[ComparisonRow, float | None]]) -
     """One pair over tasks: the plain mean of its deltas, every task with the same weight.
 
     The tasks' items are taken as independent: stderr = √(Σ stderr²)/T, and t has the degrees of freedom of Welch and
-    Satterthwaite. It holds for these tasks; how the pair would do on others it does not say. Tasks with scores outside
-    [0, 1], or without a paired comparison, are left out and named in the note.
+    Satterthwaite. It holds for these tasks; how the pair would do on others it does not say. Tasks with another range than
+    [0, 1], without a paired comparison, or of which lower scores are better while of others higher ones are, are left out
+    and named in the note.
 
     Args:
         pair: The two checkpoints.
         rows: The pair's row of each task with its degrees of freedom; None where it cannot be averaged.
     """
-    used = [(row, df) for row, df in rows if df is not None]
-    left_out = ", ".join(row.title for row, df in rows if df is None)
+    directions = {row.direction for row, df in rows if df is not None}
+    # Errors and successes have no mean in common.
+    direction = "higher" if len(directions) > 1 else next(iter(directions), None)
+    used = [(row, df) for row, df in rows if df is not None and row.direction == direction]
+    kept = {row.task for row, _ in used}
+    left_out = ", ".join(row.title for row, _ in rows if row.task not in kept)
     marks = dict.fromkeys(row.partial for row, _ in used if row.partial)
     total = ComparisonRow(
         family=pair.family,
@@ -181,6 +188,7 @@ def over_tasks(pair: Pair, rows: Sequence[tuple[ComparisonRow, float | None]]) -
         ckpt_b=pair.b,
         task=None,
         title=f"Mean of {len(used)} tasks",
+        direction=direction,
         n_tasks=len(used),
         partial=", ".join(marks) or None,
         note=f"without {left_out}" if left_out else None,
@@ -228,18 +236,25 @@ def corrected(rows: Sequence[ComparisonRow], correction: str) -> list[Comparison
             correction=None if p is None else correction,
             n_tests=None if p is None else n,
             significant=is_small(p),
+            change=_change(row) if is_small(p) else None,
         )
         for row, p, n in zip(rows, p_adjusted, n_tests, strict=True)
     ]
 
 
 def corrected_trends(rows: Sequence[TrendRow], correction: str) -> list[TrendRow]:
-    """The trends with each run's p-values corrected over its tasks."""
-    p_adjusted, _ = _families([(row.run, row.p_better) for row in rows], correction)
+    """The trends with each run's p-values corrected over its tasks: gains and falls are two families."""
+    better, _ = _families([(row.run, row.p_better) for row in rows], correction)
+    regressed, _ = _families([(row.run, row.p_regressed) for row in rows], correction)
     return [
-        replace(row, p_better_adjusted=p, correction=None if p is None else correction)
-        for row, p in zip(rows, p_adjusted, strict=True)
+        replace(row, p_better_adjusted=up, p_regressed_adjusted=down, correction=None if up is None else correction)
+        for row, up, down in zip(rows, better, regressed, strict=True)
     ]
+
+
+def _change(row: ComparisonRow) -> str:
+    """Whether b is better or worse than a."""
+    return "better" if (row.delta or 0) * (-1 if row.direction == "lower" else 1) > 0 else "worse"
 
 
 def _families(tests: Iterable[tuple[object, float | None]], correction: str) -> tuple[list[float | None], list[int]]:
@@ -259,8 +274,8 @@ def _families(tests: Iterable[tuple[object, float | None]], correction: str) -> 
 
 
 def _degrees(row: ComparisonRow, task: TaskResults) -> float | None:
-    """Degrees of freedom of a row's error; None if it has none, or if its scores do not lie in [0, 1]."""
-    if row.stderr is None or not task.scores.unit:
+    """Degrees of freedom of a row's error; None if it has none, or if its scores have another range than [0, 1]."""
+    if row.stderr is None or task.bounds != UNIT:
         return None
     if task.scores.clusters is None:
         return (row.n_common or 0) - 1

@@ -41,12 +41,6 @@ class TaskScores:
         """Item means of some checkpoints in their order, shape (n, n_items)."""
         return self.means[[self.rows[ckpt] for ckpt in ckpts]]
 
-    @property
-    def unit(self) -> bool:
-        """Whether all scores lie in [0, 1]: tasks of which that holds can be averaged."""
-        there = self.means[~np.isnan(self.means)]
-        return bool(((there >= 0) & (there <= 1)).all())
-
 
 def read_task(folder: Path, ckpts: Sequence[str], task: str) -> TaskScores:
     """Read {folder}/{ckpt}/{task}.jsonl of every checkpoint; a missing or empty file is a row of NaN.

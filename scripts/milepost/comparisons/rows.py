@@ -1,7 +1,8 @@
 """Row types of comparisons.csv and the tables beside it: what was compared, and with what result.
 
 A null is an empty cell. Where a number is not defined, or would mislead, the line stands all the same, without it, and
-`note` says why. Deltas are b - a, or step - reference: above 0 is a gain.
+`note` says why. Deltas are b - a, or step - reference: above 0 is a gain where higher is better. Where a metric's lower
+values are better, `direction` says "lower", and all that is called better, worse, gained or lost goes by it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 class ComparisonRow:
     """One line of comparisons.csv: two checkpoints on one task, or, with `task` null, over `n_tasks` tasks.
 
-    `better` and `worse` count items. `p_adjusted` is corrected over the `n_tests` tests of the family: the pairs of one
+    `better` and `worse` count items; `change` is better or worse where the difference is significant. `p_adjusted` is corrected over the `n_tests` tests of the family: the pairs of one
     entry of the configuration on all tasks, or these pairs over tasks. `significant`: p_adjusted ≤ .05.
     """
 
@@ -23,6 +24,7 @@ class ComparisonRow:
     task: str | None
     title: str
     metric: str | None = None
+    direction: str | None = None
     n_tasks: int | None = None
     n_a: int | None = None
     n_b: int | None = None
@@ -38,6 +40,7 @@ class ComparisonRow:
     correction: str | None = None
     n_tests: int | None = None
     significant: bool = False
+    change: str | None = None
     test: str | None = None
     detectable: float | None = None
     better: int | None = None
@@ -66,7 +69,8 @@ class FlipRow:
 class StepRow:
     """One line of steps.csv: one step of a run on one task, against `reference`, its first step that has scores.
 
-    `p_better` and `p_worse` are one-sided and corrected for all steps of the run.
+    `p_better` and `p_worse` are one-sided and corrected for all steps of the run. A mark can go either way, so `better` and
+    `worse` say that theirs is at most .025: together 5 %. `first_better` is the first step with p_better ≤ .05.
     """
 
     run: str | None
@@ -75,6 +79,7 @@ class StepRow:
     metric: str | None
     ckpt: str
     step: float
+    direction: str | None = None
     reference: str | None = None
     value: float | None = None
     n_items: int | None = None
@@ -96,7 +101,8 @@ class TrendRow:
 
     `better_since` is the first better step; `lost_since` the step from which on it is no longer better than its start,
     though it was; `regressed_since` the step from which on it stays below an earlier one, `regressed_below`.
-    `p_better` is the smallest of its steps' p; `p_better_adjusted` is that, corrected over the tasks of the run.
+    `p_better` is the smallest of its steps' p, `p_regressed` that of any lasting fall; `p_better_adjusted` and
+    `p_regressed_adjusted` are those, corrected over the tasks of the run. What is said of several tasks rests on these.
     """
 
     run: str | None
@@ -105,6 +111,7 @@ class TrendRow:
     metric: str | None
     n_steps: int
     n_scored: int
+    direction: str | None = None
     reference: str | None = None
     reference_step: float | None = None
     better_since: str | None = None
@@ -119,6 +126,7 @@ class TrendRow:
     regressed_below: str | None = None
     regressed_below_step: float | None = None
     p_regressed: float | None = None
+    p_regressed_adjusted: float | None = None
     partial: str | None = None
     note: str | None = None
 
@@ -134,6 +142,7 @@ class RankRow:
     ckpt: str
     run: str | None
     step: float | None
+    direction: str | None = None
     value: float | None = None
     n_items: int | None = None
     letters: str | None = None

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from milepost.comparisons.item_scores import TaskScores, read_task
-from milepost.records import Summary, read_summary
+from milepost.records import Scale, Summary, read_summary
+from milepost.statistics.intervals import Bounds
+from milepost.statistics.metrics import PLAIN, scale_of
 
 if TYPE_CHECKING:
     from milepost.campaign.shown import Shown
@@ -30,6 +32,22 @@ class TaskResults:
     def metric(self) -> str | None:
         """The headline metric of the first checkpoint that has one."""
         return next((summary["metric"] for summary in self.summaries.values()), None)
+
+    @property
+    def scale(self) -> Scale:
+        """Which values of the headline metric are better, and what it can be; as the first checkpoint that has one says it."""
+        return next((scale_of(summary) for summary in self.summaries.values()), PLAIN)
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is: times it, a difference above 0 is a gain."""
+        return -1 if self.scale["better"] == "lower" else 1
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """The lowest and the highest score of an item, where the metric has them."""
+        found = self.scale["range"]
+        return None if found is None else (found[0], found[1])
 
     def partial(self, *ckpts: str) -> str | None:
         """The mark of a score on part of the items only, if one of these checkpoints has one."""
@@ -79,9 +97,9 @@ def joined(*notes: str | None) -> str | None:
     return "; ".join(filter(None, notes)) or None
 
 
-def is_small(p: float | None) -> bool:
-    """Whether a p-value is significant (at most .05); a missing one (None) is not."""
-    return p is not None and p <= ALPHA
+def is_small(p: float | None, alpha: float = ALPHA) -> bool:
+    """Whether a p-value is significant (at most `alpha`); a missing one (None) is not."""
+    return p is not None and p <= alpha
 
 
 def _unlike(first: Summary, second: Summary) -> str | None:
@@ -89,4 +107,7 @@ def _unlike(first: Summary, second: Summary) -> str | None:
         values = first[key], second[key]  # type: ignore[literal-required]
         if values[0] != values[1]:
             return f"different {words}: {values[0]} and {values[1]}"
+    better = scale_of(first)["better"], scale_of(second)["better"]
+    if better[0] != better[1]:
+        return f"different directions: {better[0]} is better, and {better[1]} is"
     return None

@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from milepost.comparisons.rows import RankRow, StepRow, TrendRow
-from milepost.comparisons.task_results import HARNESS, MISSING, TaskResults, is_small, joined
+from milepost.comparisons.task_results import ALPHA, HARNESS, MISSING, TaskResults, is_small, joined
 from milepost.records import Summary
 from milepost.statistics.paired import LESS_THAN_HALF, first_better, lost_since, rank_letters, regressed_since
+from milepost.statistics.sign_flips import LEAST_OVERLAP
+
+TOO_FEW = "scores of less than half of the items"
 
 if TYPE_CHECKING:
     from milepost.campaign.shown import OnCurve
 
 
 def compare_steps(steps: Sequence[OnCurve], task: TaskResults) -> tuple[list[StepRow], TrendRow]:
-    """Compare all steps of one run on one task with the first of them that has scores."""
+    """Compare all steps of one run on one task with the first of them that has scores of enough items."""
     names = [ckpt.name for ckpt in steps]
-    start = next((k for k, name in enumerate(names) if _is_scored(task, name)), None)
+    start = _reference(task, names)
     notes = [task.why_not(name, names[start] if start is not None else None) for name in names]
     rows = [
         StepRow(
@@ -32,6 +35,7 @@ def compare_steps(steps: Sequence[OnCurve], task: TaskResults) -> tuple[list[Ste
             metric=task.metric(),
             ckpt=ckpt.name,
             step=float(ckpt.step or 0),
+            direction=task.scale["better"] if task.summaries else None,
             reference=None if start is None else names[start],
             value=task.summaries[ckpt.name]["value"] if ckpt.name in task.summaries else None,
             n_items=task.summaries[ckpt.name]["n_items"] if ckpt.name in task.summaries else None,
@@ -47,13 +51,15 @@ def compare_steps(steps: Sequence[OnCurve], task: TaskResults) -> tuple[list[Ste
         metric=task.metric(),
         n_steps=len(steps),
         n_scored=sum(name in task.summaries for name in names),
+        direction=task.scale["better"] if task.summaries else None,
         partial=task.partial(*names),
     )
     for k, row in enumerate(rows[:start]):
-        rows[k] = replace(row, note=row.note or MISSING)
+        rows[k] = replace(row, note=row.note or (TOO_FEW if _n_scored(task, row.ckpt) else MISSING))
     if start is None:
         return rows, replace(trend, note=next(filter(None, notes), MISSING))
-    means = task.scores.several(names[start:])
+    # Times the sign, more is better: all tests are of gains then, whichever way the metric goes.
+    means = task.sign * task.scores.several(names[start:])
     # Scores that must not be compared are treated as missing.
     means[[note is not None for note in notes[start:]]] = np.nan
     clusters = task.scores.clusters
@@ -66,12 +72,12 @@ def compare_steps(steps: Sequence[OnCurve], task: TaskResults) -> tuple[list[Ste
         rows[start + k] = replace(
             row,
             n_common=up.n_common if tested else None,
-            delta=up.delta if tested and not too_few else None,
-            t=up.t,
+            delta=task.sign * up.delta if tested and not too_few and up.delta is not None else None,
+            t=None if up.t is None else task.sign * up.t,
             p_better=up.p_adjusted,
             p_worse=down.p_adjusted,
-            better=is_small(up.p_adjusted),
-            worse=is_small(down.p_adjusted),
+            better=is_small(up.p_adjusted, ALPHA / 2),
+            worse=is_small(down.p_adjusted, ALPHA / 2),
             first_better=k == first,
             note=_untested(up.n_common)
             if too_few
@@ -84,7 +90,8 @@ def compare_steps(steps: Sequence[OnCurve], task: TaskResults) -> tuple[list[Ste
         return (None, None) if index is None else (rows[start + index].ckpt, rows[start + index].step)
 
     p_better = [test.p_adjusted for test in better if test.p_adjusted is not None]
-    note = "the first steps have no scores" if start else None
+    first_steps = max(_n_scored(task, name) for name in names[:start]) if start else 0
+    note = f"the first steps have {'scores of too few items' if first_steps else 'no scores'}" if start else None
     trend = replace(
         trend,
         reference=names[start],
@@ -98,7 +105,7 @@ def compare_steps(steps: Sequence[OnCurve], task: TaskResults) -> tuple[list[Ste
         regressed_since_step=at(regression.since)[1],
         regressed_below=at(regression.below)[0],
         regressed_below_step=at(regression.below)[1],
-        p_regressed=regression.p_adjusted,
+        p_regressed=regression.p_any,
         note=joined(note, None if p_better else "no other step to compare with"),
     )
     return rows, trend
@@ -117,7 +124,7 @@ def rank(task: TaskResults, ckpts: Sequence[OnCurve]) -> list[RankRow]:
     notes = {ckpt.name: task.why_not(ckpt.name, like) for ckpt in ckpts}
     tested = [ckpt.name for ckpt in ckpts if notes[ckpt.name] is None]
     letters = dict(
-        zip(tested, rank_letters(task.scores.several(tested), clusters=task.scores.clusters), strict=True)
+        zip(tested, rank_letters(task.sign * task.scores.several(tested), clusters=task.scores.clusters), strict=True)
         if tested
         else []
     )
@@ -128,10 +135,11 @@ def rank(task: TaskResults, ckpts: Sequence[OnCurve]) -> list[RankRow]:
             task=task.name,
             title=task.title,
             metric=task.metric(),
-            rank=None if value is None else 1 + sum(other > value for other in known),
+            rank=None if value is None else 1 + sum(task.sign * other > task.sign * value for other in known),
             ckpt=ckpt.name,
             run=ckpt.run,
             step=ckpt.step,
+            direction=task.scale["better"] if task.summaries else None,
             value=value,
             n_items=task.summaries[ckpt.name]["n_items"] if ckpt.name in task.summaries else None,
             letters=letters.get(ckpt.name) or None,
@@ -144,8 +152,19 @@ def rank(task: TaskResults, ckpts: Sequence[OnCurve]) -> list[RankRow]:
     return sorted(rows, key=lambda row: math.inf if row.rank is None else row.rank)
 
 
-def _is_scored(task: TaskResults, ckpt: str) -> bool:
-    return task.why_not(ckpt) is None and not bool(np.isnan(task.scores.of(ckpt)).all())
+def _reference(task: TaskResults, names: Sequence[str]) -> int | None:
+    """The first step that the others can be compared with; None where no step has scores.
+
+    A step of which most items could not be read has too few in common with any other: against it nothing is tested.
+    """
+    counts = [_n_scored(task, name) for name in names]
+    enough = LEAST_OVERLAP * max(counts, default=0)
+    return next((k for k, count in enumerate(counts) if 0 < count >= enough), None)
+
+
+def _n_scored(task: TaskResults, ckpt: str) -> int:
+    """Items with a score that may be compared."""
+    return 0 if task.why_not(ckpt) else int((~np.isnan(task.scores.of(ckpt))).sum())
 
 
 def _footing(summary: Summary | None) -> tuple[object, ...] | None:

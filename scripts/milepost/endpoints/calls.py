@@ -1,4 +1,4 @@
-"""Calls to the models that score: embedders, rerankers, evaluators, judges. Each is kept, and never paid for twice.
+"""Calls to models that score (embedders, rerankers, evaluators, judges): each reply is kept, and never paid for twice.
 
 A reply is kept under a hash of what was asked and of whom: scoring again, after a crash or with another scorer's options,
 sends only what was never answered. The file is append-only JSON Lines, as the store of answers; one process writes it.
@@ -31,10 +31,6 @@ Read = Callable[[Any], Any]
 class Calls:
     """JSON calls to one endpoint. Use it as an asynchronous context manager.
 
-    Attributes:
-        sent: Calls that were answered by the endpoint.
-        reused: Calls that were answered from the file, or by a call of the same content that was under way.
-
     >>> async def score(endpoint, path):  # doctest: +SKIP
     ...     async with Calls(endpoint, path) as calls:
     ...         return await calls.post("/rerank", {"model": endpoint.model, "query": "a", "documents": ["b"]})
@@ -66,7 +62,6 @@ class Calls:
         """
         self.endpoint = endpoint
         self.path = path
-        self.sent = self.reused = 0
         self._identity = dict(identity) if identity is not None else {"url": endpoint.url, "model": endpoint.name}
         self._client = Client(
             endpoint.url,
@@ -99,7 +94,7 @@ class Calls:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give up what is under way, and close. What was answered is kept."""
+        """Give up calls that are under way, and close the connections; what was answered is kept."""
         tasks = list(self._under_way.values())
         for task in tasks:
             task.cancel()
@@ -113,7 +108,7 @@ class Calls:
                 self._file = None
 
     async def post(self, path: str, body: Mapping[str, Any], read: Read | None = None, *, judged: bool = True) -> Any:
-        """Call, or give the reply that is kept of the same call.
+        """Make a call, or return the kept reply to the same call.
 
         Args:
             path: What follows the endpoint's URL.
@@ -131,15 +126,12 @@ class Calls:
         """
         key = self.key(path, body)
         if key in self._kept:
-            self.reused += 1
             return self._load(key)
         task = self._under_way.get(key)
         if task is None:
             task = asyncio.ensure_future(self._ask(key, path, body, read, judged))
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._done(key, done))
-        else:
-            self.reused += 1
         # One who waits may be cancelled while another waits for the same reply.
         return await asyncio.shield(task)
 
@@ -149,7 +141,7 @@ class Calls:
         return key in self._kept or key in self._under_way
 
     def key(self, path: str, body: Mapping[str, Any]) -> str:
-        """The hash of a call: who answers, and what is asked."""
+        """The hash under which a call is kept: of the endpoint's identity and of what is asked."""
         asked = {name: value for name, value in body.items() if name != "model"}
         content = orjson.dumps([self._identity, path, asked], option=orjson.OPT_SORT_KEYS)
         return hashlib.blake2b(content, digest_size=16).hexdigest()
@@ -170,7 +162,6 @@ class Calls:
             await self._client.post(path, body, check, judged=judged)
         except RequestError as error:
             raise self._call_error(path, error) from None
-        self.sent += 1
         self._keep(key, made[0])
         return made[0]
 

@@ -14,14 +14,14 @@ from milepost.endpoints.keys import read_key
 from milepost.endpoints.specs import path_in
 from milepost.errors import ConfigError, EndpointError
 
-ATTEMPT_S = 4.0  # for what a tunnel leads to: opening it took its time
+ATTEMPT_S = 4.0  # patience with a server behind a tunnel: opening the tunnel has taken some time already
 LIMITS = ("requests_per_minute", "tokens_per_minute", "max_calls", "max_tokens", "fingerprint")
 SERVED = ("concurrency", "request_timeout_s", "retries")
 
 
 @dataclass(frozen=True)
 class External(EndpointSpec):
-    """A server of others.
+    """An endpoint on a server that somebody else runs.
 
     Attributes:
         url: Base address with `/v1`; None for one that a tunnel leads to.
@@ -54,22 +54,22 @@ class External(EndpointSpec):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Where it is, and the name and version that it goes by."""
+        """The endpoint's address, and the model's name and revision there."""
         # The port behind a tunnel is another one after each start of the same server.
         address = {"url": self.url} if self.url else {"host": self.host}
         return {**address, "model": self.model, "revision": self.revision}
 
     @property
     def key_from(self) -> str | None:
-        """The variable or the file that holds its key."""
+        """The name of the variable, or the file, that holds the key."""
         return self.key_env or (str(self.key_file) if self.key_file else None)
 
     def check_here(self) -> None:
-        """See that the key can be had."""
+        """Check that the key can be read."""
         self.read_key()
 
     def read_key(self) -> str:
-        """The key.
+        """Read the key.
 
         Raises:
             EndpointError: The variable is not set; the file is missing, empty, or others may read it.
@@ -78,7 +78,7 @@ class External(EndpointSpec):
 
     @asynccontextmanager
     async def open(self, *, verified: bool = True) -> AsyncIterator[Endpoint]:
-        """The server, once it has shown within 30 s that it is the one that was named."""
+        """Open the endpoint; within 30 s its server has to show that it serves the named model."""
         from milepost.endpoints.open import verify
 
         key = self.read_key()
@@ -119,7 +119,7 @@ class External(EndpointSpec):
 
 
 def parse(name: str, entry: Mapping[str, Any], where: str) -> External:
-    """The endpoint of an entry that its schema allows.
+    """Make the endpoint of an entry of config/endpoints.yaml that fits its schema.
 
     Raises:
         ConfigError: Keys that exclude or need each other.

@@ -1,4 +1,4 @@
-"""Which GPUs this job sees."""
+"""Finds out which GPUs this job sees, and checks that they are enough."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from milepost.errors import ServerError
 
 
 def check_visible(ckpt: Checkpoint) -> None:
-    """See that a server's GPUs are there before it is started: vLLM takes a minute to say so, in many words.
+    """Check that a server's GPUs are there before it is started: vLLM takes a minute to report it, in many words.
 
     Raises:
         ServerError: This job sees fewer.
@@ -38,7 +38,7 @@ def check_visible(ckpt: Checkpoint) -> None:
 
 
 def visible_gpus(chosen: str | None) -> tuple[int | None, str]:
-    """How many GPUs this process sees, and where that stands; None if nothing tells.
+    """The number of GPUs that this process sees, and the source of that number; None if it cannot be found out.
 
     Args:
         chosen: CUDA_VISIBLE_DEVICES, if set: SLURM sets it to the GPUs that it gave.
@@ -49,7 +49,7 @@ def visible_gpus(chosen: str | None) -> tuple[int | None, str]:
     if os.environ.get("ROCR_VISIBLE_DEVICES") or Path("/dev/kfd").exists():
         return None, "GPUs of another make"
     try:
-        asked = subprocess.run(
+        listing = subprocess.run(
             ["nvidia-smi", "--list-gpus"],
             capture_output=True,
             text=True,
@@ -58,11 +58,13 @@ def visible_gpus(chosen: str | None) -> tuple[int | None, str]:
             stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError:
-        found = len(list(Path("/dev").glob("nvidia[0-9]*")))
+        devices = len(list(Path("/dev").glob("nvidia[0-9]*")))
         return (
-            (found, f"it has {found} of /dev/nvidia*") if found else (0, "there is no nvidia-smi, and no /dev/nvidia0")
+            (devices, f"it has {devices} of /dev/nvidia*")
+            if devices
+            else (0, "there is no nvidia-smi, and no /dev/nvidia0")
         )
     except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stdout", None) or getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        return 0, f"nvidia-smi failed and said: {said[0] if said else 'nothing'}"
-    return sum(line.startswith("GPU ") for line in asked.stdout.splitlines()), "nvidia-smi lists so many"
+        lines = (getattr(error, "stdout", None) or getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        return 0, f"nvidia-smi failed and said: {lines[0] if lines else 'nothing'}"
+    return sum(line.startswith("GPU ") for line in listing.stdout.splitlines()), "nvidia-smi lists so many"

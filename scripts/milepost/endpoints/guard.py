@@ -1,7 +1,7 @@
-"""ASGI middleware for vLLM: no path without the key.
+"""ASGI middleware for vLLM that answers no path without the key.
 
 vLLM's own check of VLLM_API_KEY leaves paths open (`/invocations` gives full answers, `/metrics` and `/tokenize` answer).
-This one stands before all of them, websockets included. It runs in the server's environment and imports nothing of ours.
+This one stands before all of them, websockets included. It runs in the server's environment and imports nothing of Milepost.
 
 It answers two questions itself. `/milepost/proof?NONCE` shows that this server knows the key, so that nobody has to send
 it to find that out. `/milepost/usage`, with the key, says for how long and how often it was asked.
@@ -31,10 +31,10 @@ class Guard:
         self.expected = b"Bearer " + self.key
         self.requests = self.under_way = 0
         self.busy_s = 0.0
-        self.changed = time.monotonic()  # when a question last came or was answered
+        self.changed = time.monotonic()  # when a request last came or was answered
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass on what carries the key."""
+        """Pass on requests that carry the key, and refuse all others."""
         path = scope.get("path") if scope["type"] == "http" else None
         nonce = scope.get("query_string", b"")
         if path == "/milepost/proof" and re.fullmatch(b"[0-9a-f]{32}", nonce):
@@ -67,7 +67,7 @@ class Guard:
         self.changed = now
 
     def usage(self) -> Message:
-        """Questions, seconds with at least one under way, and seconds since the last."""
+        """The number of requests so far, the seconds with at least one under way, and the seconds since the last one."""
         now = time.monotonic()
         since = now - self.changed
         busy_s = self.busy_s + (since if self.under_way else 0.0)

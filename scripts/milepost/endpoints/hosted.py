@@ -1,4 +1,4 @@
-"""Endpoints that this very job serves: vLLM in its own allocation, the default for checkpoints."""
+"""Endpoints that this very job serves by vLLM, in its own allocation: the default for checkpoints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from milepost.runtime.processes import Watchdog
 
 @dataclass(frozen=True)
 class Hosted(EndpointSpec):
-    """A checkpoint that is served here.
+    """The endpoint of a checkpoint that this job serves.
 
     Attributes:
         ckpt: The checkpoint.
@@ -49,7 +49,7 @@ class Hosted(EndpointSpec):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the checkpoint's files and options say."""
+        """The identity of the checkpoint, from its files and options."""
         return dict(identify(self.ckpt)["identity"])
 
     def versions(self) -> dict[str, str]:
@@ -61,7 +61,7 @@ class Hosted(EndpointSpec):
 
     @asynccontextmanager
     async def open(self, *, verified: bool = True) -> AsyncIterator[Endpoint]:
-        """The server, from its start to its end; it always has to prove who it is."""
+        """Start the server, and end it with the context; it always has to prove who it is."""
         async with self._model() as folder:
             output = self.logs / f"{self.ckpt.name}.server.log"
             server = VllmServer(self.ckpt, output, self.watchdog, containers=self.containers, model=folder)
@@ -74,7 +74,7 @@ class Hosted(EndpointSpec):
 
     @asynccontextmanager
     async def _model(self) -> AsyncIterator[Path | None]:
-        """The folder to serve from, which is a copy on this node's disk where the model profile wants that."""
+        """The folder to serve from: the model's own, or a copy on this node's disk if the model profile says `stage`."""
         folder = find_model(self.ckpt)
         if folder is None or not self.serving.stage:
             yield folder

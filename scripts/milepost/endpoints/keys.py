@@ -1,4 +1,4 @@
-"""Keys of endpoints that others serve: from a variable of the environment or a file, and in no message."""
+"""Reads keys of endpoints that others serve, from an environment variable or a file; no message shows them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_KEY = "EMPTY"
 
 
 def read_key(name: str, key_env: str | None, key_file: Path | None) -> str:
-    """The key of an endpoint.
+    """Read the key of an endpoint.
 
     Args:
         name: The endpoint's, for messages.
@@ -50,7 +50,7 @@ def _read_key_file(path: Path, name: str) -> str:
 
 
 def _sendable(key: str, where: str, name: str) -> str:
-    """A key as a header takes it. The message must not repeat it."""
+    """Check that a key can be sent as a header, and strip its white space. The error must not repeat the key."""
     key = key.strip()
     if not key:
         raise EndpointError(

@@ -1,4 +1,4 @@
-"""Open an endpoint by its specification: whoever answers there has shown that it is the model that was named."""
+"""Opens endpoints by their specification, and checks that the model that answers is the one that was named."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from milepost.client.replies import MARK
 from milepost.endpoints import ENDPOINTS, Endpoint
 from milepost.errors import EndpointError, did_you_mean
 
-LIMIT_S = 30.0  # until it is said what is wrong
+LIMIT_S = 30.0  # until the error is reported
 TRY_S = 8.0
 PAUSE_S = 1.0
 SHOWN = 8
@@ -30,12 +30,12 @@ PROBES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def open_endpoint(spec: EndpointSpec, *, verified: bool = True) -> AbstractAsyncContextManager[Endpoint]:
-    """An endpoint that answers, as long as the context lasts.
+    """Open an endpoint for as long as the context lasts.
 
     Args:
         spec: Whose.
-        verified: See that whoever answers is the model that was named; only a server without OpenAI's interface is
-            asked unseen.
+        verified: Whether to check that the model that answers is the one that was named; False is only for servers
+            without OpenAI's interface.
 
     Raises:
         EndpointError: Nobody answers, the key is refused, or another model answers; within 30 s, in one paragraph.
@@ -45,7 +45,7 @@ def open_endpoint(spec: EndpointSpec, *, verified: bool = True) -> AbstractAsync
 
 
 async def verify(endpoint: Endpoint, spec: EndpointSpec, patience_s: float = LIMIT_S - 2 * TRY_S) -> None:
-    """See that the server is the one that was named, by the names of models that it reports.
+    """Check that a server has the model that was named, by the list of models that it reports.
 
     Args:
         endpoint: The server.
@@ -89,7 +89,7 @@ async def verify(endpoint: Endpoint, spec: EndpointSpec, patience_s: float = LIM
 
 
 async def probe(endpoint: Endpoint, spec: EndpointSpec) -> float:
-    """Ask one small question; the seconds until its answer.
+    """Ask one small question; returns the seconds until its answer.
 
     Raises:
         EndpointError: It was not answered, or by a model of another name.
@@ -105,15 +105,15 @@ async def probe(endpoint: Endpoint, spec: EndpointSpec) -> float:
         ) from None
     if status != 200:
         raise refused(status, body, endpoint, spec, path)
-    said = body.get("model") if isinstance(body, dict) else None
+    reported = body.get("model") if isinstance(body, dict) else None
     # Some report a dated version of what was asked for.
-    if said is not None and not str(said).startswith(endpoint.model):
-        raise wrong_model([str(said)], endpoint, spec)
+    if reported is not None and not str(reported).startswith(endpoint.model):
+        raise wrong_model([str(reported)], endpoint, spec)
     return asyncio.get_running_loop().time() - begun
 
 
 def refused(status: int, body: Any, endpoint: Endpoint, spec: EndpointSpec, path: str = "/models") -> EndpointError:
-    """What a status other than 200 means for the user."""
+    """The error for a reply with another status than 200: what it means, and what to do."""
     if status in (401, 403):
         where = spec.key_from
         key, advice = f"the key in {where}", "Correct the key"
@@ -135,7 +135,7 @@ def refused(status: int, body: Any, endpoint: Endpoint, spec: EndpointSpec, path
 
 
 def wrong_model(names: list[str], endpoint: Endpoint, spec: EndpointSpec) -> EndpointError:
-    """Another model answers than the one that was named."""
+    """The error for a server that reports another model than the one that was named."""
     rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     listed = ", ".join(_plain(name) for name in sorted(names)[:SHOWN]) or "none"
     return EndpointError(
@@ -145,7 +145,7 @@ def wrong_model(names: list[str], endpoint: Endpoint, spec: EndpointSpec) -> End
 
 
 async def _send(method: str, path: str, endpoint: Endpoint, body: Any = None) -> tuple[int, Any]:
-    """One request: the status, and the body as JSON, or its first characters."""
+    """Send one request; returns the status, and the body as JSON, or else its first characters."""
     async with (
         open_session(endpoint.url, TRY_S, {"Authorization": f"Bearer {endpoint.key}"}) as session,
         # A redirect would carry the key to another address.
@@ -159,7 +159,7 @@ async def _send(method: str, path: str, endpoint: Endpoint, body: Any = None) ->
 
 
 def _model_names(body: Any) -> list[str] | None:
-    """Names in a list of models; some servers send the bare list."""
+    """Read the names in a reply that lists models; some servers send the bare list."""
     entries = body.get("data") if isinstance(body, dict) else body
     if not isinstance(entries, list) or not all(isinstance(entry, dict) and "id" in entry for entry in entries):
         return None
@@ -167,7 +167,7 @@ def _model_names(body: Any) -> list[str] | None:
 
 
 def _is_final(problem: str) -> bool:
-    """Whether waiting cannot help: a name that does not exist, a certificate that is not trusted."""
+    """Whether an error of a connection will not go away: an unknown host name, a certificate that is not trusted."""
     return any(words in problem for words in ("not known", "No address", "Name or service", "certificate", "SSL"))
 
 
@@ -178,12 +178,12 @@ def _reason(error: Exception) -> str:
 
 
 def _words(body: Any) -> str:
-    """What a server says, short and on one line: it is data of somebody else's."""
+    """A server's words for a message: short, on one line, without control characters."""
     inner = body.get("error", body) if isinstance(body, dict) else body
     text = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
     return _plain(text)[:200].rstrip(".") or "nothing"
 
 
 def _plain(text: str) -> str:
-    """Text without line ends and what a terminal would obey."""
+    """A text without line ends and control characters, which a terminal would obey."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

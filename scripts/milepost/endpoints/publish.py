@@ -1,4 +1,4 @@
-"""A server's port on another host, for people who cannot reach its node: `ssh -R`, a port file, a key file."""
+"""Publishes a server on another host, for people who cannot reach its node: by `ssh -R`, a port file and a key file."""
 
 from __future__ import annotations
 
@@ -44,18 +44,20 @@ async def publish(
             group = await ProcessGroup.start(command, env=env, log=output, watchdog=watchdog)
             try:
                 while group.process.returncode is None:
-                    found = ALLOCATED.search(output.read_bytes()[begun:])
-                    given = found[1].decode() if found else ""
-                    if given and publication_port(publication.port_file) != given:
+                    match = ALLOCATED.search(output.read_bytes()[begun:])
+                    port_there = match[1].decode() if match else ""
+                    if port_there and publication_port(publication.port_file) != port_there:
                         failures = 0
-                        write_shared(publication.port_file, given)
-                        log.info("published on %s as port %s, in %s", publication.host, given, publication.port_file)
+                        write_shared(publication.port_file, port_there)
+                        log.info(
+                            "published on %s as port %s, in %s", publication.host, port_there, publication.port_file
+                        )
                     await asyncio.sleep(POLL_S)
             finally:
                 publication.port_file.unlink(missing_ok=True)
                 await group.stop()
-            said = " ".join(group.last_lines(2).split())
-            log.warning("the way to %s is closed (ssh said: %s); trying again", publication.host, said)
+            last_lines = " ".join(group.last_lines(2).split())
+            log.warning("the way to %s is closed (ssh said: %s); trying again", publication.host, last_lines)
             await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
             failures += 1
     finally:
@@ -63,7 +65,7 @@ async def publish(
 
 
 def publication_port(path: Path) -> str:
-    """What a port file holds."""
+    """The port that a published server's port file holds, as text; empty without a file."""
     try:
         return path.read_text().strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Endpoints that one server of this campaign answers for many of its jobs: whoever comes first starts it."""
+"""Endpoints on one server that many jobs of a campaign share; the first job that needs it starts it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from milepost.endpoints.shared_spec import SharedSpec, fields_of
 
 @dataclass(frozen=True)
 class Shared(SharedSpec):
-    """A model that one server serves to many jobs."""
+    """The endpoint of a model that one server serves to many jobs."""
 
     @asynccontextmanager
     async def open(self, *, verified: bool = True) -> AsyncIterator[Endpoint]:
-        """The server, started if it does not run; it always has to show that it knows the key."""
+        """Open the endpoint, starting the server if none runs; it always has to show that it knows the key."""
         from milepost.endpoints.shared_client import open_shared
 
         async with open_shared(self) as endpoint:
@@ -25,7 +25,7 @@ class Shared(SharedSpec):
 
 
 def parse(name: str, entry: Mapping[str, Any], where: str) -> Shared:
-    """The endpoint of an entry that its schema allows.
+    """Make the endpoint of an entry of config/endpoints.yaml that fits its schema.
 
     Raises:
         ConfigError: Keys that exclude each other.

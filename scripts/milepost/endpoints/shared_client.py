@@ -1,4 +1,4 @@
-"""One server for the many jobs of a campaign: found by its record, started by whoever comes first, asked for anew if it dies.
+"""A job's side of a shared server: finds it by its record, has it started if there is none, and again if it dies.
 
 Whether a record holds is found out by asking the server, which has to show that it knows the key: a process id or a
 job's state would say less.
@@ -38,7 +38,7 @@ STARTS = 3  # in a row that end before they answer; then the jobs that wait give
 
 @asynccontextmanager
 async def open_shared(spec: SharedSpec) -> AsyncIterator[Endpoint]:
-    """A shared endpoint, started if it does not run. While the context lasts, it is started again if it dies.
+    """Open a shared endpoint, and have its server started if none runs, or if it dies while the context lasts.
 
     Raises:
         EndpointError: Its server cannot be started or reached.
@@ -62,10 +62,10 @@ async def open_shared(spec: SharedSpec) -> AsyncIterator[Endpoint]:
 
 
 class SharedServerClient:
-    """One job's view of a shared server."""
+    """Finds a shared server for one job, and has it started where needed."""
 
     def __init__(self, spec: SharedSpec, place: SharedEndpointFolder) -> None:
-        """Nothing is looked at yet."""
+        """Prepare the search; nothing is looked at yet."""
         self.spec, self.place = spec, place
         self._digest = spec.digest
         self._rejected: str | None = None  # a record that did not hold
@@ -85,25 +85,25 @@ class SharedServerClient:
                     raise
 
     def reject(self) -> bool:
-        """The current record led nowhere: whether its server is gone as well, so that it is not taken again."""
+        """Called when the current record led nowhere; True if its server is gone, so that the record is not used again."""
         gone = not self._lives()
         self._rejected = self._current if gone else None
         return gone
 
     async def find(self) -> Way:
-        """Where the server is, once there is one."""
-        said = 0.0
+        """Wait until a server runs, and return the way to it."""
+        logged_at = 0.0
         while True:
-            found = await asyncio.to_thread(self._look)
-            if found is not None:
-                return found
-            if time.monotonic() - said > 60:
-                said = time.monotonic()
+            way = await asyncio.to_thread(self._look)
+            if way is not None:
+                return way
+            if time.monotonic() - logged_at > 60:
+                logged_at = time.monotonic()
                 log.info("waiting for the server of endpoint %r to start", self.spec.name)
             await asyncio.sleep(POLL_S)
 
     def _look(self) -> Way | None:
-        """The server's place if its record may hold; otherwise see that one is on its way."""
+        """The way to the server if its record may be valid; otherwise None, after making sure that one will start."""
         place = self.place
         record = read_json(place.record)
         if record.get("identity") not in (None, self._digest):
@@ -126,7 +126,7 @@ class SharedServerClient:
         return None
 
     def _lives(self) -> bool:
-        """Whether a server holds the lease and beats it."""
+        """Whether a living server holds the lease."""
         age = file_age(self.place.lease)
         if age is None or age >= STALE_S:
             return False
@@ -135,7 +135,7 @@ class SharedServerClient:
         return not self._gone
 
     def _submit_once(self) -> None:
-        """Submit a server's job, unless one is under way; of several jobs that come at once, one does."""
+        """Submit the server's job, unless one was submitted; of several jobs that try at once, only one does."""
         submitted = read_json(self.place.submitted)
         if submitted and not self._is_over(submitted):
             return
@@ -163,7 +163,7 @@ class SharedServerClient:
             lock.release()
 
     def _is_over(self, submitted: Mapping[str, Any]) -> bool:
-        """Whether nothing will come of a submitted job any more. A server that lives shows itself by its lease."""
+        """Whether a submitted job has ended or failed, so that it will not become a server. A living server holds the lease."""
         self._seen.add(str(submitted.get("attempt")))
         if read_json(self.place.failed).get("attempt") == submitted.get("attempt"):
             return True
@@ -176,7 +176,7 @@ class SharedServerClient:
         return age is None or age > STALE_S
 
     async def prove(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Whether the server behind a connection knows the key; the key is not sent to find out."""
+        """Whether the server behind a connection knows the key, found out without sending the key."""
         return await proves(reader, writer, self.place.key)
 
     async def watch(self, tunnel: Tunnel) -> None:

@@ -1,4 +1,4 @@
-"""Jobs of shared servers: submitted to SLURM or started in the background, and told to end."""
+"""Starts the jobs of shared servers, on SLURM or in the background, and ends them."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def submit(spec: SharedSpec, attempt: str) -> dict[str, Any]:
         "--no-requeue", "--nodes=1", "--ntasks=1", f"--chdir={Path.cwd()}", *given, "--wrap", f"exec {shlex.join(command)}",
     ]  # fmt: skip
     try:
-        asked = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False, env=env)
+        done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False, env=env)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EndpointError(f"Endpoint {spec.name!r}: its server's job could not be submitted: {error}.") from None
-    job = asked.stdout.strip().partition(";")[0]
-    if asked.returncode != 0 or not re.fullmatch("[0-9]+", job):
-        said = " ".join(asked.stderr.replace("sbatch: error:", "").split())
+    job = done.stdout.strip().partition(";")[0]
+    if done.returncode != 0 or not re.fullmatch("[0-9]+", job):
+        reply = " ".join(done.stderr.replace("sbatch: error:", "").split())
         raise EndpointError(
-            f"Endpoint {spec.name!r}: SLURM did not take its server's job: {said or 'it said nothing'}. Correct the resources of"
+            f"Endpoint {spec.name!r}: SLURM did not take its server's job: {reply or 'it said nothing'}. Correct the resources of"
             " serve_shared in the profile, and run again."
         )
     log.info("submitted job %s for the server of endpoint %r; it says what it does in %s", job, spec.name, output)
@@ -93,9 +93,9 @@ def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
         within_s: Seconds to wait; a job that has not ended by then is cancelled.
 
     Returns:
-        Names of endpoints whose servers were told.
+        Names of the endpoints whose servers were told to end.
     """
-    told: list[SharedEndpointFolder] = []
+    stopping: list[SharedEndpointFolder] = []
     for folder in sorted(path for path in FOLDER.glob("*") if path.is_dir()):
         place = SharedEndpointFolder(folder, "", "")
         if not also_kept and read_json(place.record).get("kept"):
@@ -105,9 +105,9 @@ def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
         if (age is not None and age < STALE_S) or (submitted.get("job") and not job_has_ended(str(submitted["job"]))):
             # By name: the file may be seen by the next server only, and that one was not told.
             write_private(place.stop, {"nonce": read_lease(place.lease).get("nonce")})
-            told.append(place)
+            stopping.append(place)
     deadline = time.monotonic() + within_s
-    for place in told:
+    for place in stopping:
         job = read_json(place.submitted).get("job")
         # One that waits in the queue holds no lease, and will not look for the file.
         if job and not read_lease(place.lease):
@@ -119,11 +119,11 @@ def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
         # The next server has a key of its own.
         for path in (place.submitted, place.folder / "key", place.stop):
             path.unlink(missing_ok=True)
-    return [place.folder.name for place in told]
+    return [place.folder.name for place in stopping]
 
 
 def sbatch_options(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the profile gives to serve_shared, as options of sbatch, and the type of its GPUs.
+    """The resources that the profile gives to serve_shared, as options of sbatch, and the type of its GPUs.
 
     >>> sbatch_options({"slurm_partition": "main", "runtime": 60, "gpu_model": "A40", "constraint": None})
     {'options': ['--partition=main', '--time=60'], 'gpu_model': 'A40'}
@@ -137,8 +137,8 @@ def sbatch_options(asked: Mapping[str, Any]) -> dict[str, Any]:
         "cpus_per_task": "cpus-per-task",
         "gres": "gres",
     }
-    given = {name: str(asked[name]) for name in words if asked.get(name) not in (None, "", "<TBD>", 0)}
+    options = {name: str(asked[name]) for name in words if asked.get(name) not in (None, "", "<TBD>", 0)}
     return {
-        "options": [f"--{words[name]}={value}" for name, value in given.items()],
+        "options": [f"--{words[name]}={value}" for name, value in options.items()],
         "gpu_model": str(asked.get("gpu_model") or ""),
     }

@@ -1,4 +1,4 @@
-"""What the jobs and the servers of a shared endpoint have in common: a folder, its files, a key.
+"""The folder of a shared endpoint, by which its jobs and servers find each other: its files, key and name.
 
 All of it lies in results/endpoints/NAME, which only the user can enter: the key; the record of the server that answers
 (host, port); the lease that a living server beats; the job that was submitted last.
@@ -21,7 +21,7 @@ FOLDER = Path("results/endpoints")
 
 @dataclass(frozen=True)
 class SharedEndpointFolder:
-    """What a shared endpoint's jobs have in common: a folder, a key, a name that no other server has.
+    """The folder of a shared endpoint, with its key and a served name that no other server has.
 
     The key and the name stay as they are while servers come and go, so that whoever asks need not notice.
     """
@@ -31,47 +31,47 @@ class SharedEndpointFolder:
     model: str
 
     def __repr__(self) -> str:
-        """Without the key."""
+        """The folder's path without the key, so that no log shows it."""
         return f"SharedEndpointFolder({self.folder})"
 
     @property
     def record(self) -> Path:
-        """Where the living server is; written by it."""
+        """Path of the server's record: where it is; written by the living server."""
         return self.folder / "server.json"
 
     @property
     def lease(self) -> Path:
-        """Held by the living server, from before its start to its end."""
+        """Path of the lease, held by the living server from before its start to its end."""
         return self.folder / ".lease"
 
     @property
     def submitted(self) -> Path:
-        """The job that was submitted last."""
+        """Path of the note on the job that was submitted last."""
         return self.folder / "submitted.json"
 
     @property
     def failed(self) -> Path:
-        """Why the server of the last job did not serve."""
+        """Path of the note on why the server of the last job failed."""
         return self.folder / "failed.json"
 
     @property
     def stop(self) -> Path:
-        """Tells the server to end."""
+        """Path of the file that tells the server to end."""
         return self.folder / "stop"
 
     @property
     def log(self) -> Path:
-        """What vLLM says."""
+        """Path of vLLM's log."""
         return Path("logs/endpoints") / f"{self.folder.name}.server.log"
 
     @property
     def job_log(self) -> Path:
-        """What its supervisor says, and SLURM."""
+        """Path of the log of the server's supervisor, and of SLURM."""
         return Path("logs/endpoints") / f"{self.folder.name}.log"
 
 
 def place_of(name: str) -> SharedEndpointFolder:
-    """The place of a shared endpoint in the current campaign; made, with a key, if there is none."""
+    """The folder of a shared endpoint in the current campaign; it is made, with a new key, if there is none."""
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -95,7 +95,7 @@ def place_of(name: str) -> SharedEndpointFolder:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A small file's content; nothing if it is missing or torn."""
+    """Read a small JSON file; empty if it is missing or torn."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):

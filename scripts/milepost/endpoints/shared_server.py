@@ -1,4 +1,4 @@
-"""A shared endpoint's server: served until nobody asks, until it is told to end, or until its walltime is nearly over."""
+"""The server of a shared endpoint: serves until nobody asks, until it is told to end, or until its walltime is nearly over."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from milepost.store.ledger import append_line
 
 log = logging.getLogger("milepost")
 POLL_S = 1.0
-WARNING_S = 900.0  # before it ends for its walltime, so that a class can be told
+WARNING_S = 900.0  # a warning so many seconds before the end of the walltime, so that a class can be told
 
 
 class DiedError(ServerError):
-    """A server died that had answered: the next one may live."""
+    """A server died after it had answered, so another one may work."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """How a shared endpoint is served.
+    """The settings of a shared endpoint's server.
 
     Attributes:
         spec: The endpoint.
@@ -58,7 +58,7 @@ class Service:
 
 
 def serve(service: Service) -> str:
-    """Serve until the end; why it came.
+    """Serve until something ends the server; returns the reason.
 
     Raises:
         DiedError: The server died after it had answered.
@@ -142,7 +142,7 @@ async def _serve(service: Service, lease: Lease) -> str:
 
 
 def address_of(spec: SharedSpec) -> str:
-    """Where its server listens: on loopback, unless jobs reach it directly, at the address that this host's name has.
+    """The address at which the server listens: loopback, or with `reach: direct` that of this host's name.
 
     Raises:
         ServerError: This host's name leads to no address that other hosts could reach.
@@ -170,7 +170,7 @@ async def _attend(
     account: dict[str, Any],
     stop: Callable[[str], None],
 ) -> None:
-    """Show where the server is, and count what it is asked, until something ends it or nobody asks any more."""
+    """Keep the record and the account of the server, until something ends it or nobody asks any more."""
     place, ready = service.place, time.monotonic()
     record = {
         **where,
@@ -197,7 +197,7 @@ def _ending(told: asyncio.Future[str], keeper: asyncio.Task[None]) -> str:
 
 
 async def _keep(lease: Lease, account: dict[str, Any]) -> None:
-    """Show that the server lives, from before its start."""
+    """Renew the lease, with the account so far, from before the server's start to its end."""
     while True:
         lease.beat(account)
         await asyncio.sleep(BEAT_S)
@@ -235,7 +235,7 @@ def _account(service: Service) -> dict[str, Any]:
 
 
 def _write_account(service: Service, account: dict[str, Any]) -> None:
-    """Keep what this server took; its idle time is what it was up and not busy."""
+    """Write what this server took to the ledger; its idle time is the time that it was up and not busy."""
     idle_s = max(0.0, account["up_s"] - account["busy_s"])
     line = {**account, "busy_s": round(account["busy_s"], 3), "idle_s": round(idle_s, 3)}
     append_line(service.place.folder, cast(LedgerLine, line))

@@ -1,4 +1,4 @@
-"""What a campaign says of a model that many of its jobs share: what is served, how, and who may reach it."""
+"""The description of a model that many jobs of a campaign share: what is served, how, and who may reach it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from milepost.errors import ConfigError
 # vLLM options that all models of a kind need, and those that a family needs on top.
 KINDS: dict[str, dict[str, Any]] = {"chat": {}, "embedding": {"runner": "pooling"}, "reranker": {"runner": "pooling"}}
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "qwen3_embedding": ("embedding", {}),
     "qwen3_reranker": (
         "reranker",
         {
@@ -35,7 +34,7 @@ SERVED = ("gpus", "env", "concurrency", "start_timeout_s", "request_timeout_s", 
 
 @dataclass(frozen=True)
 class Publication:
-    """Where a shared server is made known to others than this campaign."""
+    """Where a shared server is published for people outside of this campaign."""
 
     host: str
     port_file: Path
@@ -45,7 +44,7 @@ class Publication:
 
 @dataclass(frozen=True)
 class SharedSpec(EndpointSpec, ABC):
-    """A model that one server serves to many jobs.
+    """The specification of a model that one server serves to many jobs.
 
     Attributes:
         ssh_config: Configuration of the ssh that leads to it.
@@ -64,22 +63,22 @@ class SharedSpec(EndpointSpec, ABC):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the model's files and options say, and what it is asked."""
+        """The identity of the model, from its files and options, and of what it is asked."""
         return {"kind": self.kind, **identify(self.as_checkpoint())["identity"]}
 
     @property
     def digest(self) -> str:
-        """What tells that a running server is still what the configuration asks for."""
-        asked = {**self.identity, "reach": self.reach}
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        """A digest that shows whether a running server is still what the configuration asks for."""
+        decisive = {**self.identity, "reach": self.reach}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def as_checkpoint(self) -> Checkpoint:
-        """The model as its server takes it."""
+        """The model as a checkpoint, which is what a server is started with."""
         return Checkpoint(self.name, self.model, self.revision, None, None, 1, self.serving)
 
 
 def fields_of(name: str, entry: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The attributes of an entry that its schema allows.
+    """Make the attributes of a specification from an entry of config/endpoints.yaml that fits its schema.
 
     Raises:
         ConfigError: A preset of another kind.
@@ -88,9 +87,9 @@ def fields_of(name: str, entry: Mapping[str, Any], where: str) -> dict[str, Any]
     kind = entry.get("kind", preset_kind or "chat")
     if preset_kind not in (None, kind):
         raise ConfigError(f"{where}: the preset {entry['preset']!r} is for kind {preset_kind!r}, not {kind!r}.")
-    given = {option.replace("_", "-"): value for option, value in entry.get("vllm_args", {}).items()}
+    vllm_args = {option.replace("_", "-"): value for option, value in entry.get("vllm_args", {}).items()}
     serving = Serving(
-        vllm_args={**KINDS[kind], **preset, **given}, **{key: entry[key] for key in SERVED if key in entry}
+        vllm_args={**KINDS[kind], **preset, **vllm_args}, **{key: entry[key] for key in SERVED if key in entry}
     )
     return {
         "name": name,

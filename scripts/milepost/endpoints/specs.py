@@ -1,4 +1,4 @@
-"""The endpoints that a campaign names in config/endpoints.yaml."""
+"""Reads the endpoints that a campaign names in config/endpoints.yaml."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load_endpoints() -> dict[str, EndpointSpec]:
 
 
 def find_endpoint(name: str, where: str) -> EndpointSpec:
-    """The endpoint of a name.
+    """Find an endpoint by its name.
 
     Args:
         name: As the configuration refers to it.
@@ -57,7 +57,7 @@ def find_endpoint(name: str, where: str) -> EndpointSpec:
 
 
 def checkpoint_at(cells: Mapping[str, str], where: str) -> Checkpoint:
-    """A checkpoint that others serve; what it is and how it is asked stands in config/endpoints.yaml."""
+    """Make the checkpoint of a row that names an endpoint: others serve it, and config/endpoints.yaml describes it."""
     for column in ("model", "revision", "gpus", "model_profile", "vllm_args"):
         if column in cells:
             raise ConfigError(

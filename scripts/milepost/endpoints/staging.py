@@ -1,4 +1,4 @@
-"""A copy of a model's files on the node's own disk: a file system that many nodes share is slow to load weights from."""
+"""Copies a model's files to the node's own disk: a file system that many nodes share is slow to load weights from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("milepost")
 
 @asynccontextmanager
 async def staged(folder: Path, output: Path, watchdog: Watchdog) -> AsyncIterator[Path]:
-    """Copy what of a model's folder is served to $TMPDIR, and remove the copy at the end, whatever happens.
+    """Copy the files of a model that are served to $TMPDIR, and remove the copy at the end, whatever happens.
 
     Args:
         folder: The model's. What training keeps beside the weights is left behind.

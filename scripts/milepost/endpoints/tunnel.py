@@ -29,7 +29,7 @@ LOOPBACK = "127.0.0.1"
 START_S = 20.0
 POLL_S = 0.05
 AGAIN_S = 0.3  # until the next try of a connection that led nowhere
-WAIT_S = 20.0  # that a request waits for a tunnel that is being opened again
+WAIT_S = 20.0  # that a request waits while the tunnel is opened again
 BACKOFF_S = (0.2, 1.0, 2.0, 5.0, 10.0)
 OPTIONS = {
     "BatchMode": "yes",  # what would ask for a password fails
@@ -66,7 +66,7 @@ CAUSES = (
 
 
 class Way(NamedTuple):
-    """To a server: by ssh to a host (None: without), to a port of an address as it is seen there."""
+    """The way to a server: by ssh to a host (None: without ssh), then to an address and port as seen from there."""
 
     host: str | None
     port: int
@@ -90,7 +90,7 @@ class Tunnel:
         failed: Callable[[], object] = lambda: None,
         check: Check | None = None,
     ) -> None:
-        """Describe it; nothing is started yet.
+        """Describe the tunnel; nothing is started yet.
 
         Args:
             place: Asked each time that the tunnel is opened: where it leads. The host is a name, `user@name`, or an
@@ -115,7 +115,7 @@ class Tunnel:
         self._carried: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> int:
-        """Open it; the port here.
+        """Open the tunnel; returns its port on this host.
 
         Raises:
             EndpointError: ssh cannot get there.
@@ -138,7 +138,7 @@ class Tunnel:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it; nothing of it is left."""
+        """Close the tunnel; no process and no file of it is left."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -152,18 +152,18 @@ class Tunnel:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def said(self) -> str:
-        """What ssh said last."""
+        """The last lines that ssh wrote."""
         if not self._log.exists():
             return ""
         return " ".join(last_lines(self._log, 1).split())
 
     def reopen(self) -> None:
-        """What it leads to is not what was meant: ask anew where that is. Connections wait."""
+        """Open the tunnel anew, because it leads to a wrong or dead server; connections wait meanwhile."""
         self._is_open.clear()
         self._unfit.set()
 
     async def holds(self, within_s: float) -> bool:
-        """Whether its other end is there and passes the check."""
+        """Whether the other end can be reached and passes the check."""
         streams = None
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
@@ -174,7 +174,7 @@ class Tunnel:
         return streams is not None
 
     async def _start(self) -> None:
-        """Start ssh, if it takes one, and wait until it is through."""
+        """Start ssh, if the way needs it, and wait until it is connected."""
         way = await self._place()
         self.host = way.host
         self._direct = way if way.host is None else None
@@ -207,33 +207,35 @@ class Tunnel:
             ) from None
 
     async def _run(self, command: list[str], env: dict[str, str]) -> bool:
-        """Start ssh; whether it is through. False if the other host dropped it before it knew who it was."""
+        """Start ssh; True once it is connected, False if the other host dropped the connection early."""
         self._log.write_bytes(b"")
         self._group = await ProcessGroup.start(command, env=env, log=self._log, watchdog=self._watchdog)
         # Its socket shows that it is through; to connect to it would open a connection on the other host as well.
         while not self._socket.exists():
             if self._group.process.returncode is not None:
-                said = last_lines(self._log, 5).lower()
+                output = last_lines(self._log, 5).lower()
                 await self._stop_ssh()
-                if not any(words in said for words in DROPPED):
+                if not any(words in output for words in DROPPED):
                     raise self._failed()
                 return False
             await asyncio.sleep(POLL_S)
         return True
 
     def _failed(self) -> EndpointError:
-        said = last_lines(self._log, 5)
-        known = (found for words, *found in CAUSES if any(word in said.lower() for word in words))
+        output = last_lines(self._log, 5)
+        known = (
+            cause_and_advice for words, *cause_and_advice in CAUSES if any(word in output.lower() for word in words)
+        )
         unknown = [f"there was no way within {START_S:.0f} s", "Try `ssh {host} true` by hand."]
         cause, advice = next(known, unknown)
-        told = " ".join(said.split())[-300:].rstrip(".")
+        shown = " ".join(output.split())[-300:].rstrip(".")
         return EndpointError(
             f"Endpoint {self._name!r}: the tunnel to {self.host} could not be opened: {cause}."
-            f" {advice.format(host=self.host, file=self._file)} ssh said: {told or 'nothing'}."
+            f" {advice.format(host=self.host, file=self._file)} ssh said: {shown or 'nothing'}."
         )
 
     async def _keep(self) -> None:
-        """Open it again whenever it drops, with growing pauses while that fails."""
+        """Open the tunnel again whenever it drops, with growing pauses while that fails."""
         failures = 0
         while True:
             ends = [asyncio.create_task(self._unfit.wait())]
@@ -298,7 +300,7 @@ class Tunnel:
                 await asyncio.sleep(AGAIN_S)
 
     async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        """A connection to the other end; None if there is none just now, or to somebody else."""
+        """Connect to the other end; None if that is not possible at the moment, or another server answers."""
         try:
             if self._direct is not None:
                 reader, writer = await asyncio.open_connection(self._direct.address, self._direct.port)
@@ -324,7 +326,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def read_port(path: Path, name: str) -> int:
-    """The port that a file holds.
+    """Read the port that a file holds.
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""vLLM on this host, on loopback unless others are to reach it directly: started, proved, watched and ended."""
+"""Runs vLLM on this host, on loopback unless others are to reach it directly: starts, proves, watches and ends it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CACHES = {
 
 
 class VllmServer:
-    """One vLLM server. `start` returns when it answers as the one that was started."""
+    """One vLLM server. `start` returns when it has proved that it is the server that was started."""
 
     begins, ended = "starting the server", "the server has ended"
 
@@ -102,7 +102,7 @@ class VllmServer:
         ]  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
-        """The variables of its own, on top of the surroundings'."""
+        """The server's own environment variables, on top of those of this process."""
         # The engine's own connections stay on loopback, too.
         defaults = {"VLLM_HOST_IP": "127.0.0.1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
         if self._folder is not None:
@@ -120,7 +120,7 @@ class VllmServer:
         }
 
     def _inside(self) -> tuple[list[str], dict[str, str]]:
-        """The command and the environment, in an image if there is one."""
+        """The server's command and environment, within an image if one is named."""
         containers = self._containers
         env = self._environment()
         if containers.vllm is None:
@@ -132,7 +132,7 @@ class VllmServer:
         return inside(self._command, image, env=env, binds=self._binds(env), nv=containers.nv)
 
     def _binds(self, env: dict[str, str]) -> Iterator[Path]:
-        """What of this host the server needs inside an image."""
+        """The folders and files of this host that the server needs inside an image."""
         yield WORKFLOW / "scripts"
         if self._containers.bind_environments:
             yield WORKFLOW / "envs"
@@ -171,7 +171,7 @@ class VllmServer:
                 await asyncio.sleep(POLL_S)
 
     async def _proves_itself(self, session: aiohttp.ClientSession) -> bool:
-        """Whether our server answers: our name is served, our key is taken, its absence refused."""
+        """Whether our own server answers: it serves our name, accepts our key, and refuses requests without it."""
         key = {"Authorization": f"Bearer {self.endpoint.key}"}
         try:
             async with session.get(f"{self.endpoint.url}/models", headers=key) as response:
@@ -194,7 +194,7 @@ class VllmServer:
         return True
 
     async def version(self) -> str:
-        """What the server says its version is."""
+        """The version that the server reports."""
         key = {"Authorization": f"Bearer {self.endpoint.key}"}
         try:
             async with self._session() as session, session.get(f"{self._origin}/version", headers=key) as response:
@@ -203,7 +203,7 @@ class VllmServer:
             return "unknown"
 
     async def usage(self) -> dict[str, Any]:
-        """How long and how often it was asked, as its guard counts; nothing where it does not say."""
+        """How long and how often the server was asked, as its guard counts; empty if it does not answer."""
         key = {"Authorization": f"Bearer {self.endpoint.key}"}
         try:
             async with (
@@ -231,7 +231,7 @@ class VllmServer:
         return self._died("died")
 
     async def _healthy(self, session: aiohttp.ClientSession) -> bool:
-        """False if the server says that its engine is dead, or nobody listens; a slow answer is none."""
+        """False if the server reports a dead engine, or nobody listens; a slow answer does not count as dead."""
         try:
             key = {"Authorization": f"Bearer {self.endpoint.key}"}
             async with session.get(f"{self._origin}/health", headers=key) as response:
@@ -265,7 +265,7 @@ class VllmServer:
 
 
 def command_line(options: dict[str, Any]) -> list[str]:
-    """Options as words of a command line.
+    """Turn options into words of a command line.
 
     >>> command_line({"dtype": "float32", "enforce-eager": True, "enable-prefix-caching": False})
     ['--dtype', 'float32', '--enforce-eager', '--no-enable-prefix-caching']
@@ -286,17 +286,17 @@ def command_line(options: dict[str, Any]) -> list[str]:
 
 
 def first_error(text: str) -> str:
-    r"""The first exception that a log tells of, without the name of the process before it; empty if there is none.
+    r"""The first exception in a log, without the name of the process before it; empty if there is none.
 
     >>> first_error("(EngineCore pid=7) ERROR 11-21 [core.py:1] ValueError: No room.\nRuntimeError: See above.")
     'ValueError: No room.'
     """
-    found = ERROR.search(text)
-    return found["error"] if found else ""
+    match = ERROR.search(text)
+    return match["error"] if match else ""
 
 
 def hub_home(ckpt: Checkpoint) -> Path:
-    """Folder of the Hugging Face hub's cache, as the checkpoint's server sees it."""
+    """The folder of the Hugging Face hub's cache, as the checkpoint's server sees it."""
     named = ckpt.serving.env.get("HF_HOME") or os.environ.get("HF_HOME")
     return Path(named).absolute() if named else Path.home() / ".cache" / "huggingface"
 

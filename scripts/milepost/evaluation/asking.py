@@ -29,7 +29,7 @@ def _path_of(request: Request) -> str:
 
 @dataclass(frozen=True)
 class Asking:
-    """How requests are put to an endpoint.
+    """The settings of the asking loop: how requests are put to an endpoint.
 
     Attributes:
         concurrency: Requests under way at once.
@@ -48,15 +48,15 @@ class Asking:
     busy: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
 
     async def ask(self, endpoint: Endpoint, work: Iterable[Request], keep: Keep) -> None:
-        """Ask everything, in order.
+        """Put all requests to the endpoint, in order.
 
         Args:
-            endpoint: Who is asked.
-            work: What is asked. It is gone through once, as places become free.
+            endpoint: The server that is asked.
+            work: The requests. They are gone through once, as places become free.
             keep: Gets each answer as it comes.
 
         Raises:
-            ServerError: The endpoint refuses all questions, or is gone. No question is to be blamed for it.
+            ServerError: The endpoint refuses all requests, or is gone. No single request is the cause.
         """
         waiting = iter(work)
         options = {"concurrency": self.concurrency, "timeout_s": self.timeout_s, "retries": self.retries}
@@ -77,7 +77,7 @@ class Asking:
                 await asyncio.gather(*workers, return_exceptions=True)
 
     async def _answer(self, client: Client, endpoint: Endpoint, request: Request) -> tuple[Answer, bool]:
-        """The answer to one request, and whether it is one for good."""
+        """Ask one request; returns the answer, and whether it is final."""
         try:
             reply = await client.post(self.path_of(request), {"model": endpoint.model, **request.body}, read_choice)
             return read_reply(reply, request.id, request.sample, request.seed), True
@@ -88,7 +88,7 @@ class Asking:
                     f"The server at {endpoint.url} answered {said}. {_advice(endpoint, failure)} {self.kept}"
                 ) from None
             if failure.error["type"] == "connection" and not endpoint.watched:
-                # It is not the question's fault, and the others would wait for the same server, one after the other.
+                # This request is not the cause, and the others would wait for the same server, one after the other.
                 raise ServerError(
                     f"The server at {endpoint.url} cannot be reached: {said}. See that it runs, and that this host may reach"
                     f" it. {self.kept}"

@@ -1,4 +1,4 @@
-"""From the store to declared results: all of a task's answers, or none and a word about why."""
+"""Collects a task's answers from the store as declared results: all of them, or none and the reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class IncompleteError(Exception):
 
 
 def collect_answers(ckpt: str, digest: str, prompts: PromptSet) -> list[Answer]:
-    """The answers of a checkpoint to a native task, sorted by item (in the prompts' order) and sample.
+    """Collect the answers of a checkpoint to a native task, sorted by item (in the prompts' order) and sample.
 
     Raises:
         IncompleteError: Some are missing.
@@ -75,7 +75,7 @@ def withdraw(note: Path, task: str, error: IncompleteError) -> str:
     The note itself stays until the end of this run: removing it now would take waiting jobs with it.
 
     Returns:
-        What to tell the user.
+        A sentence for the user.
     """
     note.with_name(f"{note.name}.withdrawn").touch()
     try:

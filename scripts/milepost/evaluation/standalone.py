@@ -1,4 +1,4 @@
-"""One task of ours against an endpoint that somebody else serves: asked, scored and reduced without a campaign.
+"""Evaluates one native task at an endpoint that somebody else serves, without a campaign: asks, scores and reduces.
 
 NeMo Evaluator runs it as a harness (core_evals/milepost), and so may anybody by hand.
 """
@@ -41,11 +41,11 @@ PATHS = {"chat": "/chat/completions", "completions": "/completions"}
 
 @dataclass(frozen=True)
 class Target:
-    """An endpoint that is there already.
+    """The endpoint that is evaluated, which is served already.
 
     Attributes:
         url: Where requests are posted, path included: `http://host/v1/chat/completions`, or a proxy's address.
-        kind: What it takes there: `chat` or `completions`.
+        kind: The kind of request that it takes: `chat` or `completions`.
         model: Name to ask for.
         key: Bearer token; it never enters a file or a log.
         concurrency: Requests under way at once.
@@ -67,25 +67,25 @@ class Target:
         return hashlib.sha256(json.dumps([self.url, self.model]).encode()).hexdigest()
 
     def __repr__(self) -> str:
-        """Without the key."""
+        """The target's fields without the key, so that no log shows it."""
         return f"Target(url={self.url!r}, kind={self.kind!r}, model={self.model!r})"
 
 
 def make_task(name: str, spec: Mapping[str, Any], limit: float | None = None) -> Task:
-    """A task as a file of config/tasks would describe it; what is None is left to its default.
+    """Make a task as a file of config/tasks would describe it; options that are None keep their defaults.
 
     Args:
-        name: What the numbers are filed under.
+        name: The task's name in the results.
         spec: The keys of such a file, but for `version`.
-        limit: Ask only so many items; below 1 it is their share.
+        limit: Ask at most this many items; below 1 it is a share of them.
 
     Raises:
         ConfigError: A wrong value or an unknown scorer.
         RecordError: Malformed items, with file and line.
     """
     sampling = {key: value for key, value in spec.get("sampling", {}).items() if value is not None}
-    given = {key: value for key, value in spec.items() if value is not None}
-    task = Task(name, {"version": 1, **given, "sampling": sampling})
+    options = {key: value for key, value in spec.items() if value is not None}
+    task = Task(name, {"version": 1, **options, "sampling": sampling})
     where = f"Task {name!r}"
     check(task.spec, "task_native", where)
     check_scorer(task.spec["scorer"], where)
@@ -98,7 +98,7 @@ def make_task(name: str, spec: Mapping[str, Any], limit: float | None = None) ->
 
 
 def evaluate_task(task: Task, target: Target, out: Path) -> Summary:
-    """Ask all that a task asks, score the answers, and write all of it to a folder.
+    """Ask a task's items, score the answers, and write prompts, answers, scores and summary to a folder.
 
     It gets `prompts.jsonl`, `answers.jsonl`, `scores.jsonl` and, last, `summary.json`, formatted as a campaign's. What an
     earlier run into it was answered by the same model at the same address is not asked again.
@@ -138,7 +138,7 @@ def evaluate_task(task: Task, target: Target, out: Path) -> Summary:
 
 
 def count_items(scores: list[Score], metric: str) -> dict[str, int]:
-    """How many items each metric rests on.
+    """Count the items that each metric rests on.
 
     >>> count_items([{"id": "a", "sample": 0, "score": None, "metrics": {"loose": 1.0}}], "strict")
     {'strict': 0, 'loose': 1}
@@ -147,11 +147,11 @@ def count_items(scores: list[Score], metric: str) -> dict[str, int]:
 
 
 async def ask(prompts: PromptSet, target: Target, store: TaskStore) -> list[Answer]:
-    """The answers to everything that is asked, by item (in the prompts' order) and sample.
+    """Ask all prompts; returns the answers by item (in the prompts' order) and sample.
 
     Args:
         prompts: What to ask.
-        target: Whom.
+        target: The endpoint to ask.
         store: Holds what was answered before, and gets each answer as it comes.
 
     Raises:
@@ -186,7 +186,7 @@ async def ask(prompts: PromptSet, target: Target, store: TaskStore) -> list[Answ
 
 
 def _check_kind(task: Task, prompts: PromptSet, target: Target) -> None:
-    """An item is a chat or a text to go on from, and an endpoint's address takes one of the two."""
+    """Refuse items that the endpoint's address cannot take: it takes either chats or plain prompts."""
     path = PATHS[target.kind]
     others = [prompt["id"] for prompt in prompts.prompts if question_of(prompt)[0] != path]
     if others:
@@ -200,7 +200,7 @@ def _check_kind(task: Task, prompts: PromptSet, target: Target) -> None:
 
 
 def _provenance(target: Target, prompts: Path) -> dict[str, Any]:
-    """What the numbers rest on. Who the model is, only its name says here."""
+    """The provenance of the numbers; of the model, only its name is known here."""
     return {
         "model": target.model,
         "prompts": hashlib.sha256(prompts.read_bytes()).hexdigest(),

@@ -69,12 +69,12 @@ class EvaluationJob:
 
     @property
     def store(self) -> Path:
-        """Where everything is kept."""
+        """The folder of the checkpoint's store."""
         return STORE / self.ckpt.name
 
 
 def evaluate(job: EvaluationJob) -> dict[str, Any]:
-    """Bring a checkpoint's store as far as it goes, and say how far that is.
+    """Complete a checkpoint's store as far as possible, and return a note of how far it came.
 
     Returns:
         The note: `{"ckpt", "tasks": {name: {"done", "missing", "error"?}}, "ledger": sums, "versions"}`.
@@ -94,10 +94,10 @@ def evaluate(job: EvaluationJob) -> dict[str, Any]:
 
 
 class Supervisor:
-    """One attempt."""
+    """One attempt at evaluating a checkpoint."""
 
     def __init__(self, job: EvaluationJob, lease: Lease) -> None:
-        """Nothing is started yet."""
+        """Prepare the attempt; nothing is started yet."""
         self.job = job
         self.lease = lease
         self.attempt = uuid.uuid4().hex[:12]
@@ -137,7 +137,7 @@ class Supervisor:
         return note
 
     def missing_requests(self, stores: dict[str, TaskStore]) -> list[Request]:
-        """What the store has no answer to, longest expected answers first, samples of one prompt side by side."""
+        """The requests that the store has no answer to: longest expected answers first, samples of one prompt side by side."""
         # Longest first, so that the last minutes of the GPU are not spent on one long answer.
         names = sorted(stores, key=lambda name: -self.job.prompts[name].header["sampling"]["max_tokens"])
         return [
@@ -148,7 +148,7 @@ class Supervisor:
         ]
 
     def check_gpus(self) -> None:
-        """A server is needed: it must have the GPUs that its checkpoint asks for."""
+        """Check that this job has the GPUs that the checkpoint's server needs."""
         wanted = self.job.ckpt.serving.gpus
         if self.job.gpus < wanted:
             raise ServerError(
@@ -158,7 +158,7 @@ class Supervisor:
         check_visible(self.job.ckpt)
 
     def check_identity(self) -> None:
-        """What is served now must be what the answers are filed under: a job may have waited for days."""
+        """Check that the model is still the one of the plan, under which answers are filed: a job may have waited for days."""
         if identify(self.job.ckpt)["digest"] != self.job.digest:
             raise ModelError(
                 f"Checkpoint {self.job.ckpt.name!r} is another model than when this job was planned: its files or options"
@@ -173,14 +173,14 @@ class Supervisor:
         stores: dict[str, TaskStore],
         watchdog: Watchdog,
     ) -> None:
-        """Serve and ask, until done, told to stop, or the server is dead."""
+        """Serve and ask until all is done, a signal or the walltime ends the attempt, or the server is dead."""
         loop = asyncio.get_running_loop()
         task = asyncio.create_task(self.serve(spec, work, runs, stores, watchdog))
-        told: dict[str, str] = {}  # by whom, as the ledger names it, and in words
+        reason: dict[str, str] = {}  # by whom, as the ledger names it, and in words
 
         def stop(end: str, words: str) -> None:
-            if not told:
-                told[end] = words
+            if not reason:
+                reason[end] = words
                 task.cancel()
 
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -192,10 +192,10 @@ class Supervisor:
             await task
             end = "done"
         except asyncio.CancelledError:
-            if not told:
+            if not reason:
                 keeper.result()  # raises what it met: the lease was lost
                 raise
-            ((end, words),) = told.items()
+            ((end, words),) = reason.items()
             raise Stopped(
                 f"{words} after {self.done} of {self.total} answers. What came is stored; the next run goes on there, and so"
                 " does Snakemake's retry, with the time that the profile gives it."
@@ -208,13 +208,13 @@ class Supervisor:
             append_line(self.job.store, self.ledger.line(end))
 
     async def watch_walltime(self, stop: Callable[[str, str], None]) -> None:
-        """End this attempt while there is time to do it cleanly: SLURM would kill it in the middle."""
+        """Stop this attempt shortly before its walltime ends, while there is time to do it cleanly."""
         left = await near_the_end(self.job.walltime_margin_s)
         stop("walltime", f"Ended by itself, because {max(left, 0):.0f} s of this job's walltime are left,")
 
     async def keep(self, stores: dict[str, TaskStore], task: asyncio.Task[None]) -> None:
-        """Sync the stores, show that the lease's holder lives, and tell the user how far it is."""
-        told = 0
+        """Every few seconds, sync the stores, renew the lease, and log the progress."""
+        logged = 0
 
         async def sync() -> None:
             for store in stores.values():
@@ -224,9 +224,9 @@ class Supervisor:
             await loop.run_in_executor(heart, self.lease.beat, dict(self.ledger.line()))
 
         async def tell() -> None:
-            nonlocal told
-            if self.done > told:
-                told = self.done
+            nonlocal logged
+            if self.done > logged:
+                logged = self.done
                 log.info("%d of %d answers", self.done, self.total)
 
         async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -250,7 +250,7 @@ class Supervisor:
                 threads.shutdown(wait=False)
 
     def spec(self, watchdog: Watchdog) -> EndpointSpec:
-        """Who answers: an endpoint that others serve, or a server of this job's own.
+        """The endpoint that answers: one that others serve, or a server of this job's own.
 
         Args:
             watchdog: Ends such a server, should this process die.
@@ -266,7 +266,7 @@ class Supervisor:
         stores: dict[str, TaskStore],
         watchdog: Watchdog,
     ) -> None:
-        """Open the endpoint, run everything beside each other, close it."""
+        """Open the endpoint, run all tasks at the same time, and close it."""
         log.info(
             "%d answers and %d NeMo runs are missing; opening the endpoint (%s)", len(work), len(runs), spec.provider
         )
@@ -289,7 +289,7 @@ class Supervisor:
                     raise death.result()
                 both.result()
             finally:
-                # Each by itself: where one has failed, cancelling both together would leave the other running.
+                # One after the other: if one has failed, cancelling both together would leave the other running.
                 for task in (death, native, harness):
                     task.cancel()
                 # NeMo's processes and the server are ended at the same time: there are only seconds for both.
@@ -343,7 +343,7 @@ class Supervisor:
         await asyncio.gather(*(one(*run) for run in runs))
 
     def count_reply(self, line: dict[str, Any]) -> None:
-        """Count a reply to a harness in the ledger."""
+        """Count a reply that a harness got in the ledger."""
         usage = line.get("usage") or {}
         if line["status"] == 200:
             answer = Answer(id="", sample=0)
@@ -352,17 +352,17 @@ class Supervisor:
             self.ledger.answered(answer)
 
     def note(self, work: list[Request], stores: dict[str, TaskStore]) -> dict[str, Any]:
-        """How far the checkpoint came, task by task; `work` is what was missing before."""
+        """The note of how far the checkpoint came, task by task; `work` is what was missing at the start."""
         tasks: dict[str, Any] = {}
         unanswered = Counter(request.task for request in work if request.key not in stores[request.task].settled)
         for name, prompts in self.job.prompts.items():
             if name in stores:
-                asked = len(prompts.prompts) * prompts.header["samples"]
+                expected = len(prompts.prompts) * prompts.header["samples"]
                 missing = unanswered[name]
             else:
-                asked = prompts.header["samples"]
+                expected = prompts.header["samples"]
                 missing = len(missing_runs(STORE / self.job.ckpt.name, self.job.digest, prompts.header))
-            tasks[name] = {"done": asked - missing, "missing": missing}
+            tasks[name] = {"done": expected - missing, "missing": missing}
             if missing and name in self.errors:
                 tasks[name]["error"] = self.errors[name]
         sums = sum_lines(self.job.store)

@@ -1,4 +1,4 @@
-"""What is asked of a model: requests and their keys, and which of them the store has not answered yet."""
+"""The requests that are asked of a model, with their keys, and which of them the store has not answered yet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMPLETE = ".complete.json"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sample of one item of one task. A campaign may have millions of them: what it asks is made when it is asked."""
+    """One sample of one item of one task. There may be millions of them, so its body is made only when it is sent."""
 
     header: TaskHeader
     prompt: Prompt
@@ -38,22 +38,22 @@ class Request:
 
     @property
     def id(self) -> str:
-        """The item's."""
+        """Id of the item."""
         return self.prompt["id"]
 
     @property
     def path(self) -> str:
-        """Where it is sent to, after the server's address."""
+        """The path of the request, after the server's address."""
         return question_of(self.prompt)[0]
 
     @property
     def body(self) -> dict[str, Any]:
-        """What is sent, but for the name that the server goes by."""
+        """The body of the request, without the model's served name."""
         return body_of(self.header, self.prompt, self.seed)
 
 
 def requests_of(prompts: PromptSet, digest: str) -> Iterator[Request]:
-    """Everything that a task asks, samples of one prompt side by side so that its prefix is cached.
+    """Yield all requests of a task, samples of one prompt side by side so that its prefix is cached.
 
     Args:
         prompts: The task's.
@@ -91,7 +91,7 @@ def store_file(ckpt: str, task: str) -> Path:
 
 
 def is_complete(ckpt: str, tasks: Iterable[str]) -> bool:
-    """Whether a checkpoint's store answers everything that is asked; what is not prepared yet is not answered.
+    """Whether a checkpoint's store answers everything that is asked; tasks that are not prepared yet count as unanswered.
 
     Planning asks this of every checkpoint, so a task that was found complete is remembered with what was asked.
     """
@@ -111,7 +111,7 @@ def is_complete(ckpt: str, tasks: Iterable[str]) -> bool:
 
 
 def remember_complete(ckpt: str, tasks: Iterable[str], digest: str) -> None:
-    """Note that nothing is missing of these tasks."""
+    """Remember that a checkpoint has answered these tasks completely."""
     states = {**_read_complete(ckpt), **{task: _state(ckpt, task, digest) for task in tasks}}
     write_record(STORE / ckpt / COMPLETE, states)
 
@@ -128,7 +128,7 @@ def _answers_all(ckpt: str, path: Path, digest: str) -> bool:
 
 
 def _state(ckpt: str, task: str, digest: str) -> dict[str, Any] | None:
-    """What was asked of whom, and how large the store was: a store that shrank is looked at again."""
+    """What the memory of a complete task depends on: what was asked of which model, and the size of the store."""
     prompts = PROMPTS / f"{task}.jsonl"
     changed = prompts.stat()
     store = store_file(ckpt, task)

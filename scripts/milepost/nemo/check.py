@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ def check_nemo_tasks(campaign: Campaign, *, installed: bool = True) -> None:
     containers = read_containers(campaign.config)
     for name in campaign.named("nemo"):
         task = campaign.tasks[name]
+        low, high = task.spec.get("range", (0, 1))
+        if not -math.inf < low < high < math.inf:
+            raise ConfigError(
+                f"config/tasks/{name}.yaml: `range: [{low:g}, {high:g}]` is no range. Write the lowest value that the metric "
+                "can take, then the highest; leave it out for one without bounds."
+            )
         try:
             needs_tokenizer = check_nemo_task(task, containers)
         except (EnvironmentMissingError, ContainerError) as error:

@@ -15,12 +15,16 @@ from milepost.records import Answer, Score, read_records
 
 Number = dict[str, Any]
 
+# What lm-eval says of its numbers, in a collected run.
+LM_EVAL = "lm_eval.json"
+
 
 def read_metrics(folder: Path) -> dict[str, Number]:
     """Read all numbers of a run, `{metric.score: {"value", "stderr", "n"}}`; those of a group win over those of a task.
 
-    With several tasks in a run and no group, names are `TASK/METRIC.SCORE`. A score that is named like its metric is
-    found under the metric's name alone as well. `n` is None where the harness does not say it.
+    With several tasks in a run and no group of all of them, names are `TASK/METRIC.SCORE`; those of a group's subgroups
+    are `GROUP/SUBGROUP/METRIC.SCORE`. A score that is named like its metric is found under the metric's name alone as
+    well. `n` is None where the harness does not say it.
 
     Raises:
         HarnessError: There is no results.yml, or nothing in it.
@@ -29,11 +33,14 @@ def read_metrics(folder: Path) -> dict[str, Number]:
     numbers: dict[str, Number] = {}
     try:
         results = read_yaml(path)["results"]
+        members = stated_by_lm_eval(folder).get("group_subtasks", {})
         for source in (results.get("tasks") or {}, results.get("groups") or {}):
+            # The number without a name before it is that of the whole: never a subgroup's, which lm-eval lists beside it.
+            whole = set(source) - {name for group in members.values() for name in group}
             for task, metric, score, entry in _entries(source):
                 number = _number(entry)
                 name = metric if score == metric else f"{metric}.{score}"
-                if len(source) == 1:
+                if whole == {task}:
                     numbers[name] = number
                 numbers[f"{task}/{name}"] = number
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
@@ -98,6 +105,37 @@ def find_metric(numbers: dict[str, Number], metric: str, where: str) -> str:
     )
 
 
+def stated_by_lm_eval(folder: Path) -> dict[str, Any]:
+    """Read what lm-eval says of its numbers, in the newest of its own results; empty where it left none.
+
+    It is `higher_is_better` by task and metric, and `group_subtasks`, the tasks of each group.
+    """
+    found = sorted(folder.rglob("results_*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    path = folder / LM_EVAL if (folder / LM_EVAL).is_file() else found[-1] if found else None
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+        return {key: dict(content[key]) for key in ("higher_is_better", "group_subtasks") if content.get(key)}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def higher_is_better(stated: dict[str, Any], name: str) -> bool | None:
+    """Whether lm-eval says that a number is better when higher; None where it says nothing, or not the same of all tasks.
+
+    >>> stated = {"higher_is_better": {"wikitext": {"word_perplexity": False}}}
+    >>> higher_is_better(stated, "word_perplexity"), higher_is_better(stated, "acc")
+    (False, None)
+    """
+    task, _, metric = name.rpartition("/")
+    metric = metric.partition("__")[0]
+    by_task = stated.get("higher_is_better", {})
+    asked = [by_task.get(task.rpartition("/")[2], {})] if task else list(by_task.values())
+    said = {one.get(metric) for one in asked if isinstance(one, dict)} - {None}
+    return bool(said.pop()) if len(said) == 1 else None
+
+
 def newest_samples(folder: Path) -> list[Path]:
     """lm-eval's sample files, only the newest of each task: every rerun in a folder adds another one."""
     newest: dict[str, Path] = {}
@@ -130,7 +168,8 @@ def read_samples(folder: Path, run: int, metric: str) -> Iterator[tuple[Score, A
     paths = newest_samples(folder)
     several = len(paths) > 1
     if task:
-        paths = [path for path in paths if sample_task(path) == task]
+        members = _members(folder, task.rpartition("/")[2], [sample_task(path) for path in paths])
+        paths = [path for path in paths if sample_task(path) in members]
     for path in paths:
         for record in read_records(path):
             if name not in record or record.get("filter", "none") != (wanted or "none"):
@@ -145,7 +184,26 @@ def read_samples(folder: Path, run: int, metric: str) -> Iterator[tuple[Score, A
             # A log-probability task has no text.
             if text is not None:
                 answer["content"] = text
-            yield Score(id=ident, sample=run, score=score, metrics={metric: score, **others}), answer
+            found = Score(id=ident, sample=run, score=score, metrics={metric: score, **others})
+            if extracted := _extracted(record):
+                found["extracted"] = extracted
+            yield found, answer
+
+
+def _members(folder: Path, name: str, tasks: list[str]) -> set[str]:
+    """Which of the tasks that have samples a task or group is made of."""
+    if name in tasks:
+        return {name}
+    groups = stated_by_lm_eval(folder).get("group_subtasks", {})
+    found, left = set(), [name]
+    while left:
+        one = left.pop()
+        if one not in found:
+            found.add(one)
+            left += groups.get(one, [])
+    # Where lm-eval does not say it: tasks of a group begin with its name, or the group is that of all. Whether the samples
+    # are those of the group's number is seen by their mean.
+    return found & set(tasks) or {task for task in tasks if task.startswith(f"{name}_")} or set(tasks)
 
 
 def _named(metric: str, filtered: str) -> str:
@@ -167,6 +225,15 @@ def _said(record: dict[str, Any]) -> str | None:
     except (KeyError, IndexError, TypeError):
         return None
     return first if isinstance(first, str) else None
+
+
+def _extracted(record: dict[str, Any]) -> str | None:
+    """What a filter of lm-eval took for the answer; None where there is no text."""
+    try:
+        first = record["filtered_resps"][0]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return first.strip() if isinstance(first, str) else None
 
 
 def said_again(folder: Path) -> tuple[int, int]:

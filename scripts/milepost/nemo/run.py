@@ -1,4 +1,4 @@
-"""NeMo Evaluator: a task of ours as its configuration in, its run beside others, its finished runs out."""
+"""Runs NeMo Evaluator on a task: writes its configuration, starts it beside other tasks, and notes how it ended."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _given_ports: set[int] = set()
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run needs and what does not change an answer.
+    """The settings of a run that do not change an answer.
 
     Attributes:
         tokenizer: The checkpoint's: a folder, or a hub name; the supervisor fills it in.
@@ -60,7 +60,7 @@ class Setting:
 
 
 def run_seed(task: str, repetition: int) -> int:
-    """The seed of a run, its own and always the same; each of its requests draws one from it."""
+    """The seed of a run: different for each run, always the same for one; each request's seed is drawn from it."""
     return int.from_bytes(hashlib.sha256(f"{task}/{repetition}".encode()).digest()[:4], "big") >> 1
 
 
@@ -97,7 +97,7 @@ def run_config(header: TaskHeader, endpoint: Endpoint, folder: Path, setting: Se
 
 
 def variables(endpoint: Endpoint, setting: Setting) -> dict[str, str]:
-    """What a run finds in its environment: the key, caches, a port of its own; no word to anyone outside."""
+    """The environment variables of a run: the key, caches, a port of its own, and no telemetry."""
     port = free_port()
     while port in _given_ports:  # a port that was just given to another run may not be taken yet
         port = free_port()
@@ -122,7 +122,7 @@ def variables(endpoint: Endpoint, setting: Setting) -> dict[str, str]:
 def command_of(
     harness: Mapping[str, Any], config: Path, env: Mapping[str, str], setting: Setting
 ) -> tuple[list[str], dict[str, str]]:
-    """The command of a run and the environment to start it in, by an environment of ours or an image."""
+    """The command of a run and the environment to start it in, in an environment of envs/ or an image."""
     installation = installation_of(harness, setting.containers)
     needed: list[Path] = []
     if installation.image is not None:
@@ -223,5 +223,5 @@ def versions(installation: NemoInstallation) -> dict[str, str]:
 
 
 def _path(tokenizer: str) -> str:
-    """A tokenizer's folder from the root; a hub name as it is."""
+    """The absolute path of a tokenizer's folder; a hub name is returned as it is."""
     return str(Path(tokenizer).resolve()) if Path(tokenizer).is_dir() else tokenizer

@@ -1,4 +1,4 @@
-"""Where the runs of a task of NeMo Evaluator are stored, which of them have ended well, and copies of what they left."""
+"""Finds the stored runs of a NeMo Evaluator task and those that are missing, and copies their results."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
-from milepost.nemo.results import newest_samples
-from milepost.records import TaskHeader
+from milepost.nemo.results import LM_EVAL, newest_samples, stated_by_lm_eval
+from milepost.records import TaskHeader, write_record
 
 DONE = "done.json"
 
@@ -56,3 +56,5 @@ def collect(folders: list[Path], to: Path) -> None:
                 shutil.copyfile(folder / name, target / name)
         for path in newest_samples(folder):
             shutil.copyfile(path, target / path.name)
+        if stated := stated_by_lm_eval(folder):
+            write_record(target / LM_EVAL, stated)

@@ -6,17 +6,21 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from milepost.errors import HarnessError, RecordError
+from milepost.nemo.metrics import describe
 from milepost.nemo.results import (
     Number,
     find_metric,
+    higher_is_better,
     read_metrics,
     read_samples,
     run_versions,
     said_again,
+    stated_by_lm_eval,
     token_statistics,
 )
 from milepost.records import (
@@ -31,7 +35,10 @@ from milepost.records import (
     Variance,
     read_record,
 )
+from milepost.statistics.intervals import Bounds
 from milepost.statistics.means import harness_estimate
+from milepost.statistics.metrics import Metric
+from milepost.statistics.samples_at_k import names_at
 from milepost.statistics.summary import over_runs, summarize
 
 log = logging.getLogger(__name__)
@@ -43,7 +50,7 @@ COLD = 0.001
 
 
 def summarize_harness(
-    ckpt: str, header: TaskHeader, metric: str, folder: Path, provenance: Mapping[str, Any]
+    ckpt: str, header: TaskHeader, spec: Mapping[str, Any], folder: Path, provenance: Mapping[str, Any]
 ) -> tuple[list[Score], Summary]:
     """Make the scores and the summary of a NeMo Evaluator task.
 
@@ -55,7 +62,7 @@ def summarize_harness(
     Args:
         ckpt: Name of the checkpoint.
         header: The task's.
-        metric: The task's headline metric.
+        spec: The task's file: its `metric`, and `better` and `range` of that where it says them.
         folder: results/harness/{ckpt}/{task}, with one folder per run.
         provenance: What the numbers rest on.
 
@@ -66,7 +73,7 @@ def summarize_harness(
     if len(runs) != header["samples"]:
         raise HarnessError(f"{folder} holds {len(runs)} runs of {header['samples']}. Remove it: it is collected anew.")
     numbers = [read_metrics(run) for run in runs]
-    name = find_metric(numbers[0], metric, str(folder))
+    name = find_metric(numbers[0], spec["metric"], str(folder))
     for found, run in zip(numbers, runs, strict=True):
         if name not in found:
             raise HarnessError(
@@ -75,21 +82,35 @@ def summarize_harness(
             )
     pairs = [pair for number, run in enumerate(runs) for pair in read_samples(run, number, name)]
     scores, answers = [score for score, _ in pairs], [answer for _, answer in pairs]
-    own = {key: _over_runs(key, numbers) for key in _names(numbers[0]) | {name}}
+    known = {key: _described(key, spec, runs[0], numbers, scores) for key in _keys(numbers[0], name, scores)}
+    own = {key: _over_runs(key, numbers, known[key].range) for key in _names(numbers[0]) | {name}}
     provenance = {**provenance, "versions": {**provenance.get("versions", {}), **_versions(runs)}}
     provenance |= _compare_runs(f"{ckpt}, task {header['task']}", header, runs, answers)
     if _reproduces(scores, name, numbers):
         prompts = PromptSet(header, [Prompt(id=item) for item in dict.fromkeys(score["id"] for score in scores)])
-        summary = summarize(ckpt, prompts, answers, scores, scorer="nemo", metric=name, provenance=provenance)
+        summary = summarize(
+            ckpt,
+            prompts,
+            answers,
+            scores,
+            scorer="nemo",
+            metric=name,
+            provenance=provenance,
+            metrics=known.values(),
+            ks=spec.get("k", ()),
+        )
         summary["value"] = summary["metrics"][name]["value"] = own[name]["value"]
         if not all("content" in answer for answer in answers):
             summary["rates"]["empty"] = None
-        ours = {key: one for key, one in summary["metrics"].items() if _reproduces(scores, key, numbers)}
+        at_k = names_at(spec.get("k", ()))
+        ours = {key: one for key, one in summary["metrics"].items() if key in at_k or _reproduces(scores, key, numbers)}
+        known |= {key: replace(known[name], name=key) for key in at_k if key in ours}
     else:
         scores, ours = [], {}
-        summary = _own_numbers(ckpt, header, name, numbers, provenance)
+        summary = _own_numbers(ckpt, header, own[name], name, numbers, provenance)
     # What the samples do not reproduce keeps the harness's own error.
     summary["metrics"] = {name: own[name], **dict(sorted(own.items())), **ours}
+    summary["scales"] = {key: known[key].scale for key in summary["metrics"]}
     _add_token_statistics(summary, runs, answers)
     return scores, summary
 
@@ -169,7 +190,25 @@ def _requests(run: Path) -> int | None:
     return asked if isinstance(asked, int) else None
 
 
-def _over_runs(name: str, numbers: Sequence[Mapping[str, Number]]) -> Estimate:
+def _keys(numbers: Mapping[str, Number], headline: str, scores: Sequence[Score]) -> set[str]:
+    """Names of all numbers, those of samples included."""
+    return _names(numbers) | {headline} | {name for score in scores for name in score["metrics"]}
+
+
+def _described(
+    name: str, spec: Mapping[str, Any], run: Path, numbers: Sequence[Mapping[str, Number]], scores: Sequence[Score]
+) -> Metric:
+    """What is known of a number; without a range that its values do not keep, unless the task's file states it."""
+    metric = describe(name, spec, higher_is_better(stated_by_lm_eval(run), name))
+    if metric.range is None or ("range" in spec and name.startswith(spec["metric"])):
+        return metric
+    found = [one[name]["value"] for one in numbers if name in one] + [score["metrics"].get(name) for score in scores]
+    low, high = metric.range
+    kept = all(low <= value <= high for value in found if isinstance(value, int | float))
+    return metric if kept else replace(metric, range=None)
+
+
+def _over_runs(name: str, numbers: Sequence[Mapping[str, Number]], bounds: Bounds | None) -> Estimate:
     """One number of the harness over all runs: their mean, with the standard error of one run.
 
     Runs ask the same items, so the error over items does not shrink with their number.
@@ -179,7 +218,8 @@ def _over_runs(name: str, numbers: Sequence[Mapping[str, Number]]) -> Estimate:
     errors = [float(number["stderr"]) for number in entries if isinstance(number["stderr"], int | float)]
     if not values:
         return harness_estimate(None, None)
-    return harness_estimate(math.fsum(values) / len(values), math.fsum(errors) / len(errors) if errors else None)
+    error = math.fsum(errors) / len(errors) if errors else None
+    return harness_estimate(math.fsum(values) / len(values), error, bounds)
 
 
 def _number(value: Any) -> float | None:
@@ -187,10 +227,14 @@ def _number(value: Any) -> float | None:
 
 
 def _own_numbers(
-    ckpt: str, header: TaskHeader, metric: str, numbers: Sequence[Mapping[str, Number]], provenance: Mapping[str, Any]
+    ckpt: str,
+    header: TaskHeader,
+    estimate: Estimate,
+    metric: str,
+    numbers: Sequence[Mapping[str, Number]],
+    provenance: Mapping[str, Any],
 ) -> Summary:
     """Make a summary of the harness's own numbers; `n_items` is 0 where the harness does not say how many there are."""
-    estimate = _over_runs(metric, numbers)
     counts = [one_run[metric]["n"] or 0 for one_run in numbers]
     summary = Summary(
         ckpt=ckpt,

@@ -1,4 +1,4 @@
-"""Load a campaign from its config folder, and check what can be seen to be wrong before anything runs."""
+"""Loads a campaign from its config folder, and finds mistakes in it before anything runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from milepost.campaign.sheet import read_checkpoints, read_rows
 from milepost.campaign.types import Campaign, Task
 from milepost.comparisons.pairs import plan_pairs
 from milepost.endpoints.specs import checkpoint_at, load_endpoints
-from milepost.errors import ModelError
+from milepost.errors import ConfigError, ModelError
 from milepost.records import Prompt
 from milepost.runtime.environments import environment_python
 from milepost.scorers import BaseScorer, CheckpointTask, check_scoring, load_scorer
+from milepost.statistics.samples_at_k import names_at
 from milepost.tasks import asks_chat, load_items
 
 
@@ -43,7 +44,7 @@ def freeze_campaign(campaign: Campaign) -> Path:
 
 
 def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
-    """What can be seen to be wrong before anything runs: comparisons, models, chat templates, items, scoring.
+    """Check all that can be checked before anything runs: comparisons, models, chat templates, items, scoring.
 
     Args:
         campaign: The campaign.
@@ -57,6 +58,8 @@ def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
     """
     plan_pairs(campaign.config, campaign.checkpoints)
     items = {name: load_items(task) for name, task in campaign.tasks.items()}
+    for task in campaign.tasks.values():
+        check_k(task)
     for name in campaign.named("native"):
         check_task(campaign.tasks[name], items[name])
         if installed:
@@ -73,19 +76,42 @@ def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
 
 
 def scorer_of(task: Task) -> BaseScorer:
-    """The scorer of a task of our own, before there are answers."""
-    return load_scorer(task.spec["scorer"], CheckpointTask(None, task.name))
+    """Build the scorer of a native task, before there are answers.
+
+    Raises:
+        ConfigError: Options that it cannot use; the message names the task's file.
+    """
+    try:
+        return load_scorer(task.spec["scorer"], CheckpointTask(None, task.name))
+    except ConfigError as error:
+        raise type(error)(f"config/tasks/{task.name}.yaml: {error}") from None
 
 
 def check_task(task: Task, items: Sequence[Prompt]) -> None:
-    """See that a task of our own can be scored, before anything is asked.
+    """Check that a native task can be scored, before a model is asked anything.
 
     Raises:
         ConfigError: A metric, endpoint or option that cannot be.
         RecordError: An item that cannot be scored.
     """
     named = [task.spec["metric"]] if "metric" in task.spec else []
-    check_scoring(scorer_of(task), items, f"config/tasks/{task.name}.yaml", [*named, *task.spec.get("beside", [])])
+    at_k = names_at(task.spec.get("k", ()))
+    beside = [name for name in task.spec.get("beside", []) if name not in at_k]
+    check_scoring(scorer_of(task), items, f"config/tasks/{task.name}.yaml", [*named, *beside])
+
+
+def check_k(task: Task) -> None:
+    """See that a task has as many samples as its `k` draws.
+
+    Raises:
+        ConfigError: It has fewer.
+    """
+    most, samples = max(task.spec.get("k", [1])), task.spec.get("samples", 1)
+    if most > samples:
+        raise ConfigError(
+            f"config/tasks/{task.name}.yaml asks for pass@{most} (`k`) of {samples} sample{'s' if samples > 1 else ''} per "
+            f"item. Raise `samples` to {most} or more, or take {most} out of `k`."
+        )
 
 
 def _listed(names: Iterable[str]) -> str:

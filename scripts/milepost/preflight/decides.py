@@ -1,4 +1,4 @@
-"""What decides a number of a campaign, as digests: what is asked, of whom, and how it is scored.
+"""Digests of all that decides a campaign's numbers: what is asked, of which model, and how it is scored.
 
 The rules hand these digests to their steps as parameters, so that a step runs again when one changes; each number carries
 those that made it, and what is shown of a campaign takes no number that bears others.
@@ -18,12 +18,13 @@ from milepost.campaign.shown import Current
 from milepost.campaign.types import Campaign, Checkpoint, Task
 from milepost.code_digest import SCRIPTS, code_digest
 from milepost.errors import ModelError
-from milepost.scorers import CheckpointTask, load_scorer, scorer_module
+from milepost.preflight.campaign import scorer_of
+from milepost.scorers import scorer_module
 from milepost.tasks.lm_eval_files import files_digest
 
 
 def digest_of(decides: Any) -> str:
-    """Digest of values that JSON knows.
+    """Digest of a value that can be written as JSON.
 
     >>> digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
     True
@@ -58,7 +59,7 @@ def questions(task: Task, limit: int | None, digests: DigestCache) -> dict[str, 
 
 
 def data_paths(task: Task) -> list[Path]:
-    """The files with the items of a task of our own; none for a harness, which has its own."""
+    """The files with the items of a native task; none for NeMo Evaluator, whose harness has its own."""
     data = task.spec.get("data", [])
     return [Path(path) for path in ([data] if isinstance(data, str) else data)]
 
@@ -68,18 +69,21 @@ def asked_digest(task: Task, limit: int | None, digests: DigestCache) -> str:
     return digest_of([questions(task, limit, digests), code_of("prepare_prompts.py")])
 
 
-def scoring(task: Task) -> dict[str, Any]:
-    """All that decides how a task's answers are scored, code and files aside: its scorer's options, and who is asked.
+def scoring(task: Task, digests: DigestCache) -> dict[str, Any]:
+    """All that decides how a task's answers are scored, the code aside; with who is asked for it, and the user's files.
 
     Raises:
         ConfigError: An endpoint that does not exist.
     """
     decides = task.scoring()
-    if task.kind == "nemo":
-        return decides
-    scorer = load_scorer(task.spec["scorer"], CheckpointTask(None, task.name))
-    options = {key: value for key, value in decides["scorer"].items() if key not in scorer.own_options}
-    return {**decides, "scorer": options, "asked": scorer.decides()}
+    if task.kind == "native":
+        scorer = scorer_of(task)
+        own = scorer.own_options
+        decides["scorer"] = {key: value for key, value in decides["scorer"].items() if key not in own}
+        decides["asked"] = scorer.decides()
+        files = [Path(path) for path in scorer.needs().files]
+        decides["files"] = [digests.digest(path) for path in files if path.is_file()]
+    return decides
 
 
 def scoring_code(task: Task) -> str:
@@ -89,20 +93,20 @@ def scoring_code(task: Task) -> str:
     return code_of("score_answers.py", scorer_module(task.spec["scorer"]["name"]))
 
 
-def scored_digest(task: Task) -> str:
+def scored_digest(task: Task, digests: DigestCache) -> str:
     """Digest of all that decides how a task's answers are scored, the code included."""
-    return digest_of([scoring(task), scoring_code(task)])
+    return digest_of([scoring(task, digests), scoring_code(task)])
 
 
 def current_digests(campaign: Campaign, digests: DigestCache) -> Current:
-    """What decides today's numbers of a campaign.
+    """The digests of all that decides today's numbers of a campaign.
 
     A checkpoint whose files are gone is left out: its numbers stand, and nothing can tell that they are of another model.
     """
     limit = campaign.config.get("limit")
     return Current(
         asked={name: asked_digest(task, limit, digests) for name, task in campaign.tasks.items()},
-        scored={name: scored_digest(task) for name, task in campaign.tasks.items()},
+        scored={name: scored_digest(task, digests) for name, task in campaign.tasks.items()},
         models=dict(_models(campaign.checkpoints.values(), digests)),
     )
 
@@ -116,7 +120,7 @@ def _models(ckpts: Iterable[Checkpoint], digests: DigestCache) -> Iterable[tuple
 
 
 def shown_record(campaign: Campaign, options: Iterable[str] = (), current: Current | None = None) -> dict[str, Any]:
-    """What a step is told of a campaign: see `campaign.shown`.
+    """Make the settings of a step that shows results; see `campaign.shown`.
 
     Args:
         campaign: The campaign.

@@ -68,6 +68,7 @@ def render_report(content: Content) -> str:
     )
     environment.filters |= {
         "number": tables.number, "share": tables.share, "step": tables.step, "tokens": tables.tokens, "delta": signed,
+        "directed": tables.with_direction,
         "p_value": probability,
     }  # fmt: skip
     environment.globals |= {
@@ -85,7 +86,9 @@ def render_report(content: Content) -> str:
     return environment.get_template("report.html.j2").render(
         title=content.title,
         tasks=titles,
-        headline_metrics={row.task: row.metric for row in reversed(content.scores) if row.metric},
+        headline_metrics={
+            row.task: tables.with_direction(row.metric, row.direction) for row in reversed(content.scores) if row.metric
+        },
         rows=rows,
         chosen=chosen(rows, marks),
         marks=marks,

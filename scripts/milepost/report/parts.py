@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from milepost.comparisons.rows import ComparisonRow, FlipRow, RankRow, StepRow, TrendRow
+from milepost.comparisons.task_results import is_small
 from milepost.records import Summary
 from milepost.report.tables import ScoreRow, step
 
@@ -51,10 +52,10 @@ class Flips:
 
 
 def findings(trends: Iterable[TrendRow]) -> list[tuple[str, list[str]]]:
-    """The findings about each run, as sentences.
+    """The findings about each run, as sentences; what they say of several tasks holds after correction over them.
 
     >>> row = TrendRow(run="a", task="t", title="Sums", metric="m", n_steps=3, n_scored=3, reference="a-0",
-    ...                better_since="a-9", better_since_step=9.0)
+    ...                better_since="a-9", better_since_step=9.0, p_better=0.02, p_better_adjusted=0.04)
     >>> findings([row])
     [('a', ['Better than its start on 1 of 1 task: Sums (first at step 9).'])]
     """
@@ -65,20 +66,30 @@ def findings(trends: Iterable[TrendRow]) -> list[tuple[str, list[str]]]:
 
 
 def _findings_of(rows: Sequence[TrendRow]) -> list[str]:
-    judged = [row for row in rows if row.reference is not None and row.n_scored > 1]
+    judged = [row for row in rows if row.p_better is not None]
     if not judged:
-        return ["Fewer than two steps with scores: nothing to compare."]
+        reasons = dict.fromkeys(row.note for row in rows if row.n_scored > 1 and row.note)
+        return [
+            f"Nothing is tested: {'; '.join(reasons)}."
+            if reasons
+            else "Fewer than two steps with scores: nothing to compare."
+        ]
     tasks = f"{len(judged)} task{'s' if len(judged) != 1 else ''}"
-    better = [f"{row.title} (first at step {step(row.better_since_step)})" for row in judged if row.better_since]
-    lost = [f"{row.title} (from step {step(row.lost_since_step)})" for row in judged if row.lost_since]
+    # Tasks that are named because one of many happened to pass would be named in a third of all reports.
+    rose = [row for row in judged if row.better_since and is_small(row.p_better_adjusted)]
+    sank = [row for row in judged if is_small(row.p_regressed_adjusted)]
+    better = [f"{row.title} (first at step {step(row.better_since_step)})" for row in rose]
+    lost = [f"{row.title} (from step {step(row.lost_since_step)})" for row in sank if row.lost_since]
     fell = [
-        f"{row.title} (from step {step(row.regressed_since_step)}, below step {step(row.regressed_below_step)})"
-        for row in judged
+        f"{row.title} (from step {step(row.regressed_since_step)}, worse than step {step(row.regressed_below_step)})"
+        for row in sank
         if row.regressed_since
     ]
     said = [f"Better than its start on {len(better)} of {tasks}{': ' if better else ''}{', '.join(better)}."]
     said += [f"No longer shown to be better than its start: {', '.join(lost)}."] if lost else []
     said += [f"Regressed: {', '.join(fell)}."] if fell else []
+    untested = [row.title for row in rows if row.p_better is None and row.n_scored > 1]
+    said += [f"Not tested: {', '.join(untested)}."] if untested else []
     return said
 
 

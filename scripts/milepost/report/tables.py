@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 from milepost.comparisons.rows import ComparisonRow, RankRow, StepRow
 from milepost.errors import ConfigError, RecordError
 from milepost.records import Estimate, Summary
+from milepost.statistics.metrics import scale_of
 from milepost.style import places
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class MetricRow:
     stderr: float | None
     ci_low: float | None
     ci_high: float | None
+    direction: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ class ScoreRow:
     `truncated`, `empty`, `unreadable`, `failed` are shares of all answers; so is `reasoning_cut`, those of which the reasoning
     does not end; `partial` is like "20/100", or nothing;
     `n_expected` is how many samples were asked for, where that is known. `run_std` and `run_sem` are over the N samples of
-    every item as N runs. Those of a task that share one of the `letters` could not be told apart; `change` is better or
+    every item as N runs. `direction` says which values of the metric are better: higher or lower. Those of a task that share one of the `letters` could not be told apart; `change` is better or
     worse where the score differs significantly from that of the checkpoint `reference`.
     """
 
@@ -72,6 +74,7 @@ class ScoreRow:
     title: str
     scorer: str | None = None
     metric: str | None = None
+    direction: str | None = None
     value: float | None = None
     stderr: float | None = None
     ci_low: float | None = None
@@ -125,7 +128,14 @@ def metric_rows(summaries: Iterable[Summary], curves: Mapping[str, Curve]) -> li
     """One row for every metric of every summary, in the order of `score_rows`."""
     by_place = _by_place(summaries, curves)
     return [
-        MetricRow(ckpt=ckpt, **_place(curves[ckpt]), task=task, metric=metric, **_interval(estimate))
+        MetricRow(
+            ckpt=ckpt,
+            **_place(curves[ckpt]),
+            task=task,
+            metric=metric,
+            **_interval(estimate),
+            direction=scale_of(by_place[ckpt, task], metric)["better"],
+        )
         for ckpt, task in sorted(by_place, key=_order(by_place, curves))
         for metric, estimate in by_place[ckpt, task]["metrics"].items()
     ]
@@ -179,8 +189,7 @@ def with_marks(
     changes: dict[tuple[str, str | None], tuple[str, str | None]] = {}
     for compared in comparisons:
         if compared.family == "against":
-            change = None if not compared.significant else "better" if (compared.delta or 0) > 0 else "worse"
-            changes[compared.ckpt_b, compared.task] = compared.ckpt_a, change
+            changes[compared.ckpt_b, compared.task] = compared.ckpt_a, compared.change
     if not changes:
         for tested in steps:
             if tested.reference and tested.ckpt != tested.reference:
@@ -299,6 +308,15 @@ def notes(rows: Iterable[ScoreRow]) -> list[str]:
     return legend
 
 
+def with_direction(title: str, direction: str | None) -> str:
+    """A title that says so where lower is better.
+
+    >>> with_direction("Loss", "lower"), with_direction("Sums", "higher")
+    ('Loss (lower is better)', 'Sums')
+    """
+    return f"{title} (lower is better)" if direction == "lower" else title
+
+
 def step(value: float | None) -> str:
     """A training step, without decimals unless it has some.
 
@@ -315,7 +333,9 @@ def short_notes(rows: Iterable[ScoreRow]) -> list[str]:
     legend = [SHORT]
     if any(row.change for row in rows):
         what = f"than {references.pop()}" if len(references) == 1 else "than the first step of its run that has scores"
-        legend.append(f"↑ ↓: better or worse {what}, p ≤ .05 corrected for all that were compared with it.")
+        legend.append(
+            f"↑ ↓: better or worse {what}, both together at 5 %, corrected for all that were compared with it."
+        )
     legend += [LETTERS] * any(row.letters for row in rows)
     return [*legend, *notes(rows)[1:]]
 
@@ -364,6 +384,7 @@ def _numbers(summary: Summary) -> dict[str, Any]:
     partial = summary.get("partial")
     return {
         **{name: cast(dict[str, Any], summary)[name] for name in names},
+        "direction": scale_of(summary)["better"],
         **_interval(Estimate(value=summary["value"], stderr=summary["stderr"], ci95=summary["ci95"])),
         **summary["rates"],
         "n_expected": summary["provenance"].get("expected", {}).get("samples"),

@@ -20,6 +20,7 @@ from milepost.report.tables import (
     short_notes,
     step,
     tokens,
+    with_direction,
 )
 from milepost.style import places
 
@@ -27,13 +28,13 @@ from milepost.style import places
 MOST_LINES = 60
 COMPARED = (
     "B - A on the items that both have, with the 95 % interval of the paired difference. p: corrected for all tests of the "
-    "same list; ↑ ↓ where it is .05 or less. Detectable: the smallest true difference that these items would have shown in "
+    "same list; where it is .05 or less, ↑ if B is better, ↓ if worse. Detectable: the smallest true difference that these items would have shown in "
     "80 of 100 evaluations. Gained, lost: items on which B is better or worse."
 )
 SINCE = (
     "Better since: the first step that is significantly better than the run's first (all steps together at 5 %). Lost "
     "since: from there on it is no longer better than the first, though it was. Regressed since: from there on it stays "
-    "significantly below an earlier step. p: of the clearest gain, corrected over the run's tasks."
+    "significantly worse than an earlier step. p: of the clearest gain, corrected over the run's tasks."
 )
 
 
@@ -52,7 +53,10 @@ class Table:
 def score_table(rows: Sequence[ScoreRow], cell: Callable[[ScoreRow], str] = short_cell) -> Table:
     """The table of headline scores: a line for each checkpoint, a column for each task."""
     header, starts = _checkpoints(rows)
-    titles = {row.task: row.title for row in rows}
+    # By any row that tells: a checkpoint without a score says nothing of the metric.
+    titles = {row.task: row.title for row in rows} | {
+        row.task: with_direction(row.title, row.direction) for row in rows if row.direction
+    }
     lines: dict[str, list[str]] = {}
     for row in rows:
         lines.setdefault(row.ckpt, list(starts[row.ckpt])).append(cell(row))
@@ -119,7 +123,7 @@ def trend_table(rows: Sequence[TrendRow]) -> Table:
     lines = [
         [
             *[row.run or "-"] * has_run,
-            row.title,
+            with_direction(row.title, row.direction),
             step(row.reference_step),
             step(row.better_since_step),
             probability(row.p_better_adjusted),
@@ -178,13 +182,13 @@ def _metric_cell(row: MetricRow | None) -> str:
 
 
 def _comparison(row: ComparisonRow) -> list[str]:
-    arrow = ("↑" if (row.delta or 0) > 0 else "↓") if row.significant else ""
+    arrow = {"better": "↑", "worse": "↓"}.get(row.change or "", "")
     between = "" if row.ci_low is None else f" [{signed(row.ci_low)}, {signed(row.ci_high)}]"
     items = f"{row.n_common}" if row.n_a == row.n_b == row.n_common else f"{row.n_common} of {row.n_a} and {row.n_b}"
     return [
         row.ckpt_a,
         row.ckpt_b,
-        row.title,
+        with_direction(row.title, row.direction),
         number(row.value_a),
         number(row.value_b),
         f"{signed(row.delta)}{between}{arrow}",
@@ -200,4 +204,4 @@ def _comparison(row: ComparisonRow) -> list[str]:
 def _regressed(row: TrendRow) -> str:
     if row.regressed_since is None:
         return "-"
-    return f"{step(row.regressed_since_step)} (below {step(row.regressed_below_step)})"
+    return f"{step(row.regressed_since_step)} (worse than {step(row.regressed_below_step)})"

@@ -1,4 +1,4 @@
-"""Scorers: what makes scores of answers. One module or folder per scorer, with a class `Scorer` built from its options.
+"""Scorers turn answers into scores. Each is a module or folder with a class `Scorer`, built from the task's options.
 
 A scorer's options are described in config/schemas/scorers/{name}.yaml. To add one, write both files and a test: nothing
 else knows a scorer by its name. What a scorer can say of itself stands in `BaseScorer`.
@@ -24,7 +24,7 @@ Kind = Literal["chat", "embedding", "reranker"]
 
 @dataclass(frozen=True)
 class CheckpointTask:
-    """Whose answers to what are scored: it names where a scorer keeps its calls.
+    """A checkpoint and a task, whose answers are scored: they name where a scorer keeps its calls.
 
     `ckpt` is None before there are answers, when a task is checked: nothing is kept then.
     """
@@ -52,13 +52,13 @@ class Needs:
 
     @property
     def judges(self) -> list[str]:
-        """The endpoints that it asks for verdicts."""
+        """Names of the endpoints that the scorer asks for verdicts."""
         return [name for name, kinds in self.endpoints.items() if "chat" in kinds]
 
 
 @dataclass(frozen=True)
 class CheckpointResults:
-    """All that is known of one checkpoint on one task."""
+    """The answers, scores and summary of one checkpoint on one task."""
 
     ckpt: str
     answers: Sequence[Answer]
@@ -67,7 +67,7 @@ class CheckpointResults:
 
 
 class BaseScorer:
-    """What every scorer is, with the answers that most of them give.
+    """The interface of all scorers, with defaults that suit most of them.
 
     A scorer sets `name` and `metrics`, and has `score`. All else is there to be replaced by those that need it.
 
@@ -90,15 +90,15 @@ class BaseScorer:
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """Names of its metrics, the headline first."""
+        """Names of the scorer's metrics, the headline first."""
         return tuple(metric.name for metric in self.metrics)
 
     def needs(self) -> Needs:
-        """What it needs beside answers. Cheap: it is asked whenever a run is planned."""
+        """What the scorer needs besides answers. It must be cheap: it is asked whenever a run is planned."""
         return Needs()
 
     def check(self, items: Sequence[Prompt]) -> None:
-        """See that all items have what scoring takes of them. Called before anything is asked.
+        """Check that all items have what scoring needs; called before a model is asked anything.
 
         Raises:
             ConfigError: Options that cannot be used, or do not fit each other or the items.
@@ -106,11 +106,11 @@ class BaseScorer:
         """
 
     def decides(self) -> dict[str, Any]:
-        """What decides scores beside its options, files and code: who answers at its endpoints."""
+        """What decides scores besides options, files and code: the identities of the scorer's endpoints."""
         return {name: find_endpoint(name, f"The scorer {self.name}").identity for name in self.needs().endpoints}
 
     def sample(self, prompts: PromptSet) -> PromptSet:
-        """The items to score; if some are left out, the header of what is returned is marked as partial."""
+        """Choose the items to score; if some are left out, the header of the returned prompts is marked as partial."""
         return prompts
 
     def score(self, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Iterator[Score]:
@@ -118,7 +118,7 @@ class BaseScorer:
         raise NotImplementedError
 
     def reduce(self, prompts: Sequence[Prompt], scores: Sequence[Score]) -> Mapping[str, Estimate]:
-        """Every number of `metrics`, made of the scores.
+        """Reduce the scores to an estimate for each metric.
 
         By default each metric is made of its own samples, as its `reduce` says. A scorer replaces this where a number
         is fitted to all answers at once (`statistics.means.bootstrap_estimate` gives such a number its error).
@@ -127,17 +127,17 @@ class BaseScorer:
         return reduce_scores(self.metrics, scores)
 
     def provenance(self) -> dict[str, Any]:
-        """What its numbers rest on besides its options, by name; it stands beside them in the summary."""
+        """Facts that the numbers rest on besides the options, by name, for the summary's provenance."""
         return {}
 
     def prepare(self, prompts: Sequence[Prompt], out: Path) -> None:
-        """Write what `tabulate` takes of the task alone into a new folder."""
+        """Prepare what `tabulate` needs and what depends on the task alone, in a new folder."""
         raise NotImplementedError
 
     def tabulate(
         self, title: str, prompts: Sequence[Prompt], results: Sequence[CheckpointResults], prepared: Path, out: Path
     ) -> None:
-        """Write its own results into a new folder, from the scores of all checkpoints.
+        """Write the scorer's own tables and figures into a new folder, from the scores of all checkpoints.
 
         Args:
             title: The task's name for people.
@@ -169,7 +169,7 @@ def scorer_module(name: str) -> str:
 
 
 def _modules() -> dict[str, Path]:
-    """The files in which scorers may stand, by name: a module of this package, or `scorer.py` in a folder of it."""
+    """The files that may define a scorer, by name: a module of this package, or `scorer.py` in a folder of it."""
     here = Path(__file__).parent
     folders = {file.parent.name: file for file in here.glob("[!_]*/scorer.py")}
     return {file.stem: file for file in here.glob("[!_]*.py")} | folders
@@ -201,7 +201,7 @@ def load_scorer(spec: Mapping[str, Any], place: CheckpointTask | None = None) ->
 
 
 def check_scoring(scorer: BaseScorer, items: Sequence[Prompt], where: str, metrics: Iterable[str] = ()) -> None:
-    """See that a task can be scored, before anything is asked.
+    """Check that a task can be scored, before a model is asked anything.
 
     Args:
         scorer: The task's.
@@ -229,7 +229,7 @@ def check_scoring(scorer: BaseScorer, items: Sequence[Prompt], where: str, metri
 
 
 def check_metric(scorer: BaseScorer, name: str, where: str) -> None:
-    """See that a scorer makes the number that a task names.
+    """Check that a scorer has the metric that a task names.
 
     Raises:
         ConfigError: It does not; the message names those that it makes.

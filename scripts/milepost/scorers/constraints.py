@@ -1,4 +1,4 @@
-"""Constraints: does the answer obey instructions that a rule can check?
+"""The scorer constraints: does the answer obey instructions that a rule can check?
 
 An item lists them in `meta.constraints`, each one of
 - `{"kind": "repeat_word", "word": w, "times": k}`: w stands exactly k times in the answer;
@@ -40,7 +40,7 @@ class Scorer(BaseScorer):
     metrics = (Metric("constraints"), Metric("instruction"))
 
     def check(self, items: Sequence[Prompt]) -> None:
-        """See that every item has constraints, and that each of them can be checked."""
+        """Check that every item has constraints, and that each of them can be checked."""
         for item in items:
             _checks_of(item)
 

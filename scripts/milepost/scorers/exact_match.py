@@ -1,4 +1,4 @@
-"""Exact match: the answer, or what an expression extracts from it, is one of the targets.
+"""The scorer exact_match: is the answer, or what an expression extracts from it, one of the targets?
 
 Texts are the same where a person would call them so (text.py), numbers where they are near enough (numbers.py), and with
 `compat: lm-eval` where lm-evaluation-harness says so, character by character.
@@ -6,7 +6,7 @@ Texts are the same where a person would call them so (text.py), numbers where th
 
 from __future__ import annotations
 
-import re
+import logging
 import string
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -16,9 +16,12 @@ from milepost.errors import ConfigError, RecordError
 from milepost.numbers import read_number
 from milepost.records import Answer, Prompt, Score
 from milepost.scorers import BaseScorer
+from milepost.scorers.expressions import Expression, SlowExpressionError
 from milepost.scorers.responses import read_responses, targets_of
 from milepost.statistics.metrics import Metric
 from milepost.text import canonical, readings
+
+log = logging.getLogger(__name__)
 
 Matches = Callable[[str], bool]
 """Whether an answer is one of an item's targets."""
@@ -80,11 +83,11 @@ class Scorer(BaseScorer):
                 "`ignore_numbers` and `regexes_to_ignore` are options of lm-eval's exact_match. Add `compat: lm-eval` to the "
                 "scorer, or leave them out."
             )
-        self._ignored = [_compiled("regexes_to_ignore", one) for one in regexes_to_ignore]
-        self._extract = None if extract is None else _compiled("extract", extract)
+        self._ignored = [Expression(one, self.name, "regexes_to_ignore") for one in regexes_to_ignore]
+        self._extract = None if extract is None else Expression(extract, self.name, "extract")
 
     def check(self, items: Sequence[Prompt]) -> None:
-        """See that every item has a target, and a number where numbers are compared."""
+        """Check that every item has a target, and a number where numbers are compared."""
         for item in items:
             self._matches(item)
 
@@ -95,20 +98,38 @@ class Scorer(BaseScorer):
             RecordError: An item without a target, or with one that is no number where numbers are compared.
         """
         matches = {prompt["id"]: self._matches(prompt) for prompt in prompts}
+        slow = 0
         for response in read_responses(prompts, answers):
             # lm-eval strips nothing.
             text = response.whole if self._compat else response.text
             if text is None:
                 yield response.unscored(self.metric_names)
                 continue
-            said = self._extracted(text)
+            try:
+                said = self._extracted(text)
+                match = float(said is not None and matches[response.prompt["id"]](said))
+                # Answers that count as the same have a form in common; the first stands for all.
+                form = None if said is None else min(self._forms(said), default=said)
+            except SlowExpressionError as error:
+                slow += 1
+                yield response.unscored(self.metric_names, str(error))
+                continue
             note = None
             if said is None:
                 note = "`extract` matches nothing in the answer"
             elif self._compare == "number" and read_number(said) is None:
                 note = "the answer is not one number; `extract` can find one in it"
-            match = float(said is not None and matches[response.prompt["id"]](said))
-            yield response.scored(match, {"exact_match": match}, note)
+            scored = response.scored(match, {"exact_match": match}, note)
+            if form is not None:
+                scored["extracted"] = form
+            yield scored
+        if slow:
+            log.warning(
+                "A regular expression took too long on %d of %d answers, which count as unreadable. Write it so that a text "
+                "can be matched in one way only, without a repetition inside a repetition.",
+                slow,
+                len(answers),
+            )
 
     def _matches(self, prompt: Prompt) -> Matches:
         """What tells whether an answer to an item is one of its targets."""
@@ -128,18 +149,19 @@ class Scorer(BaseScorer):
                 )
 
             return near
-        forms = frozenset[str]().union(*map(self._forms, targets))
+        try:
+            forms = frozenset[str]().union(*map(self._forms, targets))
+        except SlowExpressionError as error:
+            raise ConfigError(f"The scorer exact_match, on the target of item {prompt['id']!r}: {error}.") from None
         return lambda said: not self._forms(said).isdisjoint(forms)
 
     def _extracted(self, text: str) -> str | None:
         if self._extract is None:
             return text
-        # In the form in which texts are compared, or `-?\d+` would find the 5 of a minus sign and 5. Then as it was written,
-        # for an expression that looks for a sign that this form does not have.
-        found = [] if self._compat else list(self._extract.finditer(canonical(text)))
-        found = found or list(self._extract.finditer(text))
-        # The last one: a model that corrects itself, or reasons aloud, states its answer at the end.
-        return found[-1].group(1 if self._extract.groups else 0) if found else None
+        # The last match: a model that corrects itself, or reasons aloud, states its answer at the end. In the form in which
+        # texts are compared, or `-?\d+` would find the 5 of a minus sign and 5. Then as it was written, for an expression
+        # that looks for a sign that this form does not have.
+        return self._extract.last(*([] if self._compat else [canonical(text)]), text)
 
     def _forms(self, text: str) -> frozenset[str]:
         """The forms in which a text is compared: two texts are the same where they share one."""
@@ -154,7 +176,7 @@ class Scorer(BaseScorer):
 
     def _form_of_lm_eval(self, text: str) -> str:
         for pattern in self._ignored:
-            text = pattern.sub("", text)
+            text = pattern.removed_from(text)
         if self._ignore_case:
             # It compares arrays of numpy, in which a text becomes no longer in lower case.
             text = text.lower()[: len(text)]
@@ -163,16 +185,6 @@ class Scorer(BaseScorer):
         )
         # And which know no zero characters at the end.
         return text.translate(str.maketrans("", "", removed)).rstrip("\0")
-
-
-def _compiled(option: str, pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(
-            f"The scorer exact_match cannot use `{option}: {pattern}`: {error}. Write a Python regular expression, "
-            "in single quotes."
-        ) from None
 
 
 def _tolerances(tolerance: float | str) -> tuple[Fraction, Fraction]:

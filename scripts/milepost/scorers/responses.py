@@ -1,4 +1,4 @@
-"""Answers beside the prompts that they answer: what every scorer begins with.
+"""Puts answers beside the prompts that they answer, which is where every scorer begins.
 
 Items that are not independent of each other (questions on one text, say) name what they share in `meta.cluster`.
 """
@@ -15,7 +15,7 @@ from milepost.records import Answer, Prompt, Score
 
 @dataclass(frozen=True)
 class Response:
-    """One answer with its prompt.
+    """One answer with its prompt, and the text that is scored.
 
     Attributes:
         prompt: The item that was asked.
@@ -32,11 +32,11 @@ class Response:
     whole: str | None = None
 
     def scored(self, score: float, metrics: dict[str, float | None], note: str | None = None) -> Score:
-        """The score of this answer, with the answer's note and the scorer's own."""
+        """Make the score of this answer, with the answer's note and the scorer's own."""
         return self._score(score, metrics, "; ".join(part for part in (self.note, note) if part))
 
     def unscored(self, metrics: Sequence[str], reason: str | None = None) -> Score:
-        """The score of an answer that is none, or that cannot be scored for the reason given: null, never 0."""
+        """Make the null score of an answer that is missing, or that cannot be scored for the given reason: never 0."""
         return self._score(None, dict.fromkeys(metrics), reason or self.note or "no answer")
 
     def _score(self, score: float | None, metrics: dict[str, float | None], note: str) -> Score:
@@ -76,7 +76,7 @@ def read_responses(prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Iter
 
 
 def targets_of(prompt: Prompt) -> list[str]:
-    """The right answers of an item; a single one stands for a list of one.
+    """The right answers of an item, as a list also if there is only one.
 
     Raises:
         RecordError: The item has none.

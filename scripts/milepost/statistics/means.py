@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from milepost.errors import StatsError
 from milepost.records import Estimate, Variance
-from milepost.statistics.student import t_quantile
+from milepost.statistics.intervals import Bounds, group_units, ratio, robust_stderr, score_interval
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,44 +24,38 @@ if TYPE_CHECKING:
 # Below this many clusters the cluster-robust error is itself a rough guess.
 FEW_CLUSTERS = 10
 
-# Two failures and two successes: with them the t interval covers near 0 and 1 as well (docs/statistics.md).
-PSEUDO_ITEMS = (0.0, 0.0, 1.0, 1.0)
-
 UNDEFINED = Estimate(value=None, stderr=None, ci95=None)
-
-# Score and weight of what is independent of all else: an item, or the sums over a cluster's items.
-Unit = tuple[float, float]
 
 
 def mean_estimate(
-    values: Sequence[float], *, clusters: Sequence[Hashable] | None = None, unit: bool | None = None
+    values: Sequence[float], *, clusters: Sequence[Hashable] | None = None, bounds: Bounds | None = None
 ) -> Estimate:
     """Mean over items, its standard error and its 95 % interval.
 
-    Scores in [0, 1] get the interval of the items with four pseudo-items (two 0, two 1), cut to [0, 1]; other scores
-    the plain t interval. The value itself is always the plain mean. With clusters the error is cluster-robust, the t
-    quantile has one degree of freedom less than there are clusters, and each pseudo-item weighs as much as √(mean
-    cluster size) items: between an item, which would be right if clusters meant nothing, and a cluster, which would be
-    if its items were all alike.
+    Scores with bounds get an interval that holds near them as well, and that is as narrow as the plain t interval where
+    scores vary little (`score_interval`); other scores get the plain one. The value itself is always the plain mean.
+    With clusters the error is cluster-robust, the t quantile has one degree of freedom less than there are clusters, and
+    each pseudo-item weighs as much as √(mean cluster size) items: between an item, which would be right if clusters meant
+    nothing, and a cluster, which would be if its items were all alike.
 
     Args:
         values: One mean per item, shape (n_items,), in the task's units.
         clusters: The cluster of each item, shape (n_items,); None for independent items.
-        unit: Whether scores lie in [0, 1] by definition; None looks at the values.
+        bounds: The lowest and the highest value that a score can take, by its definition; None where there are none.
 
     Returns:
         The estimate. No item: all null. One item, or one cluster: a value without error and interval, since nothing
-        tells how much another item would differ.
+        tells how much another item would differ; scores without bounds that are all equal have no interval either.
 
     Raises:
-        StatsError: A value is not finite, or `clusters` has another length.
+        StatsError: A value is not finite, or lies outside the bounds, or `clusters` has another length.
 
-    >>> mean_estimate([1, 1, 1, 0])["value"]
+    >>> mean_estimate([1, 1, 1, 0], bounds=(0, 1))["value"]
     0.75
-    >>> [round(bound, 2) for bound in mean_estimate([1, 1, 1, 1])["ci95"]]
-    [0.23, 1.0]
+    >>> [round(bound, 2) for bound in mean_estimate([1, 1, 1, 1], bounds=(0, 1))["ci95"]]
+    [0.26, 1.0]
     """
-    return ratio_estimate(values, [1.0] * len(values), clusters=clusters, unit=unit)
+    return ratio_estimate(values, [1.0] * len(values), clusters=clusters, bounds=bounds)
 
 
 def ratio_estimate(
@@ -69,24 +63,25 @@ def ratio_estimate(
     weights: Sequence[float],
     *,
     clusters: Sequence[Hashable] | None = None,
-    unit: bool | None = None,
+    bounds: Bounds | None = None,
 ) -> Estimate:
     """A ratio of sums over items, such as instructions followed of instructions given, with error and interval.
 
-    r = Σy/Σw and SE = √(n/(n-1) · Σ(y - r·w)²) / Σw over the items. A ratio in [0, 1] gets the interval of
-    `mean_estimate`; a pseudo-item has the mean weight.
+    r = Σy/Σw and SE = √(n/(n-1) · Σ(y - r·w)²) / Σw over the items. The interval is that of `mean_estimate`; a
+    pseudo-item has the mean weight.
 
     Args:
         tops: The numerator's part of each item, shape (n_items,).
         weights: The denominator's, shape (n_items,); an item with weight 0 says nothing and is left out.
         clusters: The cluster of each item, shape (n_items,); None for independent items.
-        unit: Whether the ratio lies in [0, 1] by definition; None looks whether 0 ≤ y ≤ w everywhere.
+        bounds: The lowest and the highest value that an item's ratio y/w can take; None where there are none.
 
     Returns:
         The estimate. No item: all null. One item, or one cluster: a value without error and interval.
 
     Raises:
-        StatsError: A number is not finite, a weight is negative, or a sequence has another length.
+        StatsError: A number is not finite, a weight is negative, a ratio outside the bounds, or a sequence has another
+            length.
 
     Source: the linearised error of a ratio, Cochran (1977), Sampling Techniques, 2.11.
 
@@ -107,54 +102,13 @@ def ratio_estimate(
     items = [(top, weight, label) for top, weight, label in zip(tops, weights, labels, strict=True) if weight > 0]
     if not items:
         return UNDEFINED
-    if unit is None:
-        unit = all(0 <= top <= weight for top, weight, _ in items)
+    if bounds is not None:
+        items = [_within(*item, bounds) for item in items]
     units = group_units(items)
-    value = _ratio(units)
+    value = ratio(units)
     if len(units) < 2:
         return Estimate(value=value, stderr=None, ci95=None)
-    return Estimate(
-        value=value,
-        stderr=_robust_stderr(units),
-        ci95=padded_interval(units, len(items), PSEUDO_ITEMS, (0.0, 1.0)) if unit else padded_interval(units),
-    )
-
-
-def group_units(items: Iterable[tuple[float, float, Hashable]]) -> list[Unit]:
-    """Scores and weights summed within each label.
-
-    >>> group_units([(1, 1, "a"), (0, 1, "b"), (1, 1, "a")])
-    [(2.0, 2.0), (0.0, 1.0)]
-    """
-    groups: dict[Hashable, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
-    for top, weight, label in items:
-        groups[label][0].append(top)
-        groups[label][1].append(weight)
-    return [(math.fsum(tops), math.fsum(weights)) for tops, weights in groups.values()]
-
-
-def padded_interval(
-    units: Sequence[Unit],
-    n_items: int | None = None,
-    pseudo: Sequence[float] = (),
-    bounds: tuple[float, float] = (-math.inf, math.inf),
-) -> tuple[float, float]:
-    """The t interval of a mean or ratio after pseudo-items have joined, cut to what is possible.
-
-    Args:
-        units: Two or more.
-        n_items: Items in all units; None if each is one.
-        pseudo: Scores of the pseudo-items. Each weighs as the geometric mean of an item's and a unit's mean weight.
-        bounds: The least and the largest possible value.
-
-    >>> [round(bound, 3) for bound in padded_interval([(1, 1), (0, 1), (1, 1)])]
-    [-0.768, 2.101]
-    """
-    heavy = math.fsum(weight for _, weight in units) / math.sqrt(len(units) * (n_items or len(units)))
-    padded = [*units, *((score * heavy, heavy) for score in pseudo)]
-    centre = _ratio(padded)
-    half = t_quantile(len(units) - 1) * _robust_stderr(padded)
-    return max(bounds[0], centre - half), min(bounds[1], centre + half)
+    return Estimate(value=value, stderr=robust_stderr(units), ci95=score_interval(items, bounds))
 
 
 def clustered_stderr(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
@@ -176,7 +130,7 @@ def clustered_stderr(values: Sequence[float], clusters: Sequence[Hashable]) -> f
     units = group_units((value, 1.0, cluster) for value, cluster in zip(values, clusters, strict=True))
     if len(units) < 2:
         raise StatsError(f"A clustered standard error needs two clusters or more; there is {len(units)}.")
-    return _robust_stderr(units)
+    return robust_stderr(units)
 
 
 def bootstrap_estimate(
@@ -332,8 +286,8 @@ def advise(
     )
 
 
-def harness_estimate(value: float | None, stderr: float | None) -> Estimate:
-    """A harness's own number with a normal interval around it, for results that came without samples.
+def harness_estimate(value: float | None, stderr: float | None, bounds: Bounds | None = None) -> Estimate:
+    """A harness's own number with a normal interval around it, cut to its bounds, for results that came without samples.
 
     >>> [round(bound, 3) for bound in harness_estimate(0.5, 0.1)["ci95"]]
     [0.304, 0.696]
@@ -343,18 +297,27 @@ def harness_estimate(value: float | None, stderr: float | None) -> Estimate:
     if stderr is None or not math.isfinite(stderr):
         return Estimate(value=value, stderr=None, ci95=None)
     half = NormalDist().inv_cdf(0.975) * stderr
-    return Estimate(value=value, stderr=stderr, ci95=(value - half, value + half))
+    low, high = bounds or (-math.inf, math.inf)
+    # What is said of a share of 1.02 does not make it possible: then nothing is cut.
+    if not low <= value <= high:
+        low, high = -math.inf, math.inf
+    return Estimate(value=value, stderr=stderr, ci95=(max(low, value - half), min(high, value + half)))
 
 
-def _ratio(units: Sequence[Unit]) -> float:
-    return math.fsum(top for top, _ in units) / math.fsum(weight for _, weight in units)
+def _within(top: float, weight: float, label: Hashable, bounds: Bounds) -> tuple[float, float, Hashable]:
+    """An item as it is, without what sums in another order have put beyond its bounds.
 
-
-def _robust_stderr(units: Sequence[Unit]) -> float:
-    """Standard error of a ratio from what its units deviate; two units or more."""
-    ratio, n = _ratio(units), len(units)
-    squares = math.fsum((top - ratio * weight) ** 2 for top, weight in units)
-    return math.sqrt(n / (n - 1) * squares) / math.fsum(weight for _, weight in units)
+    Raises:
+        StatsError: It lies outside.
+    """
+    low, high = bounds[0] * weight, bounds[1] * weight
+    slack = 1e-9 * (high - low)
+    if not low - slack <= top <= high + slack:
+        raise StatsError(
+            f"A score is {top / weight:g}, and by its metric's definition scores lie between {bounds[0]:g} and "
+            f"{bounds[1]:g}. Correct the scorer, or the range that its metric states."
+        )
+    return min(max(top, low), high), weight, label
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""What a scorer's number is: its name, which way is better, what values it can take, and how scores become it."""
+"""Describes a scorer's metrics: name, direction, range, and how scores are reduced to the number."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from milepost.errors import RecordError
 from milepost.records import Better, Estimate, Scale, Score, Summary
+from milepost.statistics.intervals import UNIT, Bounds
 from milepost.statistics.means import UNDEFINED, mean_estimate, ratio_estimate
 
-UNIT = (0.0, 1.0)
 # What is known of a number that nobody describes: a harness's, mostly.
 PLAIN = Scale(better="higher", range=None)
 
@@ -33,7 +33,7 @@ class Samples:
 
     @property
     def cluster_list(self) -> list[str] | None:
-        """The cluster of each item in `values`; None where no item names one. Without a cluster, an item is its own."""
+        """The cluster of each item in `values`, or None if no item names one; an item without a cluster is its own cluster."""
         return [self.clusters.get(item, item) for item in self.values] if self.clusters else None
 
 
@@ -44,11 +44,11 @@ def mean_of(metric: Metric, samples: Samples) -> Estimate:
     0.75
     """
     values = [_mean(item) for item in samples.values.values()]
-    return mean_estimate(values, clusters=samples.cluster_list, unit=metric.range == UNIT)
+    return mean_estimate(values, clusters=samples.cluster_list, bounds=metric.range)
 
 
 def ratio_of(metric: Metric, samples: Samples) -> Estimate:
-    """Sum of weight times value over sum of weights: instructions followed of instructions given, weighted win rates.
+    """The sum of weight times value over the sum of weights, such as instructions followed, or a weighted win rate.
 
     An item's part of either sum is the mean of its samples'.
 
@@ -61,7 +61,7 @@ def ratio_of(metric: Metric, samples: Samples) -> Estimate:
         for item, values in samples.values.items()
     ]
     whole = [_mean(weights[item]) for item in samples.values]
-    return ratio_estimate(tops, whole, clusters=samples.cluster_list, unit=metric.range == UNIT)
+    return ratio_estimate(tops, whole, clusters=samples.cluster_list, bounds=metric.range)
 
 
 def clipped_mean_of(metric: Metric, samples: Samples) -> Estimate:
@@ -72,7 +72,7 @@ def clipped_mean_of(metric: Metric, samples: Samples) -> Estimate:
     """
     low, high = metric.range or (-math.inf, math.inf)
     values = [_mean(item) for item in samples.values.values()]
-    plain = mean_estimate(values, clusters=samples.cluster_list, unit=False)
+    plain = mean_estimate(values, clusters=samples.cluster_list)
 
     def cut(number: float) -> float:
         return min(max(number, low), high)
@@ -95,7 +95,7 @@ def constant_of(metric: Metric, samples: Samples) -> Estimate:
 
 
 def fitted(metric: Metric, samples: Samples) -> Estimate:
-    """Stands for the `reduce` of a scorer that fits a number to all answers at once.
+    """Placeholder for metrics that are fitted to all answers at once: their scorer has its own `reduce`.
 
     Raises:
         NotImplementedError: The scorer does not.
@@ -118,7 +118,7 @@ class Metric:
 
     name: str
     better: Better = "higher"
-    range: tuple[float, float] | None = UNIT
+    range: Bounds | None = UNIT
     reduce: Callable[[Metric, Samples], Estimate] = mean_of
 
     @property
@@ -137,7 +137,7 @@ class Metric:
 
 
 def reduce_scores(metrics: Iterable[Metric], scores: Sequence[Score]) -> dict[str, Estimate]:
-    """Every metric's number, each made of its own samples; the default way of a scorer.
+    """Reduce the scores to an estimate for each metric, each from its own samples: the default of all scorers.
 
     >>> scores = [{"id": "a", "sample": 0, "score": 1.0, "metrics": {"right": 1.0}}]
     >>> reduce_scores([Metric("right")], scores)["right"]["value"]

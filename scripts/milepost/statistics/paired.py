@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from milepost.errors import StatsError
-from milepost.statistics.means import group_units, padded_interval
+from milepost.statistics.intervals import Bounds, difference_interval
 from milepost.statistics.ranking import rank_letters
 from milepost.statistics.sign_flips import LEAST_OVERLAP, TIE, Scores, cluster_codes, max_t, paired_stderr
 from milepost.statistics.student import t_quantile
@@ -26,7 +26,6 @@ __all__ = [
     "benjamini_hochberg",
     "compare",
     "detectable_difference",
-    "difference_interval",
     "first_better",
     "holm",
     "lost_since",
@@ -71,23 +70,22 @@ def compare(
     *,
     clusters: Sequence[Hashable] | None = None,
     single: bool = False,
-    unit: bool | None = None,
+    bounds: Bounds | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Compare two checkpoints on the items that both were asked.
 
     The standard error is that of the items' differences, cluster-robust with clusters. The interval is their t interval
-    (G - 1 degrees of freedom with G clusters); for scores in [0, 1] two pseudo-items join, one for each side, since near
-    0 and 1 few items differ and the plain interval would be far too narrow (docs/statistics.md). p comes from 9,999
-    sign flips (all of them where 13 or fewer items differ).
+    (G - 1 degrees of freedom with G clusters); for scores with bounds two pseudo-items join, one for each side, since
+    near them few items differ and the plain interval would be far too narrow (`difference_interval`). p comes from
+    9,999 sign flips (all of them where 13 or fewer items differ).
 
     Args:
         a: Item means of the first, shape (n_items,); NaN where an item is missing.
         b: The same of the second, in the same order.
         clusters: The cluster of each item, shape (n_items,).
-        single: One sample per item. Independent items with scores 0 and 1 are then tested by exact McNemar, and the
-            pseudo-items are as large as a gain or a loss; with several samples they are half of it.
-        unit: Whether scores lie in [0, 1] by definition; None looks at the values.
+        single: One sample per item. Independent items with scores 0 and 1 are then tested by exact McNemar.
+        bounds: The lowest and the highest value that a score can take, by its definition; None where there are none.
         seed: Of the sign flips.
 
     Returns:
@@ -122,13 +120,12 @@ def compare(
         p, test = _paired_test(a, b, common, clusters, single, seed)
     # Differences that are all alike say nothing about how far another item's would be.
     spread = stderr is not None and error > TIE * abs(delta)
-    if unit is None:
-        both = np.concatenate([a[common], b[common]])
-        unit = bool((both >= 0).all() and (both <= 1).all())
-    ci95 = None
     labels = None if codes is None else np.unique(codes[common], return_inverse=True)[1].tolist()
-    if stderr is not None and (unit or spread):
-        ci95 = difference_interval(d.tolist(), clusters=labels, single=single, unit=unit)
+    ci95 = None
+    if stderr is not None:
+        ci95 = difference_interval(
+            a[common].tolist(), b[common].tolist(), clusters=labels, single=single, bounds=bounds
+        )
     return Comparison(
         n_a=n_a,
         n_b=n_b,
@@ -145,30 +142,6 @@ def compare(
         worse=int((d < -TIE).sum()),
         note=_note(d, labels),
     )
-
-
-def difference_interval(
-    differences: Sequence[float], *, clusters: Sequence[Hashable] | None, single: bool, unit: bool
-) -> tuple[float, float]:
-    """The 95 % interval of a mean difference.
-
-    Args:
-        differences: One per common item, shape (n_items,); two or more.
-        clusters: The cluster of each, shape (n_items,); two or more clusters.
-        single: One sample per item.
-        unit: Whether scores lie in [0, 1]: then two pseudo-items join, ±1 with one sample, ±1/2 with several.
-
-    Source: with one sample, Bonett and Price (2012), J. Educ. Behav. Stat. 37, but for t in place of z.
-
-    >>> [round(bound, 3) for bound in difference_interval([0.0] * 100, clusters=None, single=True, unit=True)]
-    [-0.028, 0.028]
-    """
-    n = len(differences)
-    units = group_units(zip(differences, [1.0] * n, range(n) if clusters is None else clusters, strict=True))
-    if not unit:
-        return padded_interval(units)
-    size = 1.0 if single else 0.5
-    return padded_interval(units, n, (size, -size), (-1.0, 1.0))
 
 
 def detectable_difference(stderr: float, n_units: int) -> float:
@@ -242,6 +215,8 @@ class Regression:
     """Index of the earlier step that they lie below."""
     p_adjusted: float | None
     """The largest of these steps' p, corrected for all pairs of steps."""
+    p_any: float | None
+    """P of any lasting fall, named or not: the smallest of the last step's p. None where nothing was tested."""
 
 
 def regressed_since(
@@ -264,7 +239,7 @@ def regressed_since(
     there = [step for step in range(len(steps)) if not np.isnan(steps[step]).all()]
     pairs = [(i, j) for i in there for j in there if i < j]
     if not pairs:
-        return Regression(since=None, below=None, p_adjusted=None)
+        return Regression(since=None, below=None, p_adjusted=None, p_any=None)
     family = max_t(steps, pairs, clusters=clusters, alternative="less", seed=seed)
     p = dict(zip(pairs, family.p_adjusted.tolist(), strict=True))
     best: tuple[int, float, int] | None = None
@@ -278,10 +253,13 @@ def regressed_since(
         if since is not None:
             found = (since, -float(np.nanmean(steps[i])), i)
             best = min(best, found) if best else found
+    # Whatever falls for good has its last step below an earlier one, and that alone is a fall since the last step.
+    p_any = min((p[i, there[-1]] for i in there[:-1] if not math.isnan(p[i, there[-1]])), default=None)
     if best is None:
-        return Regression(since=None, below=None, p_adjusted=None)
+        return Regression(since=None, below=None, p_adjusted=None, p_any=p_any)
     since, _, below = best
-    return Regression(since=since, below=below, p_adjusted=max(p[below, j] for j in there if j >= since))
+    p_adjusted = max(p[below, j] for j in there if j >= since)
+    return Regression(since=since, below=below, p_adjusted=p_adjusted, p_any=p_any)
 
 
 def lost_since(better: Sequence[StepTest], regression: Regression, alpha: float = 0.05) -> int | None:

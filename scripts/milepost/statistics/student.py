@@ -43,6 +43,22 @@ def t_quantile(df: int, probability: float = 0.975) -> float:
     return t
 
 
+def t_above(t: float, df: int) -> float:
+    """Probability of a value above t.
+
+    Args:
+        t: Any number, infinite ones included.
+        df: Degrees of freedom, a whole number from 1 on.
+
+    >>> round(t_above(2.2622, 9), 4)
+    0.025
+    """
+    if math.isinf(t):
+        return 0.0 if t > 0 else 1.0
+    below = _below(abs(t), df)
+    return max(0.0, 1 - below) if t >= 0 else min(1.0, below)
+
+
 def _expansion(z: float) -> tuple[float, float, float, float]:
     """What is added to the normal quantile, by powers of 1/df."""
     return (

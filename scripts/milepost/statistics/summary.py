@@ -7,6 +7,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from milepost.errors import RecordError
@@ -14,6 +15,7 @@ from milepost.reasoning import reasoning_tokens, split_answer
 from milepost.records import Answer, Estimate, PromptSet, Rates, ReasoningUse, Runs, Score, Summary, Variance
 from milepost.statistics.means import FEW_CLUSTERS, advise, mean_estimate, split_variance
 from milepost.statistics.metrics import Metric, clusters_of
+from milepost.statistics.samples_at_k import estimates_at
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ def summarize(
     provenance: Mapping[str, Any],
     metrics: Iterable[Metric] = (),
     reduce: Reduce | None = None,
+    ks: Sequence[int] = (),
 ) -> Summary:
     """Reduce the scores of one checkpoint on one task to the numbers that tables and figures show.
 
@@ -54,6 +57,7 @@ def summarize(
         provenance: What the numbers rest on; copied into the summary.
         metrics: What is known of the numbers: direction and range.
         reduce: Makes the numbers of the scores; None takes the mean over items of every metric in them.
+        ks: For each k, what k samples of an item are worth joins the numbers (`samples_at_k`).
 
     Raises:
         RecordError: Scores, answers and prompts do not belong together.
@@ -64,12 +68,17 @@ def summarize(
     _check_match(where, {prompt["id"] for prompt in prompts.prompts}, answers, scores)
     clusters = clusters_of(scores)
     headline = samples_by_metric(scores, metric)[metric]
-    reduce = reduce or (lambda some: _means(some, metric, clusters))
+    described = {one.name: one for one in metrics}
+    reduce = reduce or (lambda some: _means(some, metric, clusters, described))
     numbers = reduce(scores)
     estimates = {name: numbers[name] for name in [metric, *sorted(numbers.keys() - {metric})]}
+    if ks:
+        one = described.get(metric, Metric(metric, range=None))
+        at_k = estimates_at(scores, one, ks, clusters)
+        estimates |= at_k
+        described |= {name: replace(one, name=name) for name in at_k}
     n_errors = sum("error" in answer for answer in answers)
     n_samples = sum(map(len, headline.values()))
-    described = {one.name: one for one in metrics}
     # How much of a ratio's or a fitted number's error is decoding's, the means of items do not tell.
     is_mean = metric not in described or described[metric].is_mean
     notes: dict[str, Any] = {
@@ -104,7 +113,7 @@ def summarize(
         ),
     )
     if described:
-        summary["scales"] = {name: described[name].scale for name in estimates}
+        summary["scales"] = {name: described[name].scale for name in estimates if name in described}
     if headline and is_mean:
         advice = advise(summary["variance"], n_items=len(headline), n_samples=n_samples, stderr=summary["stderr"])
         summary["advice"] = advice.sentence
@@ -240,15 +249,17 @@ def mean_tokens(answers: Iterable[Answer]) -> float | None:
     return math.fsum(counts) / len(counts) if counts else None
 
 
-def _means(scores: Sequence[Score], headline: str, clusters: Mapping[str, str]) -> dict[str, Estimate]:
+def _means(
+    scores: Sequence[Score], headline: str, clusters: Mapping[str, str], described: Mapping[str, Metric]
+) -> dict[str, Estimate]:
     """The mean over items of every metric in the scores; a blind guess is worked out, not measured: it has no error."""
     found = {}
     for name, samples in samples_by_metric(scores, headline).items():
         values = [math.fsum(item) / len(item) for item in samples.values()]
         # An item without a cluster is one of its own.
-        found[name] = mean_estimate(
-            values, clusters=[clusters.get(item, item) for item in samples] if clusters else None
-        )
+        labels = [clusters.get(item, item) for item in samples] if clusters else None
+        bounds = described[name].range if name in described else None
+        found[name] = mean_estimate(values, clusters=labels, bounds=bounds)
         if name == CHANCE:
             found[name] = Estimate(value=found[name]["value"], stderr=None, ci95=None)
     return found

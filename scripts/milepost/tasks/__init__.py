@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from milepost.campaign.identity import CACHE, DigestCache
+from milepost.campaign.schemas import defaults
 from milepost.campaign.types import Task
 from milepost.records import Message, Partial, Prompt, PromptSet, TaskHeader
 from milepost.tasks.jsonl import read_items
 from milepost.tasks.known import read_known
 from milepost.tasks.lm_eval_files import files_digest
-
-DEFAULT_SAMPLING: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048, "seed": 0}
 
 
 def load_items(task: Task) -> list[Prompt]:
@@ -74,7 +72,7 @@ def build_prompts(task: Task, limit: int | None = None) -> PromptSet:
         if files is not None:
             header["harness"]["files"] = files
         return PromptSet(header, [])
-    header["sampling"] = {**DEFAULT_SAMPLING, **task.spec.get("sampling", {})}
+    header["sampling"] = {**defaults("task_native", "sampling"), **task.spec.get("sampling", {})}
     items = load_items(task)
     if limits and min(limits) < len(items):
         header["partial"] = Partial(limit=min(limits), of=len(items))

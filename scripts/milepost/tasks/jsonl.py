@@ -20,7 +20,7 @@ def read_items(path: str) -> list[Prompt]:
     items: list[Prompt] = []
     lines: dict[str, int] = {}
     for number, record in enumerate(read_records(path), 1):
-        problem = _problem(record)
+        problem = _problem(record) or _read_for_scorer(record)
         if problem:
             raise RecordError(f"{path}, line {number}: {problem}")
         if record["id"] in lines:
@@ -57,3 +57,61 @@ def _problem(record: dict[str, Any]) -> str | None:
         if not isinstance(message["content"], str):
             return "the 'content' of a message is a text."
     return None
+
+
+def _read_for_scorer(record: dict[str, Any]) -> str | None:
+    """Bring what the scorer needs into its form, in the record itself; what is wrong with it, or None."""
+    meta = record.get("meta", {})
+    if not isinstance(meta, dict):
+        return f"'meta' of item {record['id']!r} is {_kind(meta)}. It is an object: names with their values."
+    if not isinstance(meta.get("cluster", ""), str | int) or isinstance(meta.get("cluster"), bool):
+        return f"'meta.cluster' of item {record['id']!r} is {_kind(meta['cluster'])}. It is a text or a whole number."
+    choices = record.get("choices")
+    if isinstance(choices, dict) and set(choices) == {"text", "label"}:
+        # As ARC and others have it on the hub.
+        record["choices"] = choices["text"]
+    for key, several in (("target", "a text, or a list of texts that are all right"), ("choices", "a list of texts")):
+        if key not in record:
+            continue
+        value = record[key]
+        if key == "choices" and not isinstance(value, list):
+            return f"'choices' of item {record['id']!r} is {_kind(value)}. It is {several}."
+        texts = [_text(one) for one in (value if isinstance(value, list) else [value])]
+        for text, one in zip(texts, value if isinstance(value, list) else [value], strict=True):
+            if text is None and isinstance(one, float):
+                return (
+                    f"{key!r} of item {record['id']!r} is the number {one}, which people write in more than one way. Write "
+                    f'it as a text, as "{one:g}".'
+                )
+            if text is None:
+                return f"{key!r} of item {record['id']!r} holds {_kind(one)}. It is {several}."
+        record[key] = texts if isinstance(value, list) else texts[0]
+    return None
+
+
+def _text(value: Any) -> str | None:
+    """A text, or a number as people write it; None for anything else.
+
+    >>> _text(42), _text(0.5), _text(2.0), _text(True)
+    ('42', '0.5', None, None)
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    text = str(value)
+    # 2.0 may stand for 2, as tables write it, and 1e+16 for anything.
+    return text if isinstance(value, int) or not ("e" in text or text.endswith(".0")) else None
+
+
+def _kind(value: Any) -> str:
+    """What a value of JSON is, in words."""
+    kinds = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "a text",
+        list: "a list",
+        dict: "an object",
+    }
+    return kinds.get(type(value), "null")

@@ -154,6 +154,14 @@ def _mmlu_pro(row: Mapping[str, Any]) -> Prompt:
     return _with_options(row["question"], row["options"], int(row["answer_index"]), row.get("category"))
 
 
+def _arc(row: Mapping[str, Any]) -> Prompt:
+    texts, labels = row["choices"]["text"], row["choices"]["label"]
+    if len(texts) != len(labels):
+        raise ValueError(f"{len(texts)} texts and {len(labels)} labels of choices")
+    question = row.get("question", row.get("question_stem"))
+    return _with_options(question, texts, list(labels).index(row["answerKey"]))
+
+
 def _gpqa(row: Mapping[str, Any]) -> Prompt:
     options = [row["Correct Answer"], *(row[f"Incorrect Answer {n}"] for n in (1, 2, 3))]
     # The same order for every checkpoint; the right one comes first in the data.
@@ -191,4 +199,5 @@ FORMATS: Mapping[str, Callable[[Mapping[str, Any]], Prompt]] = {
     "gpqa": _gpqa,
     "gsm8k": _gsm8k,
     "bbh": _bbh,
+    "arc": _arc,
 }

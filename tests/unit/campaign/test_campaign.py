@@ -241,7 +241,7 @@ def test_a_sheet_that_is_not_utf8():
     ],
     ids=repr,
 )
-def test_what_spreadsheets_and_people_add_to_a_sheet(sheet):
+def test_marks_and_blanks_of_spreadsheets_are_passed_over_in_a_sheet(sheet):
     assert write(sheet=sheet).checkpoints["c"].model == "model"
 
 
@@ -303,7 +303,7 @@ def test_patterns_stand_for_every_folder_by_ascending_number(tmp_path, pattern, 
     assert all(ckpt.name.startswith("run-") and ckpt.run == "run" for ckpt in found)
 
 
-def test_a_number_keeps_its_zeros():
+def test_a_name_that_looks_like_a_number_keeps_its_zeros():
     make_model("m/0010")
     found = write(sheet="name\tmodel\tstep\nc-{step}\tm/{step}\t{step}\n").checkpoints
     assert (found["c-0010"].model, found["c-0010"].step) == ("m/0010", 10.0)
@@ -414,7 +414,7 @@ class TestBeforeAnythingRuns:
             check_campaign(write(task=NEMO))
 
     @pytest.mark.parametrize("where", ["chat_template.jinja", "chat_template.json", "option", "tokenizer"])
-    def test_places_of_a_template(self, where, tmp_path):
+    def test_a_chat_template_is_found_in_each_of_its_places(self, where, tmp_path):
         make_model("model", template=False)
         args = {"option": {"chat-template": "x"}, "tokenizer": {"tokenizer": str(tmp_path / "tok")}}.get(where, {})
         make_model("tok")
@@ -442,6 +442,16 @@ class TestBeforeAnythingRuns:
         named = "exact_mtch" if key == "metric" else ["exact_mtch"]
         with pytest.raises(ConfigError, match=r"t.yaml asks for metric 'exact_mtch'.*Did you mean 'exact_match'"):
             check_campaign(write(task={**TASK, key: named}))
+
+    def test_more_samples_drawn_than_there_are(self):
+        make_model("model")
+        with pytest.raises(
+            ConfigError, match=r"t.yaml asks for pass@4 \(`k`\) of 2 samples per item. Raise `samples` to 4"
+        ):
+            check_campaign(write(task={**TASK, "samples": 2, "k": [2, 4]}))
+        check_campaign(write(task={**TASK, "samples": 4, "k": [2, 4], "beside": ["pass@4", "maj@2"]}))
+        with pytest.raises(ConfigError, match="asks for metric 'pass@3'"):
+            check_campaign(write(task={**TASK, "samples": 4, "k": [2, 4], "beside": ["pass@3"]}))
 
     def test_an_environment_of_a_scorer_has_to_be_there(self, monkeypatch):
         make_model("model")

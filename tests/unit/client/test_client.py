@@ -79,7 +79,7 @@ def ask(server, path="/chat/completions", times=1, **options):
 @pytest.mark.parametrize(
     "failure", [408, 409, 429, 500, 502, 503, 504, 529, "drop", {"body": b"<html>"}, {"body": b""}]
 )
-def test_what_may_go_away_is_tried_again(failure):
+def test_errors_that_may_go_away_are_tried_again(failure):
     server = Server(failure, failure, 200)
     assert ask(server).body == GOOD
     assert len(server.times) == 3
@@ -93,7 +93,7 @@ def test_what_may_go_away_is_tried_again(failure):
         *((status, "endpoint", Fault.ENDPOINT) for status in (401, 402, 404, 405, 410)),
     ],
 )
-def test_what_will_not_change_is_not_tried_again(status, kind, fault):
+def test_errors_that_will_not_change_are_not_tried_again(status, kind, fault):
     server = Server(status, 200)
     error = ask(server)
     assert isinstance(error, RequestError)
@@ -112,7 +112,7 @@ def test_what_will_not_change_is_not_tried_again(status, kind, fault):
         ({"wait_s": 5}, "timeout", None, "no answer within 0 s"),
     ],
 )
-def test_what_is_left_when_all_tries_failed(failure, kind, status, said):
+def test_after_all_tries_the_last_error_is_given(failure, kind, status, said):
     server = Server(failure)
     error = ask(server, retries=1, timeout_s=0.2)
     assert isinstance(error, RequestError)
@@ -141,7 +141,7 @@ def test_concurrency_is_never_above_the_bound_and_reaches_it(bound):
     assert server.most_under_way == bound
 
 
-def test_a_place_is_free_while_a_failed_request_pauses():
+def test_a_pausing_request_leaves_its_place_to_others():
     server = Server({"status": 503, "headers": {"Retry-After": "1"}}, 200)
 
     async def play():
@@ -211,7 +211,7 @@ def test_a_server_that_is_not_up_yet_is_waited_for():
     assert asyncio.run(play()).body == GOOD
 
 
-def test_nobody_there():
+def test_a_server_that_is_not_there_is_an_error_after_all_tries():
     async def play():
         async with Client("http://127.0.0.1:1/v1", "k", retries=1, pause_s=0.01) as client:
             await client.post("/chat/completions", {})

@@ -72,7 +72,7 @@ def times(n):
 
 
 async def arrival(server):
-    """A request has come."""
+    """Called when a request has come: sends the next entry of the script."""
     while not server.requests:
         await asyncio.sleep(0.01)
 
@@ -102,7 +102,7 @@ def test_a_connection_is_kept_and_requests_are_whole():
         (b"HTTP/1.1 200 OK\r\ncontent-length: 300000\r\n\r\n" + b"x" * 300_000, b"x" * 300_000),
     ],
 )
-def test_however_an_answer_comes_it_is_whole_and_the_connection_is_kept(said, body):
+def test_an_answer_in_any_pieces_is_whole_and_the_connection_is_kept(said, body):
     server = Server(said, OK)
     assert [reply.body for reply in play(server, times(2))] == [body, b"{}"]
     assert server.connections == 1
@@ -142,7 +142,7 @@ def test_a_connection_that_ends_or_says_too_much_is_not_used_again(said):
         ([b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"], "the answer is no HTTP"),
     ],
 )
-def test_half_an_answer_is_never_taken_for_one(said, words):
+def test_a_part_of_an_answer_is_never_taken_for_a_whole_one(said, words):
     with pytest.raises(ServerDisconnectedError, match=words):
         play(Server(said), once)
 
@@ -154,7 +154,7 @@ def test_an_idle_connection_is_not_trusted_for_long(monkeypatch):
     assert server.connections == 2
 
 
-def test_an_answer_that_comes_too_late_is_never_the_next_ones():
+def test_a_late_answer_is_never_taken_for_that_of_the_next_request():
     async def use(pool):
         with pytest.raises(TimeoutError):
             await pool.post("/x", b"{}")
@@ -233,7 +233,7 @@ def test_closing_ends_a_connection_that_is_being_opened():
 
 
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "http:///v1", "http://127.0.0.1:99999/v1", ""])
-def test_what_is_no_address(url):
+def test_an_address_that_is_none_is_an_error(url):
     with pytest.raises(ConnectError):
         asyncio.run(once(Pool(url, "k", 1.0)))
 

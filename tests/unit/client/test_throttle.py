@@ -59,15 +59,14 @@ def test_four_processes_keep_one_pace(state):
     ]
     for one in started:
         assert one.stdout.readline() == "ready\n"
+    begun = time.time()
     for one in started:
         one.stdin.write("\n")
         one.stdin.flush()
-    begun = time.time()
     calls = sorted(float(word) for one in started for word in one.communicate(timeout=60)[0].split())
     assert len(calls) == 200
     # Never faster than the pace; how much slower is the machine's business.
-    assert calls[-1] - calls[0] >= 199 * 0.01 - 0.05
-    assert calls[-1] - begun < 10
+    assert 199 * 0.01 <= calls[-1] - begun < 10
 
 
 def test_zero_is_no_pace_and_touches_no_file(state, monkeypatch):
@@ -95,7 +94,7 @@ def test_a_corrupt_state_recovers(state, content):
     begun = time.time()
     calls = times(Throttle("x", requests_per_minute=6000), 5)
     assert calls[-1] - begun < 5
-    assert calls[-1] - calls[0] >= 0.03
+    assert calls[-1] - begun >= 4 * 0.01
     assert abs(orjson.loads(state.read_bytes())["next"] - time.time()) < 5
 
 
@@ -113,12 +112,14 @@ def test_a_state_of_a_clock_that_was_ahead_recovers(state):
 
 
 def test_requests_and_tokens_a_minute(state):
+    begun = time.time()
     calls = times(Throttle("x", interval_s=0, requests_per_minute=1200), 6)
-    assert calls[-1] - calls[0] >= 5 * 0.05 * 0.8
+    assert calls[-1] - begun >= 5 * 0.05
     throttle = Throttle("y", interval_s=0, tokens_per_minute=60_000)
     body = {"messages": [{"content": "x" * 400}], "max_tokens": 0}
+    begun = time.time()
     calls = times(throttle, 4, body)
-    assert calls[-1] - calls[0] >= 3 * 0.1 * 0.8
+    assert calls[-1] - begun >= 3 * 0.1
 
     async def settled():
         # A reply that took less lets the next one come sooner.
@@ -132,10 +133,10 @@ def test_requests_and_tokens_a_minute(state):
 
 
 def test_a_pause_that_one_was_asked_for_is_kept_by_all_and_by_callers_of_this_endpoint_only(state):
-    asyncio.run(Throttle("x").hold(0.5))
     begun = time.time()
-    assert times(Throttle("other"), 1)[0] - begun < 0.4
-    assert times(Throttle("x"), 1)[0] - begun >= 0.4
+    asyncio.run(Throttle("x").hold(2.0))
+    assert times(Throttle("other"), 1)[0] - begun < 1.8
+    assert times(Throttle("x"), 1)[0] - begun >= 2.0
 
 
 def test_429_with_retry_after_slows_the_other_callers(state):
@@ -161,6 +162,7 @@ def test_429_with_retry_after_slows_the_other_callers(state):
 def test_where_the_file_cannot_be_written_each_process_keeps_its_own_pace(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
     throttle = Throttle("x", interval_s=0.02, path=tmp_path / "file" / "state")
+    begun = time.time()
     calls = times(throttle, 5)
-    assert calls[-1] - calls[0] >= 4 * 0.02 * 0.8
+    assert calls[-1] - begun >= 4 * 0.02
     assert sum("this one keeps it alone" in line for line in caplog.messages) == 1

@@ -21,7 +21,12 @@ from milepost.preflight.campaign import check_campaign, load_campaign
 from milepost.records import write_record, write_records
 from milepost.report.tables import read_table
 
-ALIKE = {"task_version": 1, "scorer": "match", "metric": "accuracy", "provenance": {"prompts": "p"}}
+ALIKE = {
+    "task_version": 1, "scorer": "match", "metric": "accuracy", "provenance": {"prompts": "p"},
+    "scales": {"accuracy": {"better": "higher", "range": [0, 1]}},
+}  # fmt: skip
+UNBOUNDED = {"accuracy": {"better": "higher", "range": None}}
+ERRORS = {"accuracy": {"better": "lower", "range": [0, 1]}}
 
 
 def checkpoint(name, run=None, at=None):
@@ -122,7 +127,7 @@ def test_two_checkpoints_at_one_step_cannot_be_chosen_from():
     ("wanted", "names"),
     [(None, ["a-0", "a-1", "x"]), ("all", ["a-0", "a-1", "x"]), ("last", ["a-1", "x"]), ("none", [])],
 )
-def test_who_is_ranked(wanted, names):
+def test_the_checkpoints_that_are_ranked(wanted, names):
     config = {"comparisons": {"ranking": wanted} if wanted else {}}
     assert ranked(config, sheet("a-0", "a-1", "x")) == names
 
@@ -164,7 +169,6 @@ def test_item_means_are_aligned_by_id(tmp_path):
     )
     assert found.samples == [3, 1, 1, 0]
     assert found.clusters is None
-    assert found.unit
 
 
 def test_clusters_are_those_of_any_checkpoint(tmp_path):
@@ -275,7 +279,7 @@ def test_runs_with_different_items_say_how_many_they_share(tmp_path):
         ({"metric": "other"}, "different metrics: accuracy and other"),
     ],
 )
-def test_what_is_on_another_footing_is_not_compared(tmp_path, changes, note):
+def test_scores_of_other_versions_or_scorers_are_not_compared(tmp_path, changes, note):
     results = Results(tmp_path, ["a-0", "a-5", "a-9"])
     results.put("a-0", draw(0.2)).put("a-5", draw(0.9)).put("a-9", draw(0.9), **changes)
     found = results.compare()
@@ -290,7 +294,7 @@ def test_what_is_on_another_footing_is_not_compared(tmp_path, changes, note):
     assert found.flips == []
 
 
-def test_other_prompt_files_are_told(tmp_path):
+def test_different_prompts_are_noted(tmp_path):
     results = Results(tmp_path, ["a-0", "a-9"]).put("a-0", draw(0.2)).put("a-9", draw(0.9), provenance={"prompts": "q"})
     found = results.compare()
     assert found.comparisons[0].delta is not None
@@ -309,7 +313,7 @@ def test_a_harness_without_answers_is_not_tested(tmp_path):
     assert [(row.ckpt, row.rank, row.letters) for row in found.ranking] == [("a-9", 1, None), ("a-0", 2, None)]
 
 
-def test_what_is_not_scored_yet_is_a_row(tmp_path):
+def test_a_pair_without_scores_has_a_row(tmp_path):
     found = Results(tmp_path, ["x", "y", "z"], tasks=("sums", "more")).put("x", draw(0.5)).put("z", draw(0.6)).compare()
     notes = {(row.ckpt_b, row.task): row.note for row in found.comparisons if row.task}
     assert notes == {
@@ -332,7 +336,7 @@ def test_what_is_not_scored_yet_is_a_row(tmp_path):
         ([None, 0.0, 1.0, 1.0], [1.0, 0.0, 1.0, None], 0.0, 1.0, "no item differs"),
     ],
 )
-def test_what_little_data_can_say(tmp_path, a, b, delta, p, note):
+def test_little_data_gives_what_is_defined_and_a_note(tmp_path, a, b, delta, p, note):
     (row,) = Results(tmp_path, ["x", "y"]).put("x", a).put("y", b).compare().comparisons
     assert (row.delta, row.note) == (delta, note)
     assert row.p == (None if p is None else pytest.approx(p))
@@ -371,7 +375,7 @@ def test_tasks_that_cannot_be_averaged_are_left_out_and_named(tmp_path):
     results = Results(tmp_path, ["x", "y"], tasks=("sums", "few", "elo", "none"))
     for task, n in [("sums", 100), ("few", 50)]:
         results.put("x", draw(0.4, n, 1), task).put("y", draw(0.6, n, 2), task)
-    results.put("x", [-61.0, 3.0], "elo").put("y", [40.0, 5.0], "elo")
+    results.put("x", [-61.0, 3.0], "elo", scales=UNBOUNDED).put("y", [40.0, 5.0], "elo", scales=UNBOUNDED)
     *_, row = results.compare().comparisons
     assert (row.n_tasks, row.n_common, row.note) == (2, 150, "without Elo, None")
     assert -1 < row.delta < 1
@@ -391,6 +395,54 @@ def test_tasks_without_any_difference_have_no_interval(tmp_path):
     assert (row.delta, row.stderr, row.ci_low, row.p) == (0.0, 0.0, None, None)
 
 
+def test_errors_and_successes_have_no_mean_in_common(tmp_path):
+    results = Results(tmp_path, ["x", "y"], tasks=("sums", "few", "wrong"))
+    for task, n in [("sums", 100), ("few", 50)]:
+        results.put("x", draw(0.4, n, 1), task).put("y", draw(0.6, n, 2), task)
+    results.put("x", draw(0.8), "wrong", scales=ERRORS).put("y", draw(0.1), "wrong", scales=ERRORS)
+    *_, wrong, row = results.compare().comparisons
+    assert (row.n_tasks, row.note, row.direction) == (2, "without Wrong", "higher")
+    assert row.delta > 0
+    assert (wrong.direction, wrong.change, wrong.delta < 0) == ("lower", "better", True)
+
+
+# Which way is better.
+
+
+def test_a_loss_that_falls_is_a_gain_everywhere(tmp_path):
+    """The worst was ranked first, the best had an arrow down, and the report said "Regressed" of an improvement."""
+    names = [f"a-{number}" for number in range(5)]
+    up, down = Results(tmp_path / "up", names), Results(tmp_path / "down", names)
+    for number, (name, p) in enumerate(zip(names, [0.2, 0.2, 0.8, 0.9, 0.4], strict=True)):
+        scores = draw(p, 300, seed=number)
+        up.put(name, scores)
+        down.put(name, [1 - score for score in scores], scales=ERRORS)
+    higher, lower = up.compare(), down.compare()
+    assert (
+        [row.better for row in lower.steps] == [row.better for row in higher.steps] == [False, False, True, True, True]
+    )
+    assert [row.first_better for row in lower.steps] == [row.first_better for row in higher.steps]
+    assert [row.delta for row in lower.steps] == pytest.approx([-row.delta for row in higher.steps])
+    assert [row.p_better for row in lower.steps] == [row.p_better for row in higher.steps]
+    trends = [
+        (t.better_since, t.regressed_since, t.regressed_below, t.lost_since) for t in (*lower.trends, *higher.trends)
+    ]
+    assert trends[0] == trends[1]
+    assert trends[0][:2] == ("a-2", "a-4")
+    assert [(row.ckpt, row.letters) for row in lower.ranking] == [(row.ckpt, row.letters) for row in higher.ranking]
+    assert lower.ranking[0].ckpt == "a-3"
+    (first,), (second,) = lower.comparisons, higher.comparisons
+    assert (first.change, first.better, first.worse) == (second.change, second.better, second.worse)
+    assert (first.change, first.ci_low, first.ci_high) == ("better", -second.ci_high, -second.ci_low)
+    assert [row.change for row in lower.flips] == [row.change for row in higher.flips]
+
+
+def test_numbers_that_go_different_ways_are_not_compared(tmp_path):
+    results = Results(tmp_path, ["x", "y"]).put("x", draw(0.4)).put("y", draw(0.6), scales=ERRORS)
+    (row,) = results.compare().comparisons
+    assert (row.delta, row.note) == (None, "different directions: higher is better, and lower is")
+
+
 # Flips.
 
 
@@ -407,7 +459,7 @@ def test_flips_of_both_directions_the_largest_first(tmp_path):
 # Steps and ranks.
 
 
-def test_since_when_a_run_is_better_and_since_when_not_any_more(tmp_path):
+def test_the_steps_from_which_a_run_is_better_and_no_longer_better(tmp_path):
     names = [f"a-{number}" for number in range(6)]
     results = Results(tmp_path, names)
     for name, p in zip(names, [0.2, 0.25, 0.8, 0.8, 0.2, 0.2], strict=True):
@@ -421,6 +473,34 @@ def test_since_when_a_run_is_better_and_since_when_not_any_more(tmp_path):
     assert trend.regressed_below in ("a-2", "a-3")
     assert (trend.n_steps, trend.n_scored, trend.reference) == (6, 6, "a-0")
     assert trend.p_better_adjusted <= 0.05
+
+
+def test_a_first_step_of_which_little_could_be_read_is_no_reference(tmp_path):
+    """Nothing could be compared with it, and the report said "better on 0 of 1 task"."""
+    names = [f"a-{number}" for number in range(4)]
+    results = Results(tmp_path, names)
+    for name, p in zip(names, [0.1, 0.2, 0.8, 0.8], strict=True):
+        scores = draw(p, 200, seed=int(name[2:]))
+        if name == "a-0":
+            scores = [score if number < 60 else None for number, score in enumerate(scores)]
+        results.put(name, scores)
+    found = results.compare()
+    assert [row.note for row in found.steps] == ["scores of less than half of the items", None, None, None]
+    assert [row.ckpt for row in found.steps if row.first_better] == ["a-2"]
+    (trend,) = found.trends
+    assert (trend.reference, trend.better_since) == ("a-1", "a-2")
+    assert trend.note == "the first steps have scores of too few items"
+
+
+def test_arrows_go_either_way_at_five_percent_together(tmp_path):
+    results = Results(tmp_path, ["a-0", "a-1"])
+    # 20 items gained and 8 lost: one-sided p is .018; 17 and 8: .054; 20 and 9: .031.
+    for gained, lost, better in [(20, 8, True), (20, 9, False)]:
+        before = {f"i{n}": float(n >= gained) for n in range(gained + lost)}
+        results.put("a-0", before).put("a-1", {item: 1 - score for item, score in before.items()})
+        (_, row) = results.compare().steps
+        assert 0.01 < row.p_better < 0.04
+        assert (row.better, row.first_better) == (better, True)
 
 
 def test_a_worse_step_is_marked_as_worse(tmp_path):

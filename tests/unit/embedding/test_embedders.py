@@ -63,7 +63,7 @@ def test_checked_vectors(vectors, message):
         checked_vectors(vectors, 2)
 
 
-def test_a_zero_vector_is_like_nothing():
+def test_a_zero_vector_has_similarity_0_with_everything():
     similarity = CosineSimilarity(lambda texts: [[0, 0], [3, 4]], ["a", "bb"])
     assert similarity("a", ["a", "bb"]) == [0, 0]
     assert similarity("bb", ["bb"]) == pytest.approx([1])

@@ -271,7 +271,7 @@ def test_what_can_go_wrong_is_one_paragraph_in_time(host, server, monkeypatch, c
 
 def test_nobody_behind_the_port(host, tmp_path, monkeypatch):
     (tmp_path / "port").write_text(str(free_port()))
-    monkeypatch.setattr("milepost.endpoints.open.ATTEMPT_S", 0.5)
+    monkeypatch.setattr("milepost.endpoints.external.ATTEMPT_S", 0.5)
 
     async def play():
         async with open_endpoint(spec_of(host, tmp_path, monkeypatch)):

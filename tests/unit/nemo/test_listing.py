@@ -76,7 +76,7 @@ def test_a_word_searches_the_harness_own_tasks_too():
     assert "arc" not in found
 
 
-def test_thousands_are_cut_unless_all_are_wanted():
+def test_long_lists_are_cut_unless_all_are_asked_for():
     many = catalogue(benchmark("h", "a"), tasks={"h": {f"t{n:03}": {"kind": "task", "asks": "x"} for n in range(100)}})
     assert "... and 60 more" in render(INSTALLATION, many, find="t")[-2]
     assert len([row for row in rows(render(INSTALLATION, many, complete=True)) if row.startswith("h.t")]) == 100
@@ -90,7 +90,7 @@ def test_a_name_of_two_harnesses_is_given_with_its_harness():
 
 @pytest.fixture
 def two_environments(monkeypatch):
-    """One that is there, one that is not."""
+    """Two environments, of which the first is installed and the second is not."""
 
     def read(installation):
         if installation.environment == "nemo":
@@ -107,7 +107,7 @@ def two_environments(monkeypatch):
     monkeypatch.setattr(list_evals, "read_catalogue", read)
 
 
-def test_what_is_not_installed_is_said_beside_what_is(two_environments, capsys):
+def test_environments_that_are_not_installed_are_listed_with_the_reason(two_environments, capsys):
     list_evals.main([])
     said = capsys.readouterr().out
     assert "mmlu_instruct" in said

@@ -65,7 +65,7 @@ def asked(folder):
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_what_can_be_run(installed):
+def test_the_benchmarks_of_an_environment(installed):
     catalogue = read_catalogue(NemoInstallation())
     assert [(one.harness, one.name) for one in catalogue] == [
         (LM_EVAL, "hellaswag"),
@@ -83,7 +83,7 @@ def test_what_can_be_run(installed):
     assert list(catalogue.tasks[LM_EVAL]) == ["gsm8k"]
 
 
-def test_it_is_asked_once_for_each_state_of_the_environment(installed):
+def test_the_environment_is_asked_again_only_after_it_changed(installed):
     for expected in (1, 1):
         nemo_catalogue.read_catalogue.cache_clear()
         read_catalogue(NemoInstallation())
@@ -180,7 +180,7 @@ def test_an_image_is_asked_inside(installed, monkeypatch, script, words):
 @pytest.mark.parametrize(
     ("name", "asks"), [("t", True), ("u", False), ("tag", True), ("g", True), ("loop", False), ("?", False)]
 )
-def test_what_asks_for_log_probabilities(name, asks):
+def test_tasks_that_ask_for_log_probabilities(name, asks):
     tasks = {
         "t": {"asks": "multiple_choice"}, "u": {"asks": "generate_until"}, "tag": {"members": ["u", "t"]},
         "g": {"members": ["tag"]}, "loop": {"members": ["loop", "u", "gone"]},

@@ -65,7 +65,7 @@ def include():
         ("simple_evals.not_listed", {"endpoint_type": "embedding"}, False),
     ],
 )  # fmt: skip
-def test_what_can_be_run(eval_type, changes, asks):
+def test_tasks_that_can_be_run_pass(eval_type, changes, asks):
     assert nemo_check.check_nemo_task(task(eval_type, **changes)) is asks
 
 
@@ -93,7 +93,7 @@ def test_a_task_of_ones_own():
         ("ifeval", {"environment": "nemo", "container": "x.sif"}, ["both an environment and a container"]),
     ],
 )  # fmt: skip
-def test_what_cannot_be_run_says_why(eval_type, changes, words):
+def test_tasks_that_cannot_be_run_are_refused_with_the_reason(eval_type, changes, words):
     with pytest.raises(ConfigError) as caught:
         nemo_check.check_nemo_task(task(eval_type, **changes))
     for word in words:
@@ -136,7 +136,7 @@ def test_log_probabilities_need_a_tokenizer(tmp_path):
     nemo_check.check_nemo_tasks(campaign(tmp_path))
 
 
-def test_a_mere_plan_goes_on_without_the_environment(tmp_path, monkeypatch, caplog):
+def test_a_dry_run_goes_on_without_the_environment(tmp_path, monkeypatch, caplog):
     def missing(installation):
         raise EnvironmentMissingError("it is not installed")
 
@@ -195,3 +195,10 @@ def test_where_only_the_nodes_have_apptainer_the_plan_goes_on(tmp_path, monkeypa
     assert (
         "task 't0' was not checked: The config names a container image, but there is neither apptainer" in caplog.text
     )
+
+
+@pytest.mark.parametrize("ends", [[1, 0], [1, 1], [0, float("inf")], [float("nan"), 1]])
+def test_a_range_that_is_none_is_an_error(ends):
+    campaign = Campaign({}, {}, {"t": task("ifeval", range=ends)})
+    with pytest.raises(ConfigError, match=r"config/tasks/t.yaml: `range: \[.*\]` is no range"):
+        nemo_check.check_nemo_tasks(campaign)

@@ -174,7 +174,7 @@ def test_items_of_several_tasks_are_told_apart(tmp_path):
         (None, None, None),
     ],
 )
-def test_what_the_adapter_counted(tmp_path, content, truncated, tokens):
+def test_tokens_and_truncation_come_from_the_adapter(tmp_path, content, truncated, tokens):
     if content is not None:
         text = content if isinstance(content, str) else json.dumps(content, indent=1)
         (tmp_path / "eval_factory_metrics.json").write_text(text)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from milepost.errors import HarnessError
+from milepost.errors import HarnessError, StatsError
 from milepost.nemo.scores import summarize_harness
 
 HEADER = {
@@ -35,8 +35,10 @@ def write_run(folder, number, values, value=None, stderr=0.1, metric="exact_matc
         (run / "eval_factory_metrics.json").write_text(json.dumps({"response_stats": stats}))
 
 
-def summarize(folder, samples=1, metric="exact_match", **header):
-    return summarize_harness("c", {**HEADER, "samples": samples, **header}, metric, folder, {"model": "d"})
+def summarize(folder, samples=1, metric="exact_match", spec=None, **header):
+    return summarize_harness(
+        "c", {**HEADER, "samples": samples, **header}, {"metric": metric, **(spec or {})}, folder, {"model": "d"}
+    )
 
 
 def test_numbers_are_made_from_the_samples_as_for_our_own_tasks(tmp_path):
@@ -66,18 +68,18 @@ def test_where_the_samples_do_not_reproduce_it_the_harness_own_number_stands_and
     expected = {"one run of two": 0.7, "no value": 0.9}.get(case, 0.8)
     assert summary["value"] == pytest.approx(expected)
     assert summary["stderr"] == pytest.approx(0.1), "runs ask the same items: their number does not narrow it"
-    assert summary["ci95"] == pytest.approx((expected - 0.196, expected + 0.196), abs=1e-4)
+    assert summary["ci95"] == pytest.approx((expected - 0.196, min(1.0, expected + 0.196)), abs=1e-4)
     assert (summary["n_items"], summary["n_samples"]) == (0, 0)
 
 
-def test_a_standard_error_that_is_none_is_none(tmp_path):
+def test_a_standard_error_that_is_no_number_is_null(tmp_path):
     write_run(tmp_path, 0, [], value=0.7, stderr="N/A")
     _, summary = summarize(tmp_path)
     assert (summary["value"], summary["stderr"], summary["ci95"]) == (0.7, None, None)
 
 
 @pytest.mark.parametrize("value", ["nan", "text"])
-def test_a_number_that_is_none_is_none(tmp_path, value):
+def test_a_value_that_is_no_number_is_null(tmp_path, value):
     write_run(tmp_path, 0, [], value=float("nan") if value == "nan" else value)
     _, summary = summarize(tmp_path)
     assert summary["value"] is None
@@ -91,7 +93,7 @@ def test_runs_that_are_too_few_or_too_many(tmp_path, runs):
         summarize(tmp_path, samples=2)
 
 
-def test_ten_runs_are_in_their_order(tmp_path):
+def test_runs_are_ordered_by_number_not_by_text(tmp_path):
     for number in range(11):
         write_run(tmp_path, number, [number / 10])
     scores, _ = summarize(tmp_path, samples=11)
@@ -111,7 +113,7 @@ def test_a_limit_is_marked(tmp_path, samples):
     assert summary["partial"] == {"limit": 2, "of": "?"}
 
 
-def test_what_the_adapter_counted_stands_beside_the_numbers(tmp_path):
+def test_tokens_and_truncation_stand_beside_the_numbers(tmp_path):
     for number, (length, tokens) in enumerate([(1, 10.0), (3, 20.0)]):
         stats = {"finish_reason": {"stop": 4 - length, "length": length}, "avg_completion_tokens": tokens}
         write_run(tmp_path, number, [1, 0], stats=stats)
@@ -271,3 +273,93 @@ def test_versions_come_from_the_runs_themselves(tmp_path):
         )
     _, summary = summarize(tmp_path, samples=2)
     assert summary["provenance"]["versions"] == {"nvidia-lm-eval": "26.3, 26.4", "nemo-evaluator": "0.2.8"}
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "stated", "better", "bounds"),
+    [
+        ("exact_match", {}, None, "higher", [0, 1]),
+        ("acc_norm", {}, None, "higher", [0, 1]),
+        ("word_perplexity", {}, None, "lower", None),
+        ("bits_per_byte", {}, None, "lower", None),
+        ("pct_stereotype", {}, None, "lower", [0, 1]),
+        ("elo", {}, None, "higher", None),
+        ("elo", {}, False, "lower", None),
+        ("acc", {}, False, "lower", [0, 1]),
+        ("acc", {"better": "higher"}, False, "higher", [0, 1]),
+        ("elo", {"range": [0, 100], "better": "lower"}, None, "lower", [0, 100]),
+        ("mcc", {}, None, "higher", [-1, 1]),
+    ],
+)
+def test_which_way_is_better_and_the_range_reach_the_summary(tmp_path, name, spec, stated, better, bounds):
+    write_run(tmp_path, 0, [1, 0, 1, 1], metric=name)
+    if stated is not None:
+        text = json.dumps({"higher_is_better": {"colours": {name: stated}}})
+        (tmp_path / "run-0" / "lm_eval.json").write_text(text)
+    _, summary = summarize(tmp_path, metric=name, spec=spec)
+    assert summary["scales"][name] == {"better": better, "range": bounds if bounds is None else tuple(bounds)}
+    assert (summary["ci95"][1] <= 1.0) == (bounds in ([0, 1], [-1, 1]))
+
+
+def test_a_range_that_a_name_only_suggests_gives_way_to_values_beyond_it(tmp_path):
+    write_run(tmp_path, 0, [45.0, 60.0, 52.0], metric="f1")
+    _, summary = summarize(tmp_path, metric="f1")
+    assert (summary["value"], summary["scales"]["f1"]["range"]) == (pytest.approx(157 / 3), None)
+    with pytest.raises(StatsError, match="A score is 45, and by its metric's definition"):
+        summarize(tmp_path, metric="f1", spec={"range": [0, 1]})
+
+
+def write_group(folder, tasks, group, nested=False, stated=None):
+    """A collected run with samples of several tasks, and a group's number over them."""
+    run = folder / "run-0"
+    run.mkdir(parents=True)
+
+    def number(value):
+        return {"metrics": {"acc": {"scores": {"acc": {"value": value, "stats": {"stderr": 0.1}}}}}}
+
+    means = {name: sum(values) / len(values) for name, values in tasks.items()}
+    groups = {group: number(sum(map(sum, tasks.values())) / sum(map(len, tasks.values())))}
+    subgroups = {f"{group}_{half}": number(0.9) for half in ("stem", "other")}
+    groups = {group: {**groups[group], "groups": subgroups}} if nested else {**groups, **subgroups}
+    content = {"results": {"tasks": {name: number(value) for name, value in means.items()}, "groups": groups}}
+    (run / "results.yml").write_text(yaml.safe_dump(content, sort_keys=False))
+    for name, values in tasks.items():
+        lines = [{"doc_id": n, "filter": "none", "acc": value, "metrics": ["acc"]} for n, value in enumerate(values)]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (run / f"samples_{name}_2026-01-01T00-00-00.000001.jsonl").write_text(text)
+    if stated:
+        (run / "lm_eval.json").write_text(json.dumps({"group_subtasks": stated}))
+
+
+@pytest.mark.parametrize(
+    ("nested", "metric", "stated"),
+    [
+        (True, "acc", None),
+        (True, "mmlu/acc", None),
+        (False, "mmlu/acc", None),
+        (False, "acc", {"mmlu": ["mmlu_stem", "mmlu_other"], "mmlu_stem": ["physics"], "mmlu_other": ["mmlu_law"]}),
+        (
+            False,
+            "mmlu/acc",
+            {"mmlu": ["mmlu_stem", "mmlu_other"], "mmlu_stem": ["physics"], "mmlu_other": ["mmlu_law"]},
+        ),
+    ],
+)
+def test_a_group_has_its_own_number_and_the_items_of_its_tasks(tmp_path, nested, metric, stated):
+    """The number was that of the last subgroup, .90; or the harness's own, without an item."""
+    tasks = {"physics" if stated else "mmlu_physics": [1, 0, 0, 0], "mmlu_law": [1, 0, 0, 0, 0, 1]}
+    write_group(tmp_path, tasks, "mmlu", nested, stated)
+    scores, summary = summarize(tmp_path, metric=metric)
+    assert summary["value"] == pytest.approx(0.3)
+    assert (summary["n_items"], len(scores), "harness" in summary) == (10, 10, False)
+    assert {score["id"].partition("/")[0] for score in scores} == set(tasks)
+
+
+def test_one_group_of_two_takes_the_items_of_its_own_tasks(tmp_path):
+    write_group(tmp_path, {"law": [1, 0], "art": [1, 1]}, "all", stated={"all": ["law", "art"], "half": ["law"]})
+    path = tmp_path / "run-0" / "results.yml"
+    content = yaml.safe_load(path.read_text())
+    content["results"]["groups"]["half"] = {"metrics": {"acc": {"scores": {"acc": {"value": 0.5}}}}}
+    path.write_text(yaml.safe_dump(content))
+    scores, summary = summarize(tmp_path, metric="half/acc")
+    assert (summary["value"], [score["id"] for score in scores]) == (0.5, ["law/0", "law/1"])

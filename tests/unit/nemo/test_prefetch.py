@@ -35,7 +35,7 @@ def checkpoint(name, model, **vllm_args):
     return Checkpoint(name, model, COMMIT, None, None, 1, Serving(vllm_args=vllm_args))
 
 
-def test_tasks_by_place_under_the_harness_own_names(monkeypatch):
+def test_tasks_are_loaded_where_they_run_under_the_harness_names(monkeypatch):
     monkeypatch.setattr(prefetch, "read_catalogue", lambda installation: CATALOGUE)
     plan = make_plan(
         campaign(

@@ -117,12 +117,12 @@ def test_other_paths_pass_as_they_are(tmp_path, path):
 
 
 @pytest.mark.parametrize("body", [b"{", b"[1]", b""])
-def test_what_is_no_request_passes_as_it_is(tmp_path, body):
+def test_a_body_that_is_no_json_object_passes_unchanged(tmp_path, body):
     got, _ = play(asker(body), tmp_path)
     assert got[0][3].encode() == body
 
 
-def test_only_its_own_key_opens_it_and_the_servers_is_not_seen(tmp_path):
+def test_the_relay_takes_its_own_key_and_hides_that_of_the_server(tmp_path):
     async def script(session, endpoint):
         for key, status in (("server-key", 401), ("", 401), (endpoint.key, 200)):
             async with session.post(

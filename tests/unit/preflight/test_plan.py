@@ -69,7 +69,7 @@ def test_without_a_store_everything_is_missing_and_the_walltime_bounds_it(campai
     assert not list(Path("results").rglob("prompts/*")), "nothing is prepared"
 
 
-def test_what_is_stored_is_not_missing(campaign):
+def test_stored_answers_are_not_missing(campaign):
     answer("c1", "t1")
     answer("c1", "t2", 3)
     assert missing(plan()) == {"c1": {"t1": 0, "t2": 1}, "c2": {"t1": 4, "t2": 4}}
@@ -77,7 +77,7 @@ def test_what_is_stored_is_not_missing(campaign):
     assert missing(plan())["c2"]["t1"] == 4, "errors that may go away are asked again"
 
 
-def test_what_was_asked_otherwise_is_missing(campaign):
+def test_answers_to_other_questions_are_missing(campaign):
     answer("c1", "t1")
     campaign.items("t1", "other", "hello")
     assert missing(plan())["c1"]["t1"] == 2
@@ -119,7 +119,7 @@ def test_runs_of_a_harness_are_counted(campaign):
     assert "add what they take" in render(made)
 
 
-def test_its_own_attempts_say_what_a_checkpoint_will_take(campaign):
+def test_a_checkpoint_is_estimated_by_its_own_attempts(campaign):
     took("c1", 10, 40, 20)
     took("c1", 30, 60, 20)
     took("c1", 0, 500, 0)  # never got to a question
@@ -131,7 +131,7 @@ def test_its_own_attempts_say_what_a_checkpoint_will_take(campaign):
     assert job.gpu_hours == pytest.approx(58 / 3600)
 
 
-def test_others_served_alike_speak_for_one_that_has_none(campaign):
+def test_a_checkpoint_without_attempts_is_estimated_by_others_served_alike(campaign):
     took("c1", 10, 40, 20)
     job = plan(240).jobs[1]
     assert not job.pace.own
@@ -140,7 +140,7 @@ def test_others_served_alike_speak_for_one_that_has_none(campaign):
 
 
 @pytest.mark.parametrize("otherwise", ["gpus", "profile"])
-def test_others_served_otherwise_do_not(campaign, otherwise):
+def test_attempts_of_checkpoints_served_otherwise_do_not_count(campaign, otherwise):
     if otherwise == "gpus":
         took("c1", 10, 40, 20, gpus=4)
     else:

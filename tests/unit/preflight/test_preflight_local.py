@@ -66,7 +66,7 @@ def test_weights_that_are_cut_short_are_found(campaign):
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 100, struct.pack("<Q", 4) + b"nope" + bytes(8)])
-def test_weights_that_are_none_are_found(campaign, content):
+def test_files_that_only_look_like_weights_are_found(campaign, content):
     (campaign.folder / "m1/model.safetensors").write_bytes(content)
     assert "no safetensors file" in wrong(look())["model of c1"].found
 
@@ -100,7 +100,7 @@ def test_a_file_that_may_not_be_read_is_found(campaign):
     assert "Permission denied" in wrong(look())["model of c1"].found
 
 
-def test_many_bad_models_fill_no_page(campaign):
+def test_many_bad_models_are_summed_up_in_one_line(campaign):
     campaign.sheet(", ".join(f"c{i} w{i}" for i in range(30)))  # whose weights are no safetensors
     failed = wrong(look())
     assert len(failed) == 6

@@ -204,16 +204,40 @@ def test_marks_tell_the_first_better_step_from_later_ones():
 
 
 def test_findings_are_sentences():
+    proven = {"p_better": 0.01, "p_better_adjusted": 0.03, "p_regressed_adjusted": 0.03}
     rows = [
-        trend("Sums", better_since="b", better_since_step=2.0, lost_since="d", lost_since_step=4.0),
-        trend("Words", regressed_since="c", regressed_since_step=3.0, regressed_below="b", regressed_below_step=2.0),
+        trend("Sums", better_since="b", better_since_step=2.0, lost_since="d", lost_since_step=4.0, **proven),
+        trend(
+            "Words",
+            regressed_since="c",
+            regressed_since_step=3.0,
+            regressed_below="b",
+            regressed_below_step=2.0,
+            p_better=0.5,
+            p_better_adjusted=0.5,
+            p_regressed_adjusted=0.04,
+        ),
+        # Each passes by itself; one of so many tasks does by luck.
+        trend(
+            "Luck",
+            better_since="b",
+            better_since_step=2.0,
+            p_better=0.04,
+            p_better_adjusted=0.4,
+            regressed_since="c",
+            regressed_since_step=3.0,
+            p_regressed=0.04,
+            p_regressed_adjusted=0.4,
+        ),
+        trend("Blank", note="no other step to compare with"),
         trend("Sums", run="short", n_scored=1),
     ]
     assert findings(rows) == [
         ("r", [
-            "Better than its start on 1 of 2 tasks: Sums (first at step 2).",
+            "Better than its start on 1 of 3 tasks: Sums (first at step 2).",
             "No longer shown to be better than its start: Sums (from step 4).",
-            "Regressed: Words (from step 3, below step 2).",
+            "Regressed: Words (from step 3, worse than step 2).",
+            "Not tested: Blank.",
         ]),
         ("short", ["Fewer than two steps with scores: nothing to compare."]),
     ]  # fmt: skip

@@ -203,7 +203,7 @@ def step_row(ckpt, **more):
 
 def compared(**more):
     names = {"family": "against", "ckpt_a": "a-9", "ckpt_b": "a-0", "task": "sums", "title": "Sums"}
-    return ComparisonRow(**{**names, "delta": -0.2, "significant": True, **more})
+    return ComparisonRow(**{**names, "delta": -0.2, "significant": True, "change": "worse", **more})
 
 
 def ranked(ckpt, letters):
@@ -220,7 +220,7 @@ def test_marks_come_from_the_first_step_or_from_the_reference_that_is_named():
     assert [(r.reference, r.change) for r in found] == [("a-9", "worse"), (None, None)]
     assert "↑ ↓: better or worse than a-9" in " ".join(score_table(found).notes)
     # What is not significant has no arrow, and a row over tasks is none of a task.
-    assert [r.change for r in with_marks(rows, [compared(significant=False)], steps, [])] == [None, None]
+    assert [r.change for r in with_marks(rows, [compared(significant=False, change=None)], steps, [])] == [None, None]
     assert [r.change for r in with_marks(rows, [compared(task=None)], steps, [])] == [None, None]
 
 
@@ -232,13 +232,20 @@ def test_two_runs_have_a_first_step_each():
 def test_comparisons_to_read():
     rows = [
         compared(ci_low=-0.3, ci_high=-0.1, p_adjusted=0.00001, n_a=9, n_b=10, n_common=8, value_a=0.7, better=0),
-        compared(delta=None, significant=False, note="no scores yet: a-0", partial="2/9"),
+        compared(delta=None, significant=False, change=None, note="no scores yet: a-0", partial="2/9"),
     ]
     table = comparison_table(rows)
     first, second = (dict(zip(table.header, line, strict=True)) for line in table.lines)
     assert first["B - A"] == "-0.200 [-0.300, -0.100]↓"
     assert (first["p"], first["items"], first["gained"], first["lost"]) == ("<0.001", "8 of 9 and 10", "0", "-")
     assert (second["B - A"], second["note"]) == ("-", "PARTIAL 2/9; no scores yet: a-0")
+
+
+def test_tables_say_so_where_lower_is_better():
+    assert score_table([row(direction="lower"), row(ckpt="b")]).header[-1] == "Sums (lower is better)"
+    better = compared(change="better", direction="lower")
+    assert comparison_table([better]).lines[0][2] == "Sums (lower is better)"
+    assert comparison_table([better]).lines[0][5] == "-0.200↑"
 
 
 def test_very_many_comparisons_are_shown_over_tasks():
@@ -253,7 +260,7 @@ def test_trends_to_read():
     known = {"better_since_step": 100.0, "p_better_adjusted": 0.012, "regressed_since_step": 300.0}
     fell = {"regressed_since": "a-300", "regressed_below_step": 200.0}
     rows = [TrendRow(n_steps=3, **places, **known, **fell), TrendRow(n_steps=1, **places)]
-    assert trend_table(rows).lines == [["a", "Sums", "0", "100", "0.012", "-", "300 (below 200)", ""]]
+    assert trend_table(rows).lines == [["a", "Sums", "0", "100", "0.012", "-", "300 (worse than 200)", ""]]
 
 
 def test_metrics_on_demand():
@@ -366,7 +373,7 @@ def test_workbook_holds_text_as_text_and_numbers_as_numbers(tmp_path):
     ]
     first = next(iter(sheets.values()))
     assert [first[f"A{number}"] for number in range(1, 8)] == ["=h", *evil[:6]]
-    named = {sheets["scores.csv"][f"{chr(65 + k)}1"]: chr(65 + k) for k in range(24)}
+    named = {sheets["scores.csv"][f"{chr(65 + k)}1"]: chr(65 + k) for k in range(25)}
     cell = {name: sheets["scores.csv"].get(f"{column}2") for name, column in named.items()}
     assert (cell["title"], cell["value"], cell["n_items"], cell["harness"]) == (
         "=1+1",

@@ -43,7 +43,7 @@ def test_a_key_stands_in_the_environment_alone(tmp_path):
     assert "--nv" not in inside(["x"], "/i.sif", env={})[0]
 
 
-def test_of_the_surroundings_only_what_is_named_goes_in(monkeypatch):
+def test_only_named_variables_of_the_environment_go_in(monkeypatch):
     passed = {"HF_TOKEN": "t", "CUDA_VISIBLE_DEVICES": "0", "SLURM_JOB_ID": "7", "https_proxy": "p", "TMPDIR": "/t"}
     kept = {
         "OPENAI_API_KEY": "o",

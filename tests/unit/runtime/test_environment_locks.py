@@ -94,7 +94,7 @@ GOOD = check_machine.Machine("Linux", "x86_64", frozenset({"avx", "avx2"}), 16.0
         ({"has_libnuma": False}, "apt-get install libnuma1"),
     ],
 )
-def test_obstacles_of_a_machine(change, said):
+def test_obstacles_of_a_machine_are_named(change, said):
     obstacles = check_machine.find_obstacles(replace(GOOD, **change))
     assert len(obstacles) == (0 if said is None else 1)
     assert said is None or said in check_machine.explain(obstacles)

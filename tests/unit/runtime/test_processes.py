@@ -179,7 +179,7 @@ def test_the_watchdog_ends_all_groups_when_the_supervisor_is_dead(tmp_path, end,
 
 
 @pytest.mark.parametrize("how", ["never told of", "left its group"])
-def test_the_watchdog_finds_what_it_was_not_told_of(tmp_path, how):
+def test_the_watchdog_finds_groups_that_were_not_registered(tmp_path, how):
     pids = tmp_path / "pids"
     code = SUPERVISOR
     script = OBEDIENT

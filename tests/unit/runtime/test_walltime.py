@@ -7,7 +7,7 @@ from milepost.runtime.walltime import near_the_end, seconds_left
 
 @pytest.fixture
 def squeue(tmp_path, monkeypatch):
-    """Says what stands in a file, one line per call, the last one for ever."""
+    """A stand-in for squeue: prints the next line of a file at each call, and the last line from then on."""
     program, says = tmp_path / "bin" / "squeue", tmp_path / "says"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\nhead -n 1 {says}\n[ $(wc -l <{says}) = 1 ] || sed -i 1d {says}\n")
@@ -61,6 +61,6 @@ def test_a_job_that_was_given_more_time_uses_it(squeue):
         asyncio.run(asyncio.wait_for(near_the_end(60), 3))
 
 
-def test_what_slurm_said_last_holds_when_it_is_silent(squeue):
+def test_the_last_answer_of_slurm_holds_while_it_is_silent(squeue):
     squeue("1:01", "")
     assert asyncio.run(asyncio.wait_for(near_the_end(60), 5)) == pytest.approx(60, abs=1)

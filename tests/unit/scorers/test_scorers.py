@@ -12,7 +12,7 @@ import yaml
 
 from milepost import scorers
 from milepost.errors import ConfigError, RecordError, UnknownScorerError
-from milepost.scorers import load_scorer, scorer_names
+from milepost.scorers import expressions, load_scorer, scorer_names
 from milepost.statistics.metrics import Metric
 
 ROOT = Path(__file__).parents[3]
@@ -184,8 +184,38 @@ def test_exact_match_notes_what_it_could_not_extract():
     assert "`extract` matches nothing" in found["note"]
 
 
+def test_an_expression_that_backtracks_for_ever_is_unreadable_and_does_not_stop_the_others(monkeypatch, caplog):
+    monkeypatch.setattr(expressions, "LIMIT_S", 0.2)
+    spec = {"name": "exact_match", "extract": "(?:a|aa)+$"}
+    first, slow, last = score(spec, {"target": "aaa"}, "aaa", "a" * 60 + "b", "aaa")
+    assert (first["score"], last["score"]) == (1.0, 1.0)
+    assert (slow["score"], slow["metrics"]) == (None, {"exact_match": None})
+    assert "'(?:a|aa)+$' took more than 0.2 s" in slow["note"]
+    assert "took too long on 1 of 3 answers, which count as unreadable" in caplog.text
+
+
+def test_what_lm_eval_ignores_has_its_time_as_well(monkeypatch):
+    monkeypatch.setattr(expressions, "LIMIT_S", 0.2)
+    spec = {"name": "exact_match", "compat": "lm-eval", "regexes_to_ignore": ["(?:a|aa)+$", r"\d"]}
+    first, slow = score(spec, {"target": "b"}, "b1", "a" * 60 + "b")
+    assert (first["score"], slow["score"]) == (1.0, None)
+    with pytest.raises(ConfigError, match="on the target of item 'a'.*took more than"):
+        load_scorer(spec).check([{"id": "a", "prompt": "?", "target": "a" * 60 + "b"}])
+
+
+def test_an_expression_has_its_time_for_every_answer_anew_and_long_answers_fit_into_it():
+    spec = {"name": "exact_match", "extract": r"(\d+)"}
+    assert [one["score"] for one in score(spec, {"target": "7"}, *["word 7 " * 20_000] * 3)] == [1.0] * 3
+
+
+@pytest.mark.parametrize("extract", ["(", "a{1,99999999999}", "[z-a]", "(?P<n>a)(?P<n>b)", "\\", "*a", "(?<=a+)b"])
+def test_what_is_no_expression_is_said_when_the_task_is_checked(extract):
+    with pytest.raises(ConfigError, match="exact_match cannot use `extract: .*Write a Python regular expression"):
+        load_scorer({"name": "exact_match", "extract": extract})
+
+
 def test_exact_match_refuses_what_it_cannot_use():
-    with pytest.raises(ConfigError, match=r"extract: \(\..*single quotes"):
+    with pytest.raises(ConfigError, match=r"extract: \(\.`.*single quotes"):
         load_scorer({"name": "exact_match", "extract": "(."})
     for target in ({}, {"target": []}, {"target": " "}, {"target": [3]}):
         with pytest.raises(RecordError, match="'a' has no `target`"):

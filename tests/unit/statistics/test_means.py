@@ -9,6 +9,7 @@ import scipy.stats
 import statsmodels.api as sm
 
 from milepost.errors import StatsError
+from milepost.statistics.intervals import UNIT
 from milepost.statistics.means import (
     advise,
     bootstrap_estimate,
@@ -37,15 +38,62 @@ def test_t_quantile_refuses_what_it_was_not_made_for(df, probability):
         t_quantile(df, probability)
 
 
-@pytest.mark.parametrize("unit", [None, True])
-def test_scores_in_the_unit_interval_get_four_pseudo_items(unit):
-    values = np.random.default_rng(0).uniform(size=40)
-    found = mean_estimate(values.tolist(), unit=unit)
-    padded = np.append(values, [0, 0, 1, 1])
-    half = scipy.stats.t.ppf(0.975, 39) * padded.std(ddof=1) / math.sqrt(44)
-    assert found["value"] == pytest.approx(values.mean())
+def ends_of(values, bounds=UNIT, **more):
+    return mean_estimate(values, bounds=bounds, **more)["ci95"]
+
+
+def test_failed_and_solved_items_get_an_interval_of_a_share_with_four_more_items():
+    values = [1.0] * 30 + [0.0] * 10
+    found = mean_estimate(values, bounds=UNIT)
+    assert found["value"] == 0.75
     assert found["stderr"] == pytest.approx(scipy.stats.sem(values))
-    assert found["ci95"] == pytest.approx((padded.mean() - half, padded.mean() + half))
+    # Agresti and Coull's interval with t: m(1 - m)/SE² is n - 1 here. The pseudo-items say the same, but for n in place of it.
+    centre = (39 * 0.75 + 2) / 43
+    half = scipy.stats.t.ppf(0.975, 39) * math.sqrt(centre * (1 - centre) / 43)
+    assert found["ci95"] == pytest.approx((centre - half, centre + half), abs=2e-3)
+
+
+def test_several_samples_get_the_interval_of_the_items_with_four_pseudo_items_where_that_is_narrower():
+    values = np.random.default_rng(0).binomial(4, np.random.default_rng(1).beta(0.9, 0.1, size=100)) / 4
+    padded = np.append(values, [0, 0, 1, 1])
+    half = scipy.stats.t.ppf(0.975, 99) * padded.std(ddof=1) / math.sqrt(104)
+    assert ends_of(values.tolist()) == pytest.approx((padded.mean() - half, padded.mean() + half))
+
+
+@pytest.mark.parametrize("bounds", [UNIT, (0, 2), (-1, 1)])
+def test_graded_scores_get_an_interval_as_narrow_as_the_plain_one(bounds):
+    """The four pseudo-items alone made it four times as wide: .085 where the plain t has .028."""
+    values = np.random.default_rng(0).normal(0.3, 0.05, size=50)
+    plain = scipy.stats.t.interval(0.95, 49, loc=values.mean(), scale=scipy.stats.sem(values))
+    low, high = ends_of(values.tolist(), bounds)
+    assert high - low == pytest.approx(plain[1] - plain[0], rel=0.02)
+    assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.001)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 10), (-1, 1), (0, 100)])
+def test_an_interval_follows_its_scale(low, high):
+    values = np.random.default_rng(3).beta(0.7, 0.3, size=60)
+    ends = ends_of(values.tolist())
+    scaled = ends_of((low + (high - low) * values).tolist(), (low, high))
+    assert scaled == pytest.approx(tuple(low + (high - low) * end for end in ends))
+
+
+def test_the_recipe_does_not_follow_from_a_single_score():
+    """A margin in [-1, 1] got [0, .160] while none was negative, and [.014, .024] with one that was."""
+    values = [0.02] * 49
+    before, after = (ends_of([*values, last], (-1, 1)) for last in (0.0001, -0.0001))
+    assert after == pytest.approx(before, abs=1e-3)
+
+
+def test_ratings_that_are_all_alike_are_not_certain():
+    low, high = ends_of([7.0] * 20, (1, 10))
+    assert 1 < low < 6.5
+    assert 7.5 < high < 10
+    # Without a known range, nothing tells how far another item would be.
+    assert mean_estimate([7.0] * 20) == {"value": 7.0, "stderr": 0.0, "ci95": None}
+    # One of another opinion, and however little it is: the interval does not collapse.
+    nearly = ends_of([7.0] * 19 + [7.001], (1, 10))
+    assert nearly[1] - nearly[0] > (high - low) / 3
 
 
 @pytest.mark.parametrize("shift", [5.0, -0.2])
@@ -56,9 +104,12 @@ def test_other_scores_get_the_plain_t_interval(shift):
     assert found["ci95"] == pytest.approx(plain)
 
 
-def test_scores_may_be_said_not_to_lie_in_the_unit_interval():
-    low, high = mean_estimate([1.0, 1.0, 1.0], unit=False)["ci95"]
-    assert (low, high) == (1.0, 1.0)
+@pytest.mark.parametrize("score", [-0.1, 1.1])
+def test_a_score_outside_its_range_is_an_error(score):
+    with pytest.raises(StatsError, match=r"lie between 0 and 1\. Correct the scorer, or the range"):
+        mean_estimate([0.5, score], bounds=UNIT)
+    # What sums in another order have left is none.
+    assert mean_estimate([1.0, 1 + 1e-12], bounds=UNIT)["ci95"][1] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -75,7 +126,7 @@ def test_what_is_not_defined_is_null(values, expected):
 
 @pytest.mark.parametrize("score", [0.0, 1.0])
 def test_equal_scores_at_the_edge_still_have_an_interval(score):
-    low, high = mean_estimate([score] * 20)["ci95"]
+    low, high = ends_of([score] * 20)
     assert 0 <= low < high <= 1
     assert score in (low, high)
 
@@ -91,7 +142,7 @@ def test_clustered_error_is_that_of_statsmodels():
     groups = rng.integers(0, 12, size=100)
     values = rng.normal(size=12)[groups] + rng.normal(size=100)
     fit = sm.OLS(values, np.ones(100)).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
-    found = mean_estimate(values.tolist(), clusters=groups.tolist(), unit=False)
+    found = mean_estimate(values.tolist(), clusters=groups.tolist())
     assert found["stderr"] == pytest.approx(fit.bse[0])
     assert found["ci95"] == pytest.approx(tuple(fit.conf_int()[0]))
 
@@ -99,17 +150,25 @@ def test_clustered_error_is_that_of_statsmodels():
 def test_clusters_of_one_item_change_nothing():
     values = [0.0, 1.0, 1.0, 0.5, 0.25]
     assert clustered_stderr(values, range(5)) == pytest.approx(mean_estimate(values)["stderr"])
-    assert mean_estimate(values, clusters="abcde")["ci95"] == pytest.approx(mean_estimate(values)["ci95"])
+    assert ends_of(values, clusters="abcde") == pytest.approx(ends_of(values))
 
 
 def test_four_pseudo_items_of_clusters_weigh_as_the_root_of_their_size():
-    values = [1.0] * 36
-    low, high = mean_estimate(values, clusters=[i // 9 for i in range(36)])["ci95"]
-    # Four clusters of nine; each pseudo-item weighs 3: 42 of 48 right, in eight units.
-    mean = 42 / 48
-    squares = 4 * (9 * (1 - mean)) ** 2 + 2 * (3 * (1 - mean)) ** 2 + 2 * (3 * mean) ** 2
-    half = scipy.stats.t.ppf(0.975, 3) * math.sqrt(8 / 7 * squares) / 48
-    assert (low, high) == pytest.approx((mean - half, 1.0))
+    rng = np.random.default_rng(9)
+    clusters = [i // 9 for i in range(90)]
+    values = rng.binomial(1, np.repeat(rng.beta(0.9, 0.1, size=10), 9)).astype(float)
+    # Ten clusters of nine; each pseudo-item weighs 3.
+    tops = np.append(values.reshape(10, 9).sum(axis=1), [0, 0, 3, 3])
+    weights = np.array([9] * 10 + [3] * 4)
+    mean = tops.sum() / weights.sum()
+    half = scipy.stats.t.ppf(0.975, 9) * math.sqrt(14 / 13 * ((tops - mean * weights) ** 2).sum()) / weights.sum()
+    # In units of a pseudo-item there are √(90 · 10) = 30 items.
+    m, stderr = values.mean(), clustered_stderr(values.tolist(), clusters)
+    n_eff = min(m * (1 - m) / stderr**2, 30)
+    centre = (n_eff * m + 2) / (n_eff + 4)
+    other = scipy.stats.t.ppf(0.975, 9) * math.sqrt(centre * (1 - centre) / (n_eff + 4))
+    narrower = min([(mean - half, mean + half), (centre - other, centre + other)], key=lambda ends: ends[1] - ends[0])
+    assert ends_of(values.tolist(), clusters=clusters) == pytest.approx((narrower[0], min(1.0, narrower[1])))
 
 
 def test_one_cluster_has_no_error():
@@ -159,17 +218,21 @@ def test_a_harness_has_its_own_error(value, stderr, expected):
     assert harness_estimate(value, stderr) == expected
 
 
+def test_a_harness_s_interval_ends_where_its_range_does():
+    assert harness_estimate(0.9, 0.1, UNIT)["ci95"] == pytest.approx((0.9 - 1.959964 * 0.1, 1.0))
+
+
 def test_a_ratio_has_the_error_of_the_linearised_regression():
     """The ratio Σy/Σw is the weighted mean of y/w, and its error that of weighted least squares with the HC1 errors."""
     rng = np.random.default_rng(4)
     weights = rng.integers(1, 4, size=80)
     tops = rng.binomial(weights, 0.7)
-    found = ratio_estimate(tops.tolist(), weights.tolist())
+    found = ratio_estimate(tops.tolist(), weights.tolist(), bounds=UNIT)
     fit = sm.WLS(tops / weights, np.ones(80), weights=weights).fit(cov_type="HC1")
     assert (found["value"], found["stderr"]) == pytest.approx((fit.params[0], fit.bse[0]))
     low, high = found["ci95"]
     assert 0 < low < found["value"] < high < 1
-    plain = ratio_estimate(tops.tolist(), weights.tolist(), unit=False)
+    plain = ratio_estimate(tops.tolist(), weights.tolist())
     half = scipy.stats.t.ppf(0.975, 79) * fit.bse[0]
     assert plain["ci95"] == pytest.approx((fit.params[0] - half, fit.params[0] + half))
 
@@ -190,8 +253,8 @@ def test_a_clustered_ratio_is_statsmodels_too():
 
 def test_equal_weights_make_a_ratio_a_mean():
     values = [0.0, 1.0, 1.0, 0.5, 0.25]
-    doubled = ratio_estimate([2 * value for value in values], [2.0] * 5)
-    assert doubled["ci95"] == pytest.approx(mean_estimate(values)["ci95"])
+    doubled = ratio_estimate([2 * value for value in values], [2.0] * 5, bounds=UNIT)
+    assert doubled["ci95"] == pytest.approx(ends_of(values))
     assert doubled["stderr"] == pytest.approx(mean_estimate(values)["stderr"])
 
 
@@ -319,7 +382,7 @@ def test_intervals_cover_the_mean(n, mean, samples):
     # Item probabilities as they spread among real benchmarks: most items are nearly always right, or nearly never.
     chances = rng.beta(mean, 1 - mean, size=(rounds, n))
     items = rng.binomial(samples, chances) / samples
-    intervals = [mean_estimate(row, unit=True)["ci95"] for row in items.tolist()]
+    intervals = [mean_estimate(row, bounds=UNIT)["ci95"] for row in items.tolist()]
     covered = np.mean([low <= mean <= high for low, high in intervals])
     assert covered >= 0.94
 
@@ -332,6 +395,6 @@ def test_intervals_over_clusters_cover_the_mean(clusters, size, mean):
     covered = 0
     for _ in range(1_000):
         chances = np.repeat(rng.beta(mean, 1 - mean, size=clusters), size)
-        low, high = mean_estimate(rng.binomial(1, chances).tolist(), clusters=labels, unit=True)["ci95"]
+        low, high = mean_estimate(rng.binomial(1, chances).tolist(), clusters=labels, bounds=UNIT)["ci95"]
         covered += low <= mean <= high
     assert covered / 1_000 >= 0.93

@@ -3,6 +3,7 @@ import math
 import pytest
 
 from milepost.records import PromptSet
+from milepost.statistics.intervals import UNIT
 from milepost.statistics.means import UNDEFINED, bootstrap_estimate, mean_estimate, ratio_estimate
 from milepost.statistics.metrics import (
     Metric,
@@ -37,10 +38,12 @@ def summary(metric, scores, samples=1, reduce=None):
 def test_a_mean_is_that_of_items_and_its_range_decides_the_interval():
     values = {"a": [1.0, 0.0], "b": [1.0], "c": [0.25]}
     means = [0.5, 1.0, 0.25]
-    assert Metric("x").estimate(Samples(values)) == mean_estimate(means, unit=True)
-    assert Metric("x", range=(1, 10)).estimate(Samples(values)) == mean_estimate(means, unit=False)
+    assert Metric("x").estimate(Samples(values)) == mean_estimate(means, bounds=UNIT)
+    assert Metric("x", range=(-1, 1)).estimate(Samples(values)) == mean_estimate(means, bounds=(-1, 1))
     clusters = {"a": "k", "b": "k"}
-    assert Metric("x").estimate(Samples(values, clusters=clusters)) == mean_estimate(means, clusters=["k", "k", "c"])
+    assert Metric("x").estimate(Samples(values, clusters=clusters)) == mean_estimate(
+        means, clusters=["k", "k", "c"], bounds=UNIT
+    )
 
 
 def test_a_ratio_is_that_of_sums_over_items():
@@ -48,7 +51,7 @@ def test_a_ratio_is_that_of_sums_over_items():
     samples = Samples({"a": [0.75, 0.5], "b": [0.0]}, {"a": [4.0, 2.0], "b": [1.0]})
     found = Metric("x", reduce=ratio_of).estimate(samples)
     assert found["value"] == pytest.approx(2 / 4)
-    assert found == ratio_estimate([2.0, 0.0], [3.0, 1.0])
+    assert found == ratio_estimate([2.0, 0.0], [3.0, 1.0], bounds=UNIT)
 
 
 def test_a_ratio_reaches_the_summary_with_its_weights():

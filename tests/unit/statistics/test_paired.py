@@ -13,6 +13,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from milepost.errors import StatsError
+from milepost.statistics.intervals import UNIT
 from milepost.statistics.paired import (
     LESS_THAN_HALF,
     benjamini_hochberg,
@@ -49,11 +50,10 @@ def run_of(means, *, items=120, seed=0, spread=0.3):
 # Two checkpoints
 
 
-@pytest.mark.parametrize("unit", [None, False])
-def test_difference_and_interval_are_those_of_the_paired_t_test(unit):
-    a, b = np.random.default_rng(0).uniform(size=(2, 50)) + (1 if unit is None else 0)
+def test_difference_and_interval_are_those_of_the_paired_t_test():
+    a, b = np.random.default_rng(0).uniform(size=(2, 50))
     b[3] = NAN
-    found = compare(a, b, unit=unit)
+    found = compare(a, b)
     common = ~np.isnan(b)
     oracle = scipy.stats.ttest_rel(b[common], a[common])
     assert (found.n_a, found.n_b, found.n_common) == (50, 49, 49)
@@ -66,16 +66,31 @@ def test_difference_and_interval_are_those_of_the_paired_t_test(unit):
 
 def test_right_and_wrong_get_the_interval_of_bonett_and_price():
     a, b = binary(gained=9, lost=3, same=88)
-    found = compare(a, b, single=True)
+    found = compare(a, b, single=True, bounds=UNIT)
     # Bonett and Price (2012): one more item on each side of n + 2, here with t for z and n - 1 for n in the variance.
     p12, p21 = 10 / 102, 4 / 102
     half = scipy.stats.t.ppf(0.975, 99) * math.sqrt((p12 + p21 - (p12 - p21) ** 2) / 101)
     assert found.delta == pytest.approx(0.06)
     assert found.ci95 == pytest.approx((6 / 102 - half, 6 / 102 + half))
-    # With several samples per item the two pseudo-items are half as large.
-    padded = np.append(b - a, [0.5, -0.5])
-    oracle = scipy.stats.t.interval(0.95, 99, padded.mean(), scipy.stats.sem(padded))
-    assert compare(a, b).ci95 == pytest.approx(oracle)
+    # That they were all failed or solved by several samples does not make the pseudo-items smaller than what was seen.
+    assert compare(a, b, bounds=UNIT).ci95 == pytest.approx(found.ci95)
+
+
+def test_pseudo_items_of_graded_scores_are_as_large_as_the_changes():
+    a, b = np.random.default_rng(4).normal(0.4, 0.03, size=(2, 40))
+    typical = ((b - a) ** 2).sum() / np.abs(b - a).sum()
+    padded = np.append(b - a, [0.8 * typical, -0.8 * typical])
+    oracle = scipy.stats.t.interval(0.95, 39, padded.mean(), scipy.stats.sem(padded))
+    assert compare(a, b, bounds=UNIT).ci95 == pytest.approx(oracle)
+    # Half of the range, as for failed and solved items, would make it five times as wide.
+    assert compare(10 * a, 10 * b, bounds=(0, 10)).ci95 == pytest.approx(tuple(10 * end for end in oracle))
+
+
+@pytest.mark.parametrize(("score", "bounds"), [(1.0, UNIT), (0.3, UNIT), (7.0, (1, 10))])
+def test_scores_without_any_change_are_not_certain_to_be_alike(score, bounds):
+    low, high = compare(np.full(50, score), np.full(50, score), bounds=bounds).ci95
+    assert low == -high < -0.02 * (bounds[1] - bounds[0])
+    assert compare(np.full(50, score), np.full(50, score)).ci95 is None
 
 
 @pytest.mark.parametrize("items", [4, 8, 13])
@@ -142,7 +157,7 @@ def test_clusters_give_statsmodels_error_and_flip_together():
     a = rng.uniform(size=60)
     b = a + rng.normal(size=9)[groups] + rng.normal(scale=0.2, size=60)
     fit = sm.OLS(b - a, np.ones(60)).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
-    found = compare(a, b, clusters=groups.tolist(), unit=False)
+    found = compare(a, b, clusters=groups.tolist())
     assert found.stderr == pytest.approx(fit.bse[0])
     assert found.ci95 == pytest.approx(tuple(fit.conf_int()[0]))
     sums = np.bincount(groups, weights=b - a)
@@ -206,7 +221,7 @@ def test_what_is_not_defined_is_none_and_says_why(a, b, clusters, note, known, u
 
 def test_equal_scores_still_have_an_interval():
     """Of 100 items none differs: another hundred may well."""
-    low, high = compare(np.ones(100), np.ones(100), single=True).ci95
+    low, high = compare(np.ones(100), np.ones(100), single=True, bounds=UNIT).ci95
     assert (low, high) == pytest.approx((-0.0279, 0.0279), abs=1e-3)
     assert compare(np.full(100, 5.0), np.full(100, 5.0)).ci95 is None
 
@@ -432,12 +447,41 @@ def test_a_better_step_is_rarely_found_where_there_is_none(simulations):
     assert row["uncorrected"] > 0.15
 
 
+def test_one_of_many_tasks_is_rarely_named_where_none_has_changed(simulations):
+    (row,) = simulations.false_sentences(60, items=40)
+    # 60 reports: 3, give or take; without a correction over tasks some 20.
+    assert row["sentence"] <= 0.12
+    assert row["sentence, uncorrected"] >= 0.2
+    # 600 tasks: a standard error is .009.
+    assert row["arrow, 2.5 % each"] <= 0.07
+    assert row["arrow, 5 % each"] >= 0.06
+
+
 def test_differences_are_covered(simulations):
-    rows = list(simulations.pair_coverage(300, sizes=[30], means=[0.98]))
+    rows = list(simulations.intervals.pair_coverage(300, sizes=[30], means=[0.98]))
     assert len(rows) == 4
     assert min(row["coverage"] for row in rows) >= 0.93
     # Near 1 with few items the plain interval does not hold.
     assert min(row["plain t"] for row in rows) < 0.6
+
+
+@pytest.mark.parametrize("table", ["graded_coverage", "graded_pair_coverage"])
+def test_graded_scores_are_covered_by_intervals_as_narrow_as_the_plain_one(simulations, table):
+    rows = list(getattr(simulations.intervals, table)(800, sizes=[10, 50]))
+    # .94, less 2.5 standard errors of 800 rounds.
+    assert min(row["coverage"] for row in rows) >= 0.92
+    wider = [row["width by the plain one's"] for row in rows if row["plain t"] >= 0.94 and row.get("changed", 1) == 1]
+    assert len(wider) > 12
+    # 1.34 where ten items with scores near 1 all change: the plain interval is too wide there itself (it covers .99).
+    assert max(wider) <= 1.36
+    # The four pseudo-items, or ±1/2, alone.
+    assert max(row.get("pseudo-items alone", row.get("±1/2 alone")) for row in rows) > 5
+
+
+@pytest.mark.parametrize("table", ["rating_coverage", "graded_cluster_coverage"])
+def test_ratings_and_clusters_of_graded_scores_are_covered(simulations, table):
+    rows = list(getattr(simulations.intervals, table)(300))
+    assert min(row["coverage"] for row in rows) >= 0.91
 
 
 def test_the_detectable_difference_is_found_in_four_of_five(simulations):

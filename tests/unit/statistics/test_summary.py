@@ -2,8 +2,9 @@ import pytest
 
 from milepost.errors import RecordError
 from milepost.records import PromptSet
+from milepost.statistics.intervals import UNIT
 from milepost.statistics.means import mean_estimate
-from milepost.statistics.metrics import clusters_of
+from milepost.statistics.metrics import Metric, clusters_of
 from milepost.statistics.summary import is_truncated, reasoning_of, summarize
 
 
@@ -26,7 +27,14 @@ def score(item, value, sample=0, **more):
 
 def run(prompt_set, answers, scores):
     return summarize(
-        "step-1", prompt_set, answers, scores, scorer="match", metric="accuracy", provenance={"git": "abc"}
+        "step-1",
+        prompt_set,
+        answers,
+        scores,
+        scorer="match",
+        metric="accuracy",
+        provenance={"git": "abc"},
+        metrics=[Metric("accuracy")],
     )
 
 
@@ -35,7 +43,7 @@ def test_samples_are_averaged_within_their_item_first():
     scores = [score("i0", 1.0, 0), score("i0", 1.0, 1), score("i0", 0.0, 2), score("i1", 0.0, 0)]
     found = run(prompts(2, samples=3), answers, scores)
     assert found["value"] == pytest.approx((2 / 3 + 0) / 2)
-    assert {name: found[name] for name in ("value", "stderr", "ci95")} == mean_estimate([2 / 3, 0.0])
+    assert {name: found[name] for name in ("value", "stderr", "ci95")} == mean_estimate([2 / 3, 0.0], bounds=UNIT)
     assert (found["n_items"], found["n_samples"]) == (2, 4)
     assert found["provenance"] == {"git": "abc", "expected": {"items": 2, "samples": 6}}
     assert found["variance"]["decoding"] > 0

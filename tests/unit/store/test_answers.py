@@ -39,7 +39,7 @@ def keys(path):
     return [line["key"] for line in read_lines(path)]
 
 
-def test_what_was_stored_is_there_for_the_next_job(path):
+def test_stored_answers_are_there_for_the_next_job(path):
     store_all(path, "one", ("k1", answer("a")), ("k2", failure("b", "context")))
     store = TaskStore(path, "two")
     assert store.settled == {"k1", "k2"}

@@ -95,13 +95,13 @@ def test_a_silent_lease_is_taken_over_with_what_its_holder_had_said(path, said):
     assert new.held(), "the old holder gives nothing back that is not its own"
 
 
-def test_a_holder_that_did_not_say_anything(path, said):
+def test_a_holder_that_noted_nothing_leaves_nothing_to_its_successor(path, said):
     acquire(path, said.append)
     age(path, 61)
     assert acquire(path, said.append)[1] is None
 
 
-def test_silence_is_waited_for(path, said):
+def test_a_silent_lease_is_watched_before_it_is_taken_over(path, said):
     acquire(path, said.append)
     begun = time.monotonic()
     acquire(path, said.append, stale_s=0.5)
@@ -205,7 +205,7 @@ def try_once(path):
 
 
 @pytest.mark.parametrize("state", ["free", "dead"])
-def test_of_many_threads_one_gets_it(path, said, state):
+def test_only_one_of_many_threads_gets_the_lease(path, said, state):
     path.parent.mkdir()
     gate = threading.Barrier(8)
 
@@ -224,7 +224,7 @@ def test_of_many_threads_one_gets_it(path, said, state):
         held[0].release()
 
 
-def test_of_many_processes_one_takes_a_dead_lease_over(path, said):
+def test_only_one_of_many_processes_takes_over_a_dead_lease(path, said):
     acquire(path, said.append)
     edit(path, pid=dead_pid())
     code = textwrap.dedent(

@@ -61,7 +61,7 @@ def test_answers_and_failures_are_requests():
     assert (line["requests"], line["tokens_in"], line["tokens_out"], line["gpus"]) == (2, 5, 7, 2)
 
 
-def test_what_a_line_holds(monkeypatch):
+def test_the_fields_of_a_line(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     line = Ledger("a", 0, {"engine": "x"}).line("SIGTERM")
     assert set(line) == {
@@ -84,7 +84,7 @@ def test_sums_weigh_time_by_gpus(tmp_path):
     }  # fmt: skip
 
 
-def test_no_attempt_yet(tmp_path):
+def test_sums_without_any_attempt(tmp_path):
     assert sum_lines(tmp_path)["attempts"] == 0
     assert sum_lines(tmp_path)["gpu_s"] == 0
 
@@ -97,7 +97,7 @@ def test_an_attempt_that_died_after_its_last_line_is_not_counted_twice(tmp_path)
 
 
 @pytest.mark.parametrize("remains", [b'{"attempt": "t', b"\0" * 100, b"\0" * 50 + b"\n"])
-def test_what_a_crash_left_is_passed_over(tmp_path, remains):
+def test_a_torn_line_of_a_crash_is_passed_over(tmp_path, remains):
     append_line(tmp_path, line_of("a"))
     with (tmp_path / LEDGER).open("ab") as file:
         file.write(remains)

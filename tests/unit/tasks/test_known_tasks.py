@@ -115,6 +115,10 @@ ROWS = {
         {"Question": "Q", "Correct Answer": "right\n", "High-level domain": "Physics"}
         | {f"Incorrect Answer {n}": f"wrong {n}" for n in (1, 2, 3)}
     ],
+    "arc": [
+        {"question": "Which?", "choices": {"text": ["red", "blue"], "label": ["A", "B"]}, "answerKey": "B"},
+        {"question_stem": "Which?", "choices": {"text": ["red", "blue"], "label": ["1", "2"]}, "answerKey": "1"},
+    ],
     "gsm8k": [{"question": "How many?", "answer": "because\n#### 42"}],
     "bbh": [
         {"input": "Which?\nOptions:\n(A) red\n(B) blue", "target": "(B)"},
@@ -130,6 +134,7 @@ SAID = {
     "gpqa": ["The right one: right."],
     "gsm8k": ["So there are 42."],
     "bbh": ["(B)", "The argument is invalid.", "There are seven.", "This is false."],
+    "arc": ["It is blue.", "Red, I think."],
 }
 
 

@@ -11,7 +11,15 @@ FOLDER = ROOT / "lm_eval/avert"
 sys.path.append(str(ROOT / "tests"))
 from scoring_stub import Stub  # noqa: E402
 
-RIGHT = {"babi": "kitchen", "mmlu": "4", "mmlu_pro": "o11", "gpqa": "right", "gsm8k": "42", "bbh": "blue"}
+RIGHT = {
+    "babi": "kitchen",
+    "mmlu": "4",
+    "mmlu_pro": "o11",
+    "gpqa": "right",
+    "gsm8k": "42",
+    "bbh": "blue",
+    "arc": "blue",
+}
 
 
 class Loader(yaml.SafeLoader):
@@ -55,6 +63,6 @@ def test_a_task_of_lm_eval_asks_and_scores_with_ours(functions, form):
     assert right["avert_correct"] > wrong["avert_correct"]
 
 
-def test_what_ours_cannot_score_is_an_error(functions):
+def test_an_item_that_our_scorer_cannot_score_is_an_error(functions):
     with pytest.raises(RuntimeError, match="no column 'answer'"):
         functions.mmlu_text({"question": "?", "choices": ["a", "b"]})

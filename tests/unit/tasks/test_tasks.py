@@ -57,6 +57,18 @@ def test_items_are_read_as_they_are(data):
         ({"id": "a", "messages": [{"role": "user"}]}, "a message is an object"),
         ({"id": "a", "messages": [{"role": "user", "content": "?", "name": "x"}]}, "a message is an object"),
         ({"id": "a", "messages": [{"role": "user", "content": None}]}, "the 'content' of a message is a text"),
+        ({**CHAT, "id": "m", "meta": ["x"]}, "'meta' of item 'm' is a list. It is an object"),
+        ({**CHAT, "id": "m", "meta": None}, "'meta' of item 'm' is null"),
+        ({**CHAT, "id": "m", "meta": {"cluster": [1]}}, "'meta.cluster' of item 'm' is a list"),
+        ({**CHAT, "id": "m", "target": None}, "'target' of item 'm' holds null. It is a text, or a list of texts"),
+        ({**CHAT, "id": "m", "target": True}, "'target' of item 'm' holds true or false"),
+        ({**CHAT, "id": "m", "target": {"text": "x"}}, "'target' of item 'm' holds an object"),
+        ({**CHAT, "id": "m", "target": ["x", ["y"]]}, "'target' of item 'm' holds a list"),
+        ({**CHAT, "id": "m", "target": 2.0}, r"'target' of item 'm' is the number 2\.0, .* Write it as a text, as \"2\""),
+        ({**CHAT, "id": "m", "choices": "x"}, "'choices' of item 'm' is a text. It is a list of texts"),
+        ({**CHAT, "id": "m", "choices": {"a": "x"}}, "'choices' of item 'm' is an object"),
+        ({**CHAT, "id": "m", "choices": {"text": "x", "label": "A"}}, "'choices' of item 'm' is a text"),
+        ({**CHAT, "id": "m", "choices": ["x", None]}, "'choices' of item 'm' holds null"),
         ('{"id": "a", "prompt": "?"', "is not JSON"),
         ("[]", "is not a JSON object"),
         ("", "is empty"),
@@ -67,6 +79,20 @@ def test_a_malformed_item_is_an_error_with_file_and_line(data, item, words):
     path = data({"id": "first", "prompt": "?"}, item)
     with pytest.raises(RecordError, match=f"{path}, line 2.*{words}"):
         read_items(path)
+
+
+def test_a_number_is_its_text_and_choices_may_come_as_arc_has_them(data):
+    choices = {"text": ["x", "y"], "label": ["A", "B"]}
+    first, second = read_items(
+        data({**CHAT, "target": 42, "choices": choices}, {**CHAT, "id": "n", "target": [1, 0.5, "x"]})
+    )
+    assert (first["target"], first["choices"]) == ("42", ["x", "y"])
+    assert second["target"] == ["1", "0.5", "x"]
+
+
+def test_data_that_is_a_folder(tmp_path):
+    with pytest.raises(RecordError, match="is a folder"):
+        read_items(str(tmp_path))
 
 
 def test_no_items(data, tmp_path):
@@ -142,7 +168,7 @@ def test_a_harness_gets_its_configuration_and_a_limit_is_marked(spec, limit, har
     assert prompts.header.get("partial") == (partial and {"limit": partial, "of": "?"})
 
 
-def test_who_needs_a_chat_template():
+def test_tasks_that_need_a_chat_template():
     assert asks_chat(native(""), [CHAT])
     assert asks_chat(native(""), [ITEMS[0], CHAT])
     assert not asks_chat(native(""), ITEMS)

@@ -1,4 +1,4 @@
-"""What a sentence rules out: the reach of its denials over what it names."""
+"""Finds out which of the things that a sentence names are ruled out by its denials."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _DENIES = re.compile(
     r"discard\w*|cross(?:ed)? (?:\w+ )?out|out of the question|hardly|doubt\w*|far from|fall(?:s|ing)? for|mistak\w+|"
     r"misconceptions?|misleading|tempting|trap)\b"
 )
-# What only sounds like a denial.
+# Phrases that only sound like a denial.
 _AFFIRMS = re.compile(
     r"\b(?:no|without(?: a| any)?|not a|beyond(?: a| any)?) (?:doubt|question|wonder)\b|\bnot (?:only|just|merely)\b|"
     r"\b(?:nothing|no one|nobody|none) (?:other than|but)\b|\bno other\b"
 )
-# What denies the one option that follows, and nothing else.
+# Denials of the one option that follows, and of nothing else.
 _DENIES_NEXT = re.compile(
     r"\b(?:not|rather than|instead of|except(?: for)?|other than|apart from|aside from|besides|unlike|no longer|"
     r"(?:has|have|had|just|already) left|left|leaves|leaving|than)(?:\s+(?:in|at|on|to|by|for|with|from|option|answer|"

@@ -1,4 +1,4 @@
-"""What answers are held against, and the two ways of reading an answer: as a whole, or what its last sentences state."""
+"""The references of an item, and two ways of reading an answer: as a whole, or by what its last sentences state."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from milepost.scorers.avert.verdict import CORRECT, WRONG
 
 
 class Similarity(Protocol):
-    """How similar documents are to a query."""
+    """A function that gives the similarity of documents to a query."""
 
     def __call__(self, query: str, documents: Sequence[str]) -> Sequence[float]:
-        """One number per document."""
+        """Compare a query with documents; one number per document."""
         ...
 
 
 @dataclass(frozen=True)
 class References:
-    """What the answers to one item are held against.
+    """The reference answers of one item, right and wrong, that its answers are compared with.
 
     Attributes:
         texts: The right and the wrong texts, and those of further groups, by group.
@@ -44,16 +44,16 @@ class Found:
     names: Mapping[str, Sequence[str]]
 
     def best(self, group: str) -> str:
-        """The candidate of a group that is nearest."""
+        """The nearest candidate of a group."""
         numbers = self.similarities[group]
         return self.names[group][numbers.index(max(numbers))]
 
 
 class Reading(Protocol):
-    """A way to read answers."""
+    """A way of reading answers."""
 
     def queries(self, text: str) -> list[str]:
-        """What of an answer is compared."""
+        """The parts of an answer that are compared."""
         ...
 
     def documents(self, references: References) -> list[str]:
@@ -61,7 +61,7 @@ class Reading(Protocol):
         ...
 
     def read(self, text: str, references: References, similarity: Similarity) -> Found | None:
-        """Compare; None where the text has nothing to compare."""
+        """Compare an answer with the references; None if the answer has nothing to compare."""
         ...
 
 
@@ -69,11 +69,11 @@ class Whole:
     """Compares the answer as a whole, as the original does."""
 
     def queries(self, text: str) -> list[str]:
-        """The answer."""
+        """The answer itself, as the only part that is compared."""
         return [text]
 
     def documents(self, references: References) -> list[str]:
-        """All candidates."""
+        """All candidates of all groups."""
         return list(dict.fromkeys(one for members in references.candidates.values() for one in members))
 
     def read(self, text: str, references: References, similarity: Similarity) -> Found | None:

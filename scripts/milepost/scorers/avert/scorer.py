@@ -1,7 +1,7 @@
 """A-VERT: is a free answer nearer in meaning to the right answer or to a wrong one?
 
-Candidates are written for the right and for the wrong answers of an item (avert_candidates.py), each is compared with
-the model's answer (avert_similarity.py), and the highest group decides (avert_verdict.py). A small embedder tells texts on
+Candidates are written for the right and for the wrong answers of an item (candidates.py), each is compared with the model's
+answer (similarity.py), and the highest group decides (verdict.py). A small embedder tells texts on
 one subject from texts on another; it does not tell a text from its denial, nor a conclusion from what led to it. So, unless a
 reranker compares, an answer's last sentences are read one by one, for what they name and rule out as well (statement.py).
 """
@@ -29,7 +29,7 @@ from milepost.tasks.known import EXACT, ORIGINAL
 from milepost.text import normalized, same_text, words
 
 _SEED = 0
-# What the original gives an empty answer, too.
+# The verdict on an empty answer, the same as the original's.
 _EMPTY = AvertVerdict({CORRECT: 0.0, WRONG: 1.0}, match=False, tie=False, winner=WRONG)
 _WON = 120  # characters of the winning candidate that a record shows
 
@@ -145,7 +145,7 @@ class Scorer(BaseScorer):
         )
 
     def needs(self) -> Needs:
-        """The embedder that comes with Milepost, or the endpoint that compares."""
+        """The environment of the built-in embedder, or the endpoint that compares."""
         named = self._settings.endpoint != BUILT_IN and self._settings.address is None
         # A pooling server may do both; which of them it is asked for, `method` says.
         kinds: tuple[Kind, ...] = ("embedding", "reranker")
@@ -158,12 +158,12 @@ class Scorer(BaseScorer):
         )
 
     def check(self, items: Sequence[Prompt]) -> None:
-        """See that every item has right and wrong answers, and letters that mean them."""
+        """Check that every item has right and wrong answers, and that letters identify them."""
         for item in items:
             self._texts_of(item)
 
     def decides(self) -> dict[str, Any]:
-        """Who compares: the endpoint, or what the environment variables of the original program say."""
+        """The model that compares: an endpoint, or what the environment variables of the original program name."""
         return {**super().decides(), **environment_of(self._settings)}
 
     @property
@@ -173,7 +173,7 @@ class Scorer(BaseScorer):
         return self._settings.endpoint == BUILT_IN or (self._semscore and self._settings.method == "rerank")
 
     def provenance(self) -> dict[str, Any]:
-        """Who compares, by which method, and how an answer is read."""
+        """The model and method that compare, and how an answer is read."""
         who: dict[str, str | None] = {"model": "handed over"} if self._embed else describe(self._settings)
         told: dict[str, Any] = {"compared_by": {**who, "method": self._settings.method, "reading": self._read_as}}
         if self._semscore and self._settings.method == "rerank":
@@ -263,7 +263,7 @@ class Scorer(BaseScorer):
     def _compare(
         self, responses: Sequence[Response], keys: Mapping[str, References], others: Mapping[str, str | None]
     ) -> Similarities:
-        """Everything that will be compared, at once."""
+        """Compute all similarities that the verdicts need, at once."""
         documents = {item: self._reading.documents(key) for item, key in keys.items()}
         pairs: dict[str, dict[str, None]] = {}
         plain: dict[str, None] = {}
@@ -289,7 +289,7 @@ class Scorer(BaseScorer):
         return reduce(comparison.similarities, grouping), comparison
 
     def _key_of(self, prompt: Prompt) -> References:
-        """What the answers to an item are held against."""
+        """Make the references of an item: its right and wrong answers in all their forms."""
         texts, shown = self._texts_of(prompt)
         targets, wrong = texts[CORRECT], texts[WRONG]
         rest = [text for text in [*targets, *wrong] if text not in shown]
@@ -361,7 +361,7 @@ def _meta(prompt: Prompt, name: str) -> list[str]:
 
 
 def _finite(number: float) -> float | None:
-    """The number, or None for one that JSON cannot hold."""
+    """The number, or None if it is infinite or not a number, which JSON cannot hold."""
     return number if abs(number) < float("inf") else None
 
 
@@ -388,7 +388,7 @@ def names_only(text: str, targets: Sequence[str], others: Sequence[str]) -> bool
 
 
 def other_items(targets: dict[str, list[str]]) -> dict[str, str | None]:
-    """Give each item another one with other targets, drawn by a fixed seed.
+    """Assign to each item another item with other targets, drawn by a fixed seed.
 
     No two items get the same one, unless more than half of all items share a target. An item gets None if no other
     target exists.
@@ -424,7 +424,7 @@ def other_items(targets: dict[str, list[str]]) -> dict[str, str | None]:
 
 
 def _without(texts: Sequence[str], excluded: Sequence[str]) -> list[str]:
-    """The distinct texts that are none of the excluded ones."""
+    """The distinct texts without the excluded ones."""
     seen = set(map(normalized, excluded))
     kept = []
     for text in texts:

@@ -1,4 +1,4 @@
-"""The sentences of an answer that say what it answers: its last ones, one that declares the answer, and its first.
+"""Finds the sentences of an answer that state it: the last ones, one that declares the answer, and the first.
 
 Marks of Markdown, LaTeX and JSON are taken off, numbers are read as numbers, and what models append out of politeness is
 left out. The lists of words are English ones.
@@ -126,7 +126,7 @@ _WORD = re.compile(
 
 @dataclass(frozen=True)
 class Sentences:
-    """What of an answer is looked at.
+    """The sentences of an answer that are looked at.
 
     Attributes:
         last: Its last sentences, the last one first.
@@ -148,7 +148,7 @@ class Word(NamedTuple):
 
 
 def lower(text: str) -> str:
-    """A text in the form in which words are looked for: lower case, plain apostrophes, no commas within numbers."""
+    """Bring a text to the form in which words are searched: lower case, plain apostrophes, no commas within numbers."""
     text = canonical(text).casefold()
     return re.sub(r"(?<=\d),(?=\d{3}\b)|(?<=\d) (?=[%‰])", "", text)
 
@@ -198,14 +198,14 @@ def find_words(text: str, *, exact: bool = False) -> tuple[Word, ...]:
 
 
 def _number(word: str) -> str:
-    """A number without zeros that say nothing; another word as it is."""
+    """A number without superfluous zeros; any other word as it is."""
     if not word[-1:].isdecimal() or "." not in word:
         return word
     return re.sub(r"^(-?)\.", r"\g<1>0.", word).rstrip("0").rstrip(".")
 
 
 def plain(text: str) -> str:
-    r"""A text without marks of Markdown, LaTeX, HTML and JSON, and with plain quotes.
+    r"""Remove the marks of Markdown, LaTeX, HTML and JSON from a text, and make its quotes plain.
 
     >>> plain(r"**So** \(\boxed{\text{B}}\)").split()
     ['So', 'answer:', 'B']
@@ -218,7 +218,7 @@ def plain(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def read_sentences(text: str) -> Sentences:
-    r"""The sentences of an answer that are looked at.
+    r"""Read the sentences of an answer that are looked at.
 
     >>> read_sentences("**One.** Two!\n- Three: 1.5 km").last
     ('Three: 1.5 km', 'Two!', 'One.')
@@ -250,7 +250,7 @@ def _split(line: str) -> list[str]:
 
 
 def _joined(sentences: list[str]) -> list[str]:
-    """The sentences, with what a declaration announces behind it, and one guess after another in one sentence."""
+    """Join sentences that belong together: a declaration with what it announces, and successive guesses."""
     joined: list[str] = []
     for sentence in sentences:
         before = joined[-1] if joined else ""

@@ -1,4 +1,4 @@
-"""What A-VERT compares with: which model, asked how, with which words around the texts.
+"""The settings of A-VERT's comparisons: which model, by which interface, with which words around the texts.
 
 A task's `scorer` decides. Where it names no endpoint, the environment variables of the original program do, so that its
 users can move; without either, it is the embedder that comes with Milepost.
@@ -50,17 +50,17 @@ class Template:
     instruction: str
 
     def queried(self, text: str) -> str:
-        """A query as the model gets it."""
+        """Put a query into its template."""
         return _filled(self.query, "{query}", text, self.instruction)
 
     def documented(self, text: str) -> str:
-        """A document as the model gets it."""
+        """Put a document into its template."""
         return _filled(self.document, "{document}", text, self.instruction)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where similarities come from, and how groups are made and reduced.
+    """The settings: where similarities come from, and how groups are made and reduced.
 
     Attributes:
         endpoint: Name in config/endpoints.yaml; `minilm` for the embedder that comes with Milepost; an address for
@@ -93,7 +93,7 @@ class Settings:
 
 
 def settings_of(options: Mapping[str, Any], task: str = "", environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read what a task's `scorer` says, and the environment where it is silent.
+    """Read the settings from a task's `scorer`, and from the environment where it says nothing.
 
     Args:
         options: `endpoint`, `method`, `api`, `template`, `instruction`, `grouping` and `enhance`; absent or None is silence.
@@ -127,7 +127,7 @@ def settings_of(options: Mapping[str, Any], task: str = "", environ: Mapping[str
 
 
 def environment_of(settings: Settings) -> dict[str, Any]:
-    """What the environment variables of the original program decide; empty where they name no endpoint."""
+    """The settings that the original program's environment variables make; empty if they name no endpoint."""
     if settings.address is None:
         return {}
     words = [settings.template.queried(""), settings.template.documented("")]
@@ -220,7 +220,7 @@ def _template_of(environ: Mapping[str, str]) -> str | dict[str, str]:
 
 
 def _unescaped(text: str) -> str:
-    r"""The text with `\n` and the like as what they stand for; other letters than ASCII stay.
+    r"""Replace escapes such as `\n` by what they stand for; letters outside of ASCII stay as they are.
 
     >>> _unescaped(r"ä\n")
     'ä\n'

@@ -1,4 +1,4 @@
-"""Where A-VERT's similarities come from: the embedder that comes with Milepost, or an endpoint that embeds or reranks.
+"""Computes A-VERT's similarities, by the embedder that comes with Milepost or an endpoint that embeds or reranks.
 
 All that will be compared is known beforehand: each distinct text is embedded once, each answer reranked once, and what
 was computed is kept in results/judged for the next time.
@@ -33,7 +33,7 @@ NO_SCORING = (404, 405)
 
 @dataclass(frozen=True)
 class TextsToCompare:
-    """What will be compared.
+    """All texts that will be compared.
 
     Attributes:
         pairs: The documents of each query.
@@ -45,7 +45,7 @@ class TextsToCompare:
 
 
 class Similarities:
-    """The similarities of all that was wanted.
+    """The similarities that were computed.
 
     Attributes:
         too_long: Texts that the model could not take, without a template, and what the server says.
@@ -65,7 +65,7 @@ class Similarities:
         self.plain = plain
 
     def __call__(self, query: str, documents: Sequence[str]) -> Sequence[float]:
-        """How similar each document is to the query."""
+        """Look up the similarity of each document to the query."""
         if self._template is not None:
             query, documents = self._template.queried(query), list(map(self._template.documented, documents))
         if isinstance(self._found, CosineSimilarity):
@@ -82,11 +82,11 @@ def find_similarities(
     *,
     double: bool = False,
 ) -> Similarities:
-    """Compare all that is wanted.
+    """Compute the similarities of all texts that will be compared.
 
     Args:
-        settings: With what.
-        wanted: What.
+        settings: The model, and how it is asked.
+        wanted: The texts.
         place: Whose answers they are; None keeps nothing.
         embed: Makes vectors of texts, instead of the embedder that the settings name.
         double: Whether to keep vectors in double precision.

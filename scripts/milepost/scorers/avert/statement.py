@@ -1,4 +1,4 @@
-"""What a long answer states: which of an item's options, read off its last sentences and those that declare the answer.
+"""Reads which of an item's options a long answer states, from its last sentences and those that declare the answer.
 
 A small embedder is blind to most of what decides: which sentence of a long answer is its conclusion, whether an option is
 named or ruled out, and numbers. This looks at the sentences one by one, and at each for three things: whether it names an
@@ -77,7 +77,7 @@ _EMPTY = frozenset(
 
 
 class _Mention(NamedTuple):
-    """Where a sentence names an option: words [begin, end) and whether it rules the option out there."""
+    """A place where a sentence names an option: its words [begin, end), and whether the option is ruled out there."""
 
     begin: int
     end: int
@@ -87,7 +87,7 @@ class _Mention(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """The texts that an answer can mean, right and wrong ones, of one item.
+    """The options of one item: all texts, right and wrong, that an answer can mean.
 
     Attributes:
         texts: The texts.
@@ -174,7 +174,7 @@ class Options:
     def _said(
         self, sentence: str, mentions: Sequence[_Mention], chosen: set[int], shared: Sequence[float], cosine: Cosine
     ) -> list[float]:
-        """How far one sentence states each option."""
+        """Score how far one sentence states each option."""
         denying = denies(sentence)
         out = _ruled_out(mentions)
         said = [0.0] * len(self.texts)
@@ -198,7 +198,7 @@ class Options:
         return bool(_CONCLUDES.search(sentence) or takes_back(sentence)) or self._bare(sentence) not in (None, first)
 
     def _bare(self, sentence: str) -> int | None:
-        """The option that a sentence says, if it says nothing else."""
+        """The option that a sentence names, if the sentence consists of nothing else."""
         mentions = self._mentions(sentence)
         chosen = self._last(mentions, sentence)
         if len(chosen) != 1 or len({one.option for one in mentions}) != 1:
@@ -211,7 +211,7 @@ class Options:
         return None if left else option
 
     def _mentions(self, sentence: str) -> list[_Mention]:
-        """Where a sentence names options, from its beginning to its end."""
+        """Find all places where a sentence names options, in their order."""
         text = lower(sentence)
         found = find_words(text, exact=self._exact)
         said = [_stem(word.text) for word in found]
@@ -260,7 +260,7 @@ class Options:
 
 
 class _Later:
-    """What the sentences behind one say: whether they conclude with something else.
+    """What the later sentences say: whether they conclude with something else.
 
     Attributes:
         chose: Whether any of them means an option.
@@ -281,7 +281,7 @@ class _Later:
             self._concluded |= meant
 
     def differs(self, meant: set[int]) -> bool:
-        """Whether they conclude with, or correct to, anything that is not among these options."""
+        """Whether the later sentences conclude with, or correct to, anything that is not among the given options."""
         return bool(self._concluded - meant)
 
 
@@ -291,7 +291,7 @@ def refusal(
     similarity: Callable[[str, Sequence[str]], Sequence[float]],
     options: Options,
 ) -> list[float]:
-    """How far an answer's last sentences say each of some refusals, on the scale of `Options.stated`."""
+    """Score how far an answer's last sentences state each of the given refusals, on the scale of `Options.stated`."""
     found = [0.0] * len(members)
     for place, sentence in enumerate(sentences):
         said = NAMED * (refuses(sentence) and not options.chosen(sentence))
@@ -326,7 +326,7 @@ def _open(text: str) -> bool:
 
 @lru_cache(maxsize=65536)
 def _stem(word: str) -> str:
-    """A word without its commonest endings."""
+    """A word without its most common endings."""
     for ending in ("ing", "ed", "es", "s", "ly"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return word.removesuffix(ending)
@@ -334,6 +334,6 @@ def _stem(word: str) -> str:
 
 
 def _places(text: Sequence[str], part: Sequence[str]) -> list[int]:
-    """Where a sequence of words stands within another."""
+    """All places where a sequence of words stands within another one."""
     size = len(part)
     return [at for at in range(len(text) - size + 1) if text[at : at + size] == part] if size else []

@@ -1,4 +1,4 @@
-"""The verdict of A-VERT: from similarities with candidates to one score per group, and to a match.
+"""Makes A-VERT's verdict: reduces similarities with candidates to one score per group, and decides on a match.
 
 Whatever measures similarity (embeddings here) hands over one number per candidate; whatever reduces a group (the
 maximum, the mean, the mean of the highest k) is a function. Neither knows of the other.
@@ -23,7 +23,7 @@ _SAME = 1e-6
 
 @dataclass(frozen=True)
 class AvertVerdict:
-    """What A-VERT says of one answer.
+    """A-VERT's verdict on one answer.
 
     Attributes:
         shares: The score of each group, in [0, 1], with the sum 1.
@@ -76,14 +76,14 @@ def _mean(scores: Sequence[float]) -> float:
 
 
 def _numpy_mean(scores: Sequence[float]) -> float:
-    """The mean as the original rounds it, which decides where groups are level."""
+    """The mean, rounded as in the original, because rounding decides whether groups are level."""
     import numpy as np
 
     return float(np.mean(scores))
 
 
 def verdict_of(similarities: Mapping[str, Sequence[float]], grouping: Grouping = max) -> AvertVerdict:
-    """Reduce the similarities of one answer.
+    """Make the verdict on one answer from its similarities.
 
     Args:
         similarities: For each group, how similar each of its candidates is to the answer: `correct` and others.
@@ -101,7 +101,7 @@ def verdict_of(similarities: Mapping[str, Sequence[float]], grouping: Grouping =
 
 
 def original_verdict_of(similarities: Mapping[str, Sequence[float]], grouping: Grouping = max) -> AvertVerdict:
-    """The same as the original reduces them: a tie is a match, a refusal never wins, and signs are not minded.
+    """Make the verdict as the original program does: a tie is a match, a refusal never wins, and signs are ignored.
 
     >>> original_verdict_of({"correct": [-0.1], "wrong": [-0.3]}).match
     False

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import interval_coverage as intervals
+import judged_coverage as judged
 
 from milepost.statistics.paired import benjamini_hochberg, compare, first_better, rank_letters, regressed_since
 from milepost.statistics.sign_flips import max_t
@@ -180,6 +181,9 @@ TABLES: dict[str, tuple[Callable[[int], Iterator[Row]], int]] = {
     "first": (false_first, 2_000),
     "falls": (false_falls, 1_000),
     "sentences": (false_sentences, 1_000),
+    "judged": (judged.verdict_coverage, 1_000),
+    "judged-grades": (judged.grade_coverage, 1_000),
+    "judged-run": (judged.run_coverage, 1_000),
     "mcnemar": (mcnemar_levels, 1_000),
     "power": (power, 1_000),
 }

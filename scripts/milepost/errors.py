@@ -61,6 +61,10 @@ class CallError(MilepostError):
         self.status = status
 
 
+class JudgeError(MilepostError):
+    """A judge that has become another one, or that has cost what it may cost."""
+
+
 class EndpointError(MilepostError):
     """An endpoint of config/endpoints.yaml does not answer, or not as the model that was named."""
 

@@ -19,7 +19,7 @@ Change = tuple[str, Any, set[str]]
 CONFIG: list[Change] = [
     ("title", "Another", READERS),
     ("limit", 1, ASKED),
-    ("reasoning_marks", [["<<", ">>"]], SCORED),
+    ("reasoning_marks", [["<<", ">>"]], SCORED | {"describe_checkpoint"}),
     ("comparisons", {"ranking": "none"}, READERS),
     ("comparisons", {"correction": "holm"}, READERS),
     ("comparisons", {"pairs": [["c2", "c1"]]}, READERS),
@@ -44,6 +44,9 @@ TASK: list[Change] = [
     ("limit", 1, ASKED),
     ("generation", 2, ASKED),
     ("beside", ["exact_match"], READERS),
+    ("k", [2], SCORED),
+    ("better", "lower", SCORED),
+    ("delta", 0.05, READERS),
     ("scorer", {"name": "exact_match", "ignore_case": True}, SCORED),
     ("scorer", {"name": "exact_match", "extract": "(.)"}, SCORED),
     ("scorer", {"name": "exact_match", "compare": "number"}, SCORED),

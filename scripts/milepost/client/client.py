@@ -22,13 +22,15 @@ from milepost.client.pace import RequestPace
 from milepost.client.refusals import HARMLESS, Fault, error_inside, form_of, harmless, read_refusal
 from milepost.client.replies import MARK, Reply, read_choice
 from milepost.client.shape import Shape
+from milepost.client.throttle import Throttle, read_usage
 from milepost.records import Answer, AnswerError
 
 __all__ = ["Client", "Reply", "RequestError", "read_reply"]
 
 log = logging.getLogger("milepost")
+TOO_MANY = 429
 LONGEST_PAUSE_S = 60.0
-HASTE = (429, 503, 529)  # what says that a server is asked too fast
+HASTE = (TOO_MANY, 503, 529)  # what says that a server is asked too fast
 OTHER_FILES = 64  # stores, logs, pipes
 HARMLESS_S = 60.0  # in which a server that lives answers a harmless question
 
@@ -104,6 +106,7 @@ class Client:
         key_now: Callable[[], str] | None = None,
         shape: Shape | None = None,
         patience_s: float | None = None,
+        throttle: Throttle | None = None,
     ) -> None:
         """Describe the endpoint; nothing is sent yet.
 
@@ -119,8 +122,10 @@ class Client:
             shape: How the endpoint takes requests.
             patience_s: Seconds without any answer for which an endpoint that refuses for haste (429) is asked again,
                 whatever `retries` says; how fast it is asked is then found out. None counts such a refusal as any other.
+            throttle: The pace that all processes of the user keep together; none for servers of ours.
         """
         self.url = url.rstrip("/")
+        self._throttle = throttle
         self.retries = retries
         self.pause_s = pause_s
         self.concurrency = room_for(concurrency)
@@ -198,6 +203,8 @@ class Client:
             try:
                 # Waiting for a place is no part of a try: its time limit begins with the request.
                 async with self._places if self._pace is None else self._pace as sent_at:
+                    if self._throttle is not None:
+                        await self._throttle.wait(body)
                     reply, headers = await self._try(path, data, check, **limit)
                 wait_s = told_pause_s(headers)
             except TimeoutError:
@@ -208,6 +215,11 @@ class Client:
                 wait_s = headers = None
                 message = f"{type(error).__name__}: {error}"
                 reply = RequestError(AnswerError(type="connection", message=message), None, Fault.PASSING)
+            if self._throttle is not None:
+                if isinstance(reply, Reply):
+                    await self._throttle.settle(body, read_usage(reply.body))
+                elif reply.status == TOO_MANY and wait_s:
+                    await self._throttle.hold(wait_s)
             if self._pace is not None and sent_at is not None and headers is not None:
                 ended = self._keep_pace(self._pace, sent_at, reply, headers)
                 if ended is None:
@@ -229,13 +241,13 @@ class Client:
             pace.answered(sent_at, headers)
             return reply
         pace.refused(sent_at, told_pause_s(headers))
-        if reply.status != 429:
+        if reply.status != TOO_MANY:
             return reply
         silence_s = asyncio.get_running_loop().time() - pace.answered_at
         if silence_s < (self.patience_s or 0.0):
             return None
         message = f"{reply.error['message']} (nothing was answered for {silence_s:.0f} s)"
-        return RequestError(AnswerError(type="endpoint", message=message), 429, Fault.ENDPOINT)
+        return RequestError(AnswerError(type="endpoint", message=message), TOO_MANY, Fault.ENDPOINT)
 
     async def _try(
         self, path: str, data: bytes, check: Callable[[Any], object] | None, **limit: float

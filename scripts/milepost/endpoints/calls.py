@@ -17,6 +17,7 @@ from typing import Any, Self
 import orjson
 
 from milepost.client.client import Client, RequestError
+from milepost.client.throttle import Throttle
 from milepost.endpoints import Endpoint
 from milepost.errors import CallError
 from milepost.store.answers import append, mend, read_places, sync
@@ -45,6 +46,7 @@ class Calls:
         timeout_s: float = 120.0,
         retries: int = 5,
         pause_s: float = 0.5,
+        throttle: Throttle | None = None,
     ) -> None:
         """Describe the endpoint and the file; nothing is opened yet.
 
@@ -56,12 +58,18 @@ class Calls:
             timeout_s: Seconds that one try may take.
             retries: Further tries after a connection error, a timeout, 408, 409, 429, 5xx or a reply that is no answer.
             pause_s: First pause between tries; doubled by each, and jittered.
+            throttle: The pace that all processes of the user keep together.
         """
         self.endpoint = endpoint
         self.path = path
         self._identity = dict(identity) if identity is not None else {"url": endpoint.url, "model": endpoint.name}
         self._client = Client.to(
-            endpoint, concurrency=concurrency, timeout_s=timeout_s, retries=retries, pause_s=pause_s
+            endpoint,
+            concurrency=concurrency,
+            timeout_s=timeout_s,
+            retries=retries,
+            pause_s=pause_s,
+            throttle=throttle,
         )
         self._kept: dict[str, tuple[int, int]] = {}
         self._under_way: dict[str, asyncio.Task[Any]] = {}
@@ -125,6 +133,11 @@ class Calls:
             task.add_done_callback(lambda done: self._done(key, done))
         # One who waits may be cancelled while another waits for the same reply.
         return await asyncio.shield(task)
+
+    def has(self, path: str, body: Mapping[str, Any]) -> bool:
+        """Whether the reply to a call is kept, or under way: another one costs nothing."""
+        key = self.key(path, body)
+        return key in self._kept or key in self._under_way
 
     def key(self, path: str, body: Mapping[str, Any]) -> str:
         """The hash under which a call is kept: of the endpoint's identity and of what is asked."""

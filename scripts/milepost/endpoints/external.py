@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from milepost.campaign.types import EndpointSpec, Serving
 from milepost.client.shape import Shape
@@ -19,6 +19,7 @@ from milepost.errors import ConfigError, EndpointError
 
 ATTEMPT_S = 4.0  # patience with a server behind a tunnel: opening the tunnel has taken some time already
 SHAPED = ("parameters", "extra_body", "headers", "key_header")
+LIMITS = ("requests_per_minute", "tokens_per_minute", "max_calls", "max_tokens", "fingerprint")
 SERVED = ("concurrency", "request_timeout_s", "retries")
 
 
@@ -35,6 +36,11 @@ class External(EndpointSpec):
         key_file: File with the key.
         shape: How it takes requests.
         accepts: Names of models that may answer, beside the one that answers first.
+        requests_per_minute: As many of all processes of the user, as a judge; None for no limit.
+        tokens_per_minute: Of prompts and replies, likewise.
+        max_calls: As many replies as a campaign may pay for, of this judge.
+        max_tokens: As many tokens, likewise.
+        fingerprint: What has to stay as it is in a campaign: the `whole` of what replies say of their model, or its `name`.
     """
 
     provider = "external"
@@ -48,6 +54,11 @@ class External(EndpointSpec):
     key_file: Path | None = None
     shape: Shape = field(default_factory=Shape)
     accepts: tuple[str, ...] = ()
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    fingerprint: Literal["whole", "name"] = "whole"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -160,4 +171,5 @@ def parse(name: str, entry: Mapping[str, Any], where: str) -> External:
         key_file=path_in(entry, "key_file"),
         shape=Shape(**{key: entry[key] for key in SHAPED if key in entry}),
         accepts=tuple(entry.get("accepts", ())),
+        **{key: entry[key] for key in LIMITS if key in entry},
     )

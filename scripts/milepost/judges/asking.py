@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from milepost.client.client import Reply, RequestError, read_reply
 from milepost.endpoints import Endpoint
 from milepost.endpoints.calls import Calls
 from milepost.endpoints.specs import EndpointSpec
-from milepost.errors import CallError
+from milepost.errors import CallError, JudgeError
 from milepost.judges.fence import without_control_tokens
+from milepost.judges.limits import JudgeRecord, throttle_of
 from milepost.judges.verdict import ChatReply, Reader, Verdict
 from milepost.reasoning import strip_reasoning
 from milepost.records import Message, Usage
@@ -95,13 +96,15 @@ class Judge:
         Raises:
             CallError: The endpoint answers nothing, or went away. What it answered is kept.
             EndpointError: It cannot be reached, or is another.
+            JudgeError: It has become another one within the campaign, or has cost what it may cost.
         """
         asked = [_Asked(question, self.again) for question in questions]
         form = self._look_up(asked, kept)
         missing = [one for one in asked if not one.settled]
         if missing:
+            record = JudgeRecord(judge_folder(kept), self.spec)
             async with opens(self.spec) as endpoint, self._calls(endpoint, kept) as calls:
-                await self._ask(calls, missing, form)
+                await self._ask(Asker(calls, record), missing, form)
         return [one.judgement for one in asked]
 
     def _look_up(self, asked: Sequence[_Asked], kept: Path) -> int | None:
@@ -121,14 +124,14 @@ class Judge:
                     accepted = found
         return accepted
 
-    async def _ask(self, calls: Calls, asked: Sequence[_Asked], form: int | None) -> None:
+    async def _ask(self, asker: Asker, asked: Sequence[_Asked], form: int | None) -> None:
         """Ask one after the other until it is known which form of reply the server takes, then all at once."""
         waiting = list(asked)
         refused = 0
         while form is None and waiting:
             one = waiting.pop(0)
             for tried in range(len(self.forms)):
-                reply = await self._post(calls, one.chat(), tried, judged=False)
+                reply = await self._post(asker, one.chat(), tried, judged=False)
                 if not isinstance(reply, CallError):
                     form = tried
                     one.take(reply)
@@ -142,28 +145,35 @@ class Judge:
             if isinstance(reply, CallError):
                 one.error = reply
         if form is not None:
-            await asyncio.gather(*(self._settle(calls, one, form) for one in waiting))
+            stopped = await asyncio.gather(*(self._settle(asker, one, form) for one in waiting))
+            for error in stopped:
+                if error is not None:
+                    # Only now: what was under way is paid for, and kept.
+                    raise error
 
-    async def _settle(self, calls: Calls, one: _Asked, form: int) -> None:
-        while not one.settled:
-            reply = await self._post(calls, one.chat(), form)
-            if isinstance(reply, CallError):
-                one.error = reply
-            else:
-                one.take(reply)
+    async def _settle(self, asker: Asker, one: _Asked, form: int) -> JudgeError | None:
+        """Ask one question to its end; returns why the judge may be asked no more."""
+        try:
+            while not one.settled:
+                reply = await self._post(asker, one.chat(), form)
+                if isinstance(reply, CallError):
+                    one.error = reply
+                else:
+                    one.take(reply)
+        except JudgeError as error:
+            return error
+        return None
 
     async def _post(
-        self, calls: Calls, chat: list[Message], form: int, *, judged: bool = True
+        self, asker: Asker, chat: list[Message], form: int, *, judged: bool = True
     ) -> ChatReply | CallError:
-        body = {"model": calls.endpoint.model, **self._body(chat, form)}
         try:
-            reply: ChatReply = await calls.post(PATH, body, read_chat_reply, judged=judged)
+            return await asker.post(self._body(chat, form), judged=judged)
         except CallError as error:
             # Only what is the fault of one question alone; other failures are the endpoint's.
             if not error.lasting:
                 raise
             return error
-        return reply
 
     def _body(self, chat: list[Message], form: int) -> dict[str, Any]:
         return {"messages": chat, **self.sampling, **self.forms[form]}
@@ -177,7 +187,46 @@ class Judge:
             concurrency=serving.concurrency,
             timeout_s=serving.request_timeout_s,
             retries=serving.retries,
+            throttle=throttle_of(self.spec) if kept is not None else None,
         )
+
+
+@dataclass(frozen=True)
+class Asker:
+    """The calls to one judge, and the campaign's record of it."""
+
+    calls: Calls
+    record: JudgeRecord
+
+    async def post(self, body: Mapping[str, Any], *, judged: bool) -> ChatReply:
+        """One reply: from the kept calls, or paid for.
+
+        Raises:
+            CallError: It was refused, or all tries failed.
+            JudgeError: The judge has become another one, or has cost what it may cost.
+        """
+        model = self.calls.endpoint.model
+        body = {"model": model, **body}
+
+        def read(said: Any) -> ChatReply:
+            self.record.see(model, said)
+            return read_chat_reply(said)
+
+        if not self.record.bounded or self.calls.has(PATH, body):
+            return cast(ChatReply, await self.calls.post(PATH, body, read, judged=judged))
+        expected = await asyncio.to_thread(self.record.reserve, body)
+        usage: Usage | None = None
+        try:
+            reply = cast(ChatReply, await self.calls.post(PATH, body, read, judged=judged))
+            usage = reply["usage"]
+            return reply
+        finally:
+            self.record.settle(expected, usage)
+
+
+def judge_folder(kept: Path) -> Path:
+    """The folder of all kept calls to a judge, from one of its files."""
+    return kept.parent.parent
 
 
 @dataclass

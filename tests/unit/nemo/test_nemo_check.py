@@ -199,6 +199,5 @@ def test_where_only_the_nodes_have_apptainer_the_plan_goes_on(tmp_path, monkeypa
 
 @pytest.mark.parametrize("ends", [[1, 0], [1, 1], [0, float("inf")], [float("nan"), 1]])
 def test_a_range_that_is_none_is_an_error(ends):
-    campaign = Campaign({}, {}, {"t": task("ifeval", range=ends)})
     with pytest.raises(ConfigError, match=r"`range: \[.*\]` is no range|range\.[01] is wrong: (nan|inf) is no number"):
-        nemo_check.check_nemo_tasks(campaign)
+        nemo_check.check_nemo_tasks(Campaign({}, {}, {"t": task("ifeval", range=ends)}))

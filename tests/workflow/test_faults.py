@@ -79,7 +79,7 @@ def test_items_that_fail_in_three_jobs_are_counted_and_never_zero(make_campaign:
 
 def test_a_second_evaluation_of_a_checkpoint_is_refused(make_campaign: Make) -> None:
     campaign = make_campaign(checkpoints="c1 m1", tasks=("t1",))
-    campaign.faults("m1", "slow 5")
+    campaign.faults("m1", "slow 15")
     model, prompts = "results/models/c1.json", "results/prompts/t1.jsonl"
     assert campaign.run(model, prompts).rc == 0
     options = ["--ckpt", "c1", "--model", model, "--prompts", prompts, "--gpus", "0"]

@@ -133,12 +133,12 @@ def test_an_endpoint_behind_a_tunnel(host, server, monkeypatch):
             assert KEY.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
             return endpoint
 
-    before = set(Path("/tmp").glob("milepost-*"))
+    before = set(Path("/tmp").glob("milepost-????????"))
     endpoint = asyncio.run(play())
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", endpoint.url)
     assert endpoint.url != f"http://127.0.0.1:{(server / 'port').read_text().strip()}/v1"
     assert ssh_processes(host) == []
-    assert set(Path("/tmp").glob("milepost-*")) <= before, "its folder is gone"
+    assert set(Path("/tmp").glob("milepost-????????")) <= before, "its folder is gone"
 
 
 def test_requests_wait_for_a_tunnel_that_was_killed(host, server):
@@ -194,13 +194,13 @@ def test_a_killed_process_leaves_no_ssh_behind(host, server):
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "scripts")}
     command = [sys.executable, "-c", code]
-    before = set(Path("/tmp").glob("milepost-*"))
+    before = set(Path("/tmp").glob("milepost-????????"))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout.readline() == "open\n"
         assert len(ssh_processes(host)) == 1
         process.kill()
     deadline = time.monotonic() + 8
-    while ssh_processes(host) or set(Path("/tmp").glob("milepost-*")) - before:
+    while ssh_processes(host) or set(Path("/tmp").glob("milepost-????????")) - before:
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

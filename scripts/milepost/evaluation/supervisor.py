@@ -243,6 +243,8 @@ class Supervisor:
         # Threads of their own: names are looked up in the loop's, and a slow disk or name server must not stop the heart.
         disk, heart = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         try:
+            # At the very start there is nothing to keep yet, and the account of a killed attempt would be of no time.
+            await asyncio.sleep(SYNC_S)
             async with asyncio.TaskGroup() as group:
                 for seconds, work in ((SYNC_S, sync), (BEAT_S, beat), (PROGRESS_S, tell)):
                     group.create_task(every(seconds, work))

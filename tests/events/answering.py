@@ -40,7 +40,7 @@ def answer_all(ckpt: str, model: str, prompts: list[str]) -> dict:
             store.append(request.key, {**answer, "usage": usage, "seed": request.seed, "latency_s": 0.1})
         store.close()
         tasks[task] = {"done": len(settled) + len(missing), "missing": 0}
-        remember_complete(ckpt, [task], digest)
+        remember_complete(ckpt, [prompt_set], digest)
     return {"ckpt": ckpt, "tasks": tasks, "ledger": {}}
 
 

@@ -3,7 +3,6 @@
 Run in a fresh copy of a campaign's folder, with the scripts of its copy of the workflow on PYTHONPATH.
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +17,9 @@ import score_answers
 import tabulate
 from milepost.campaign.frozen import write_settings
 from milepost.campaign.identity import CACHE, DigestCache, identify
+from milepost.campaign.templates import model_record
 from milepost.preflight.campaign import load_campaign
-from milepost.preflight.decides import code_of, current_digests, scoring, shown_record
+from milepost.preflight.decides import code_of, current_digests, shown_record
 from milepost.records import write_record
 
 campaign = load_campaign()
@@ -30,7 +30,7 @@ for task, path in prompts.items():
     prepare_prompts.main(["--task", task, "--asked", today.asked[task], "--out", path])
 for name, ckpt in campaign.checkpoints.items():
     model, note = f"results/models/{name}.json", Path(f"results/evaluated/{name}.json")
-    write_record(model, identify(ckpt, digests))
+    write_record(model, model_record(identify(ckpt, digests), ckpt, campaign.config, digests))
     write_record(note, answer_all(name, model, list(prompts.values())))
     for task, asked in prompts.items():
         same = ["--ckpt", name, "--model", model, "--prompts", asked]
@@ -38,7 +38,7 @@ for name, ckpt in campaign.checkpoints.items():
         collect_answers.main(
             [*same, "--evaluated", str(note), "--code", code_of("collect_answers.py"), "--out", answers]
         )
-        told = json.dumps(scoring(campaign.tasks[task]), default=str)
+        told = write_settings(campaign.tasks[task].scoring())
         made = ["--scores", f"results/scores/{name}/{task}.jsonl", "--summary", f"results/summaries/{name}/{task}.json"]
         score_answers.main(
             [*same, "--task", task, "--scoring", told, "--scored", today.scored[task], "--answers", answers, *made]

@@ -12,6 +12,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # The kills of `make test-kills`: moments at which a running campaign is killed.
 KILLS ?= 10
 export MILEPOST_KILLS := $(KILLS)
+# The events of `make test-events`, one to three of them at once.
+EVENTS ?= 1000
 
 SERVING := workflow vllm nemo train semantic equator
 HARNESSES := nemo nemo-simple-evals
@@ -43,6 +45,7 @@ preview: setup ## Show what the demo would run, without running it.
 .PHONY: test
 test: setup-serving check ## Everything but the kills: the checks, then the workflow on small models.
 	$(bin)/pytest -n 2 --dist loadscope tests/workflow
+	MILEPOST_EVENTS=50 $(bin)/pytest -n 2 tests/events/test_every_key.py tests/events/test_random_events.py
 
 .PHONY: check
 check: setup ## Format, lint, types, unit tests and the examples in docstrings; needs no network once set up.
@@ -53,6 +56,10 @@ check: setup ## Format, lint, types, unit tests and the examples in docstrings; 
 	$(bin)/mypy --strict scripts
 	cd scripts && $(bin)/lint-imports --no-cache --no-logo ../pyproject.toml
 	$(bin)/pytest -n 2 tests/unit scripts
+
+.PHONY: test-events
+test-events: setup ## Play EVENTS random events of a campaign's life, and compare all results with a run from nothing (2 s each).
+	MILEPOST_EVENTS=$(EVENTS) $(bin)/pytest -n 2 tests/events/test_random_events.py
 
 .PHONY: test-serving
 test-serving: setup-serving setup ## NeMo Evaluator's harnesses on the demo's model, served by vLLM (minutes).

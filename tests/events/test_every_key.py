@@ -49,7 +49,7 @@ TASK: list[Change] = [
     ("delta", 0.05, READERS),
     ("scorer", {"name": "exact_match", "ignore_case": True}, SCORED),
     ("scorer", {"name": "exact_match", "extract": "(.)"}, SCORED),
-    ("scorer", {"name": "exact_match", "compare": "number"}, SCORED),
+    ("scorer", {"name": "exact_match", "ignore_punctuation": True}, SCORED),
 ]
 PROFILE: list[Change] = [
     ("vllm_args", {"dtype": "float16"}, OF_MODEL),

@@ -83,9 +83,12 @@ class Handler(BaseHTTPRequestHandler):
         """Models and health, and what the guard answers itself."""
         path, _, nonce = self.path.partition("?")
         if path == "/milepost/proof":
-            place = ARGS.uds or "{}:{}".format(*self.connection.getsockname())
+            nonce, _, published = nonce.partition("&")
+            where, attempt = f"{socket.gethostname()} {self.place()}", os.environ["MILEPOST_ATTEMPT"]
+            if published:
+                where, attempt = Path(os.environ["MILEPOST_PUBLISHED"]).read_text().strip(), ""
             own = os.urandom(16).hex()
-            said = ["milepost proof 2", nonce, own, f"{socket.gethostname()} {place}", os.environ["MILEPOST_ATTEMPT"]]
+            said = ["milepost proof 2", nonce, own, where, attempt]
             key = os.environ["VLLM_API_KEY"].encode()
             self.reply(200, {"nonce": own, "proof": hmac.new(key, "\n".join(said).encode(), "sha256").hexdigest()})
         elif not self.allowed():
@@ -96,6 +99,10 @@ class Handler(BaseHTTPRequestHandler):
             )
         else:
             self.reply(200, {"data": [{"id": name} for name in ARGS.served_model_name]})
+
+    def place(self) -> str:
+        """Where it listens."""
+        return str(ARGS.uds or "{}:{}".format(*self.connection.getsockname()))
 
     def do_POST(self) -> None:
         """One answer, always the same to the same request."""

@@ -256,7 +256,9 @@ def test_a_proof_that_a_stranger_relays_is_of_no_use_to_him(server):
         far_reader, far_writer = await true.connect()
         heard.append(await reader.readuntil(b"\r\n\r\n"))
         far_writer.write(heard[-1])
-        writer.write(await far_reader.read(1 << 16))
+        head = await far_reader.readuntil(b"\r\n\r\n")
+        length = int(re.search(rb"(?i)content-length: *(\d+)", head)[1])
+        writer.write(head + await far_reader.readexactly(length))
         heard.append(await reader.read(1 << 16))
         for end in (far_writer, writer):
             end.close()

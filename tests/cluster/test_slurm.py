@@ -24,7 +24,7 @@ from project import NATIVE_ANSWERS, NEMO_ANSWERS, REPOSITORY, Project, gone
 CHECKPOINTS = ("demo-100", "demo-200", "demo-400")
 TASKS = ("sums", "where", "constraints", "colours")
 IMAGE = REPOSITORY / ".images" / "small.sif"
-SUMS = 3000  # answers of the campaign that meets its walltime
+SUMS = 10_000  # answers of the campaign that meets its walltime
 
 
 @dataclass
@@ -77,7 +77,7 @@ def brief(make_project: Callable[..., Project], begun: float) -> Project:
     """A campaign of one checkpoint whose first job has too little time; it runs beside the other one."""
     made = make_project("brief", concurrency=1)
     made.edit("profiles/slurm/config.yaml", "    runtime: 240 * attempt", "    runtime: 2 * attempt ** 3")
-    made.edit("config/tasks/sums.yaml", "samples: 4", "samples: 30")
+    made.edit("config/tasks/sums.yaml", "samples: 4", "samples: 100")
     made.edit(
         "config/checkpoints.tsv", "demo-{step}\tmodel/step-{step}\tdemo\t{step}", "brief\tmodel/step-400\tdemo\t400"
     )
@@ -89,7 +89,7 @@ def brief(make_project: Callable[..., Project], begun: float) -> Project:
 @pytest.fixture(scope="module")
 def project(make_project: Callable[..., Project], brief: Project, cluster: Cluster) -> Project:
     """The demo's campaign after its first run, in which all faults happened."""
-    made = make_project("project", concurrency=4, stage=True)
+    made = make_project("project", concurrency=1, stage=True)
     # Three of the demo's checkpoints are enough.
     shutil.rmtree(made.folder / "model/step-50")
     # A folder that alice cannot write: a task of one checkpoint fails, and nothing else.

@@ -14,6 +14,8 @@ from conftest import NEMO, PROFILE, REPOSITORY, STEPS, run_eval, snakemake, writ
 
 from milepost.nemo import run as nemo
 from milepost.nemo.relay import answered
+from milepost.nemo.results import newest_samples
+from milepost.nemo.runs import is_done
 from milepost.records import read_records, read_scores, read_summary
 from milepost.runtime.processes import Watchdog, free_port
 
@@ -67,7 +69,7 @@ def texts(folder):
     """Every answer of a run's folder by its item."""
     return {
         f"{path.name.split('_2')[0]}/{line['doc_id']}": line["resps"][0][0]
-        for path in nemo.newest_samples(folder)
+        for path in newest_samples(folder)
         for line in read_records(path)
     }
 
@@ -271,9 +273,9 @@ def test_a_run_that_was_cut_goes_on_where_it_was(campaign, served, evaluated, tm
         asyncio.run(run(cut_at=10))
     first = answered(record)
     assert 10 <= first < 50
-    assert not nemo.is_done(folder)
+    assert not is_done(folder)
     asyncio.run(run())
-    assert nemo.is_done(folder)
+    assert is_done(folder)
     assert answered(record) == 50, "lm-eval keeps nothing that it draws, so it asked all again: the relay had them"
     assert texts(folder) == texts(campaign / "results/harness/c/generate/run-0")
 
@@ -303,13 +305,12 @@ def test_our_scorers_as_its_tasks_give_a_campaigns_numbers(demo, served, tmp_pat
     )
     assert done.returncode == 0, done.stdout
     # The campaign's own step, on the answers that the harness kept.
-    spec = {"version": 1, "data": extra["data"], "samples": 4, "scorer": {"name": scorer, **options}}
-    write(tmp_path / "config" / "tasks" / "t.yaml", spec)
+    (tmp_path / "scoring.json").write_text(json.dumps({"scorer": {"name": scorer, **options}}))
     (tmp_path / "model.json").write_text('{"digest": "any"}\n')
     kept = tmp_path / "out" / "milepost"
     command = [sys.executable, REPOSITORY / "scripts" / "score_answers.py", "--ckpt", "c", "--task", "t"]
     files = {"model": "model.json", "prompts": kept / "prompts.jsonl", "answers": kept / "answers.jsonl"}
-    files |= {"scores": "scores.jsonl", "summary": "summary.json"}
+    files |= {"scoring": "scoring.json", "scores": "scores.jsonl", "summary": "summary.json"}
     words = [word for name, value in files.items() for word in (f"--{name}", str(value))]
     subprocess.run([*command, *words], cwd=tmp_path, check=True)
     summary = json.loads((tmp_path / "summary.json").read_text())

@@ -152,6 +152,8 @@ def measure_steps() -> None:
             out,
         ]
         score = [sys.executable, scripts / "score_answers.py", *same, "--task", "t0", "--answers", out]
+        (folder / "scoring.json").write_text('{"scorer": {"name": "exact_match"}}')
+        score += ["--scoring", "scoring.json"]
         score += ["--scores", "results/scores/c00000/t0.jsonl", "--summary", "results/summaries/c00000/t0.json"]
         timed = {
             "`python -c pass`": [sys.executable, "-c", "pass"],

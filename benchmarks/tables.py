@@ -10,7 +10,6 @@ above the number of cores, others take part of the seconds, and those "of cores"
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import orjson
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from milepost.campaign.shown import Point, Shown, ShownTask  # noqa: E402
 from milepost.statistics.means import mean_estimate  # noqa: E402 (found by the line above)
 
 MOST_SECONDS, MOST_MB = 60.0, 2_000.0
@@ -46,7 +46,7 @@ def main() -> None:
         print(
             f"{lines:,} scores in {args.checkpoints * args.tasks:,} files, {size:,.0f} MB; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
         )
-        results = ["--scores", "results/scores", "--summaries", "results/summaries"]
+        results = ["--settings", "settings.json", "--scores", "results/scores", "--summaries", "results/summaries"]
         places = "csv scores.csv metrics metrics.csv markdown scores.md text scores.txt also scores.tex".split()
         written = [f"--{word}" if k % 2 == 0 else f"results/tables/{word}" for k, word in enumerate(places)]
         steps = [
@@ -54,7 +54,8 @@ def main() -> None:
             run(
                 folder,
                 "tabulate.py",
-                *results[2:],
+                *results[:2],
+                *results[4:],
                 "--compared",
                 "results/tables",
                 *written,
@@ -71,15 +72,12 @@ def make_campaign(folder: Path, args: argparse.Namespace) -> int:
     """A campaign's configuration, scores and summaries; returns the number of scores."""
     tasks = [f"task{k}" for k in range(args.tasks)]
     comparisons = {"against": "run-0000"} if args.against else {"correction": "bh"}
-    (folder / "config/tasks").mkdir(parents=True)
-    config = {"tasks": tasks, "comparisons": comparisons}
-    (folder / "config/config.yaml").write_text(json.dumps(config))
-    for task in tasks:
-        spec = {"version": 1, "data": "items.jsonl", "samples": args.samples, "scorer": {"name": "exact_match"}}
-        (folder / f"config/tasks/{task}.yaml").write_text(json.dumps(spec))
     names = [f"run-{step:04d}" for step in range(args.checkpoints)]
-    rows = [f"{name}\tmodel\trun\t{step}" for step, name in enumerate(names)]
-    (folder / "config/checkpoints.tsv").write_text("\n".join(["name\tmodel\trun\tstep", *rows]) + "\n")
+    points = {name: Point(name, "run", step) for step, name in enumerate(names)}
+    options = {"title": "Tables", "comparisons": comparisons}
+    (folder / "settings.json").write_bytes(
+        orjson.dumps(Shown(points, {task: ShownTask(task) for task in tasks}, options).record())
+    )
     rng = np.random.default_rng(0)
     for task in tasks:
         easiness = rng.normal(size=args.items)

@@ -46,14 +46,14 @@ TASK: list[Change] = [
     ("beside", ["exact_match"], READERS),
     ("k", [2], SCORED),
     ("better", "lower", SCORED),
-    ("delta", 0.05, READERS),
+    ("delta", 0.05, NOTHING),
     ("scorer", {"name": "exact_match", "ignore_case": True}, SCORED),
     ("scorer", {"name": "exact_match", "extract": "(.)"}, SCORED),
     ("scorer", {"name": "exact_match", "ignore_punctuation": True}, SCORED),
 ]
 PROFILE: list[Change] = [
     ("vllm_args", {"dtype": "float16"}, OF_MODEL),
-    ("vllm_args", {"gpu-memory-utilization": 0.5}, NOTHING),
+    ("vllm_args", {"dtype": "float16", "gpu-memory-utilization": 0.5}, NOTHING),
     ("env", {"ANY": "1"}, OF_MODEL),
     ("concurrency", 3, NOTHING),
     ("start_timeout_s", 9, NOTHING),

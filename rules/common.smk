@@ -108,10 +108,38 @@ def only_looks(looks):
     return bool(targets) and targets <= looks
 
 
+# Options with which Snakemake runs nothing. While rules are read, it does not say itself that a run is a dry one.
+NO_RUN = (
+    "--dry",
+    "--lint",
+    "--list",
+    "--summary",
+    "--detailed-summary",
+    "--dag",
+    "--rulegraph",
+    "--filegraph",
+    "--d3dag",
+    "--report",
+    "--archive",
+    "--touch",
+    "--unlock",
+    "--cleanup",
+    "--delete",
+    "--containerize",
+    "--print",
+    "--generate",
+)
+
+
+def runs_nothing(word):
+    """Whether a word of the command line is an option with which nothing runs; short ones may stand together (-np)."""
+    return word.startswith(NO_RUN) or re.fullmatch("-[npqkFlSDt]*[nlSDt][npqkFlSDt]*", word) is not None
+
+
 # Whether this is the start of a run: no look at what one would do, and none beside another run.
 RUNS = (
     IS_MAIN
-    and not workflow.dryrun
+    and not any(map(runs_nothing, sys.argv[1:]))
     and not only_looks(LOOKS | {"partial_report"})
     and not any(Path(".snakemake/locks").glob("*"))
 )

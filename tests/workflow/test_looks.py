@@ -56,3 +56,13 @@ class TestLooks:
         run = campaign.run("plan")
         assert run.rc != 0
         assert "UnknownKeyError" in run.said
+
+
+def test_looks_leave_what_an_edit_made_outdated(make_campaign):
+    campaign = make_campaign(checkpoints="c1 m1", tasks=("t1",))
+    assert campaign.run("--omit-from", "plot").rc == 0
+    campaign.items("t1", "other")
+    before = sorted((campaign.folder / "results").rglob("*"))
+    for words in (["--dry-run"], ["-n"], ["-np"], ["--summary"], ["plan"], ["preflight"]):
+        campaign.run(*words)
+        assert sorted((campaign.folder / "results").rglob("*")) == before, words

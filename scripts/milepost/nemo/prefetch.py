@@ -26,6 +26,7 @@ from milepost.nemo.prefetch_worker import MARK
 from milepost.nemo.run import OFFLINE
 from milepost.runtime.containers import read_containers
 from milepost.runtime.environments import environment_python
+from milepost.tasks.data_files import hub_file
 from milepost.tasks.lm_eval_files import include_folders
 
 WORKER = Path(__file__).with_name("prefetch_worker.py")
@@ -40,11 +41,12 @@ class PrefetchError(MilepostError):
 
 @dataclass(frozen=True)
 class Download:
-    """One data set, tokenizer or model that should be in the caches.
+    """One data set, file, tokenizer or model that should be in the caches.
 
     Attributes:
         title: Its name in messages.
-        options: What the worker loads: a task's name and folders, or a model's name, revision, weights and code.
+        options: What the worker loads: a task's name and folders, a model's name, revision, weights and code, or a file with
+            the name and revision of its data set.
     """
 
     title: str
@@ -104,11 +106,20 @@ def make_plan(campaign: Campaign) -> PrefetchPlan:
         loadings.setdefault(installation, Loading(installation)).tasks.append(
             Download(f"data of task {task.name!r} ({name})", options)
         )
-    models = list(wanted_models(campaign))
+    models = [*wanted_files(campaign), *wanted_models(campaign)]
     if models:
         with_hub = NemoInstallation(next((name for name in (ENVIRONMENT, "vllm") if _is_installed(name)), ENVIRONMENT))
         loadings.setdefault(with_hub, Loading(with_hub)).models = models
     return PrefetchPlan(list(loadings.values()), left)
+
+
+def wanted_files(campaign: Campaign) -> Iterator[Download]:
+    """Yield the files on the hub that tasks of our own name as their data."""
+    for task in campaign.tasks.values():
+        one = hub_file(str(task.spec.get("data", "")))
+        if one is not None:
+            options = {"name": one.name, "revision": one.revision, "file": one.file}
+            yield Download(f"data of task {task.name!r} ({task.spec['data']})", options)
 
 
 def wanted_models(campaign: Campaign) -> Iterator[Download]:

@@ -20,6 +20,7 @@ from milepost.runtime.environments import environment_python
 from milepost.scorers import BaseScorer, CheckpointTask, check_scoring, load_scorer
 from milepost.statistics.samples_at_k import names_at
 from milepost.tasks import asks_chat, load_items
+from milepost.tasks.data_files import is_here
 
 
 def load_campaign(config: Mapping[str, Any] | None = None) -> Campaign:
@@ -45,12 +46,13 @@ def freeze_campaign(campaign: Campaign) -> Path:
     return freeze(campaign.config, read_rows(sheet), list(campaign.tasks))
 
 
-def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
+def check_campaign(campaign: Campaign, *, installed: bool = True, fetched: bool = True) -> None:
     """Check all that can be checked before anything runs: comparisons, models, chat templates, items, scoring.
 
     Args:
         campaign: The campaign.
         installed: Whether the environments that scorers start have to be there.
+        fetched: Whether data that comes from the hub has to be there.
 
     Raises:
         ConfigError: A checkpoint or run to be compared that does not exist, or a scorer that cannot do what it should.
@@ -59,15 +61,16 @@ def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
         EnvironmentMissingError: An environment that a scorer starts is not installed.
     """
     plan_pairs(campaign.config, campaign.checkpoints)
-    items = {name: load_items(task) for name, task in campaign.tasks.items()}
+    items = {name: load_items(task) for name, task in campaign.tasks.items() if fetched or is_here(task.spec)}
     for task in campaign.tasks.values():
         check_k(task)
     for name in campaign.named("native"):
-        check_task(campaign.tasks[name], items[name])
+        if name in items:
+            check_task(campaign.tasks[name], items[name])
         if installed:
             for environment in scorer_of(campaign.tasks[name]).needs().environments:
                 environment_python(environment)
-    chats = [name for name, task in campaign.tasks.items() if asks_chat(task, items[name])]
+    chats = [name for name in items if asks_chat(campaign.tasks[name], items[name])]
     for ckpt in campaign.checkpoints.values():
         folder = find_model(ckpt)
         if folder is not None and chats and not has_chat_template(folder, ckpt.serving):

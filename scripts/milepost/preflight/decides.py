@@ -20,6 +20,7 @@ from milepost.code_digest import SCRIPTS, code_digest
 from milepost.errors import ModelError
 from milepost.preflight.campaign import scorer_of
 from milepost.scorers import scorer_module
+from milepost.tasks.data_files import data_file
 from milepost.tasks.lm_eval_files import files_digest
 
 
@@ -53,15 +54,9 @@ def questions(task: Task, limit: int | None, digests: DigestCache) -> dict[str, 
     if task.kind == "nemo":
         asked["files"] = files_digest(task.spec, digests)
     else:
-        paths = data_paths(task)
-        asked["data_digests"] = [digests.digest(path) for path in paths if path.is_file()]
+        path = data_file(task.spec)
+        asked["data_digests"] = [digests.digest(path)] if path.is_file() else []
     return asked
-
-
-def data_paths(task: Task) -> list[Path]:
-    """The files with the items of a native task; none for NeMo Evaluator, whose harness has its own."""
-    data = task.spec.get("data", [])
-    return [Path(path) for path in ([data] if isinstance(data, str) else data)]
 
 
 def asked_digest(task: Task, limit: int | None, digests: DigestCache) -> str:

@@ -8,7 +8,9 @@ from milepost.campaign.identity import CACHE, DigestCache
 from milepost.campaign.sampling import SOURCE
 from milepost.campaign.schemas import defaults
 from milepost.campaign.types import Task
+from milepost.errors import ConfigError
 from milepost.records import Message, Partial, Prompt, PromptSet, TaskHeader
+from milepost.tasks.data_files import data_file
 from milepost.tasks.jsonl import read_items
 from milepost.tasks.known import read_known
 from milepost.tasks.lm_eval_files import files_digest
@@ -19,11 +21,16 @@ def load_items(task: Task) -> list[Prompt]:
 
     Raises:
         RecordError: Malformed, empty or repeated items, with file and line.
+        ConfigError: The data is on the hub or in a package, and not here.
     """
     if task.kind == "nemo":
         return []
     form = task.spec.get("format", "items")
-    return read_items(task.spec["data"]) if form == "items" else read_known(task.spec["data"], form)
+    try:
+        path = data_file(task.spec)
+    except ConfigError as error:
+        raise ConfigError(f"config/tasks/{task.name}.yaml: {error}") from None
+    return read_items(path) if form == "items" else read_known(path, form)
 
 
 def asks_chat(task: Task, items: list[Prompt]) -> bool:

@@ -88,7 +88,7 @@ try:
         if not workflow.dryrun:
             os.environ[FROZEN] = str(freeze_campaign(CAMPAIGN))
     # The scorer of every task of our own. What it needs, and has of its own, decides which rules are for the task.
-    SCORERS = {name: scorer_of(CAMPAIGN.tasks[name]) for name in CAMPAIGN.named("native")}
+    SCORERS = {name: scorer_of(task) for name, task in CAMPAIGN.native.items()}
 except MilepostError as error:
     raise WorkflowError(f"{type(error).__name__}: {error}") from None
 
@@ -272,7 +272,7 @@ def scorer_files(wildcards):
 def scoring(wildcards):
     """A task's scorer and headline metric, for the step that scores, without what decides no score."""
     task, scorer = CAMPAIGN.tasks[wildcards.task], SCORERS[wildcards.task]
-    return settings({**task.scoring(), "scorer": without_own(task.spec["scorer"], scorer)})
+    return settings({**task.scoring(), "scorer": without_own(task.scorer, scorer)})
 
 
 def without_own(options, scorer):
@@ -282,13 +282,13 @@ def without_own(options, scorer):
 
 def prepares(wildcards):
     """A task's scorer, for the step that prepares its tables."""
-    return settings(without_own(CAMPAIGN.tasks[wildcards.task].spec["scorer"], SCORERS[wildcards.task]))
+    return settings(without_own(CAMPAIGN.native[wildcards.task].scorer, SCORERS[wildcards.task]))
 
 
 def tabulates(wildcards):
     """What the step that makes a task's own tables is told: its scorer, its title, all checkpoints."""
     task = CAMPAIGN.tasks[wildcards.task]
-    return settings({"scorer": task.spec["scorer"], "title": task.title, "ckpts": CHECKPOINTS})
+    return settings({"scorer": task.scorer, "title": task.title, "ckpts": CHECKPOINTS})
 
 
 def prepared(wildcards):
@@ -298,7 +298,8 @@ def prepared(wildcards):
 
 def data_of(wildcards):
     """The user's file with the items of a task of our own; a harness has its own."""
-    return own_files(CAMPAIGN.tasks[wildcards.task].spec)
+    task = CAMPAIGN.native.get(wildcards.task)
+    return own_files(task.data) if task else []
 
 
 def servers(wildcards):

@@ -87,14 +87,12 @@ def make_plan(campaign: Campaign) -> PrefetchPlan:
     loadings: dict[NemoInstallation, Loading] = {}
     left: list[str] = []
     containers = read_containers(campaign.config)
-    for task in campaign.tasks.values():
-        if task.kind != "nemo":
-            continue
-        installation = installation_of(task.spec, containers)
-        folders = include_folders(task.spec)
+    for task in campaign.nemo.values():
+        installation = installation_of(task.container, task.environment, containers)
+        folders = include_folders(task.params)
         included = included_tasks(folders, installation) if folders else {}
         where = f"config/tasks/{task.name}.yaml"
-        benchmark, name = find_benchmark(task.spec["eval_type"], read_catalogue(installation), included, where)
+        benchmark, name = find_benchmark(task.eval_type, read_catalogue(installation), included, where)
         if benchmark.harness != LM_EVAL:
             left.append(
                 f"the data of task {task.name!r}: {benchmark.harness} fetches it while it runs, and offers no way to do so before. If"
@@ -115,11 +113,11 @@ def make_plan(campaign: Campaign) -> PrefetchPlan:
 
 def wanted_files(campaign: Campaign) -> Iterator[Download]:
     """Yield the files on the hub that tasks of our own name as their data."""
-    for task in campaign.tasks.values():
-        one = hub_file(str(task.spec.get("data", "")))
+    for task in campaign.native.values():
+        one = hub_file(task.data or "")
         if one is not None:
             options = {"name": one.name, "revision": one.revision, "file": one.file}
-            yield Download(f"data of task {task.name!r} ({task.spec['data']})", options)
+            yield Download(f"data of task {task.name!r} ({task.data})", options)
 
 
 def wanted_models(campaign: Campaign) -> Iterator[Download]:
@@ -135,10 +133,9 @@ def wanted_models(campaign: Campaign) -> Iterator[Download]:
             options = {"name": ckpt.model, "revision": ckpt.revision, "weights": True, "code": code}
             yield Download(f"model {ckpt.model}", options)
     tokenizers = [str(ckpt.serving.vllm_args.get("tokenizer", "")) for ckpt in campaign.checkpoints.values()]
-    for task in campaign.tasks.values():
-        if task.kind == "nemo":
-            extra = task.spec.get("params", {}).get("extra", {})
-            tokenizers += [str(task.spec.get("tokenizer", "")), str(extra.get("tokenizer") or "")]
+    for task in campaign.nemo.values():
+        extra = task.params.get("extra", {})
+        tokenizers += [task.tokenizer or "", str(extra.get("tokenizer") or "")]
     for name in dict.fromkeys(tokenizers):
         if HUB_NAME.fullmatch(name) and not Path(name).exists() and name not in seen:
             yield Download(f"tokenizer {name}", {"name": name, "revision": None, "weights": False, "code": False})

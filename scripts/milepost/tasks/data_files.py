@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from milepost.campaign.types import NativeTask, Task
 from milepost.errors import ConfigError, RecordError
 from milepost.paths import WORKFLOW
 from milepost.records import read_records
@@ -74,44 +75,43 @@ def hub_file(data: str) -> HubFile | None:
     return HubFile(found[1], found[2], found[3])
 
 
-def data_file(spec: Mapping[str, Any]) -> Path:
+def data_file(task: NativeTask) -> Path:
     """The file with the items of a task of our own; it need not exist if it is the user's.
-
-    Args:
-        spec: The task's file.
 
     Raises:
         ConfigError: A file on the hub that is not in its cache, or no `data` where none is brought along.
     """
-    if "data" not in spec:
-        form = spec.get("format", "items")
-        if form not in PACKAGED:
+    where = f"config/tasks/{task.name}.yaml"
+    if task.data is None:
+        if task.format not in PACKAGED:
             raise ConfigError(
-                f"A task with `format: {form}` needs `data`, the file with its items. Only the formats "
+                f"{where}: a task with `format: {task.format}` needs `data`, the file with its items. Only the formats "
                 f"{', '.join(PACKAGED)} have data in {PACKAGE}. Add it to the task's file."
             )
-        return packaged(PACKAGED[form])
-    on_hub = hub_file(spec["data"])
+        try:
+            return packaged(PACKAGED[task.format])
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+    on_hub = hub_file(task.data)
     if on_hub is None:
-        return Path(spec["data"])
+        return Path(task.data)
     path = on_hub.path
     if path is None:
         raise ConfigError(
-            f"`data: {spec['data']}` is not in the hub's cache on this machine. Run `snakemake prefetch` on a host that reaches "
+            f"{where}: `data: {task.data}` is not in the hub's cache on this machine. Run `snakemake prefetch` on a host that reaches "
             "the hub, with HF_HOME on a folder that the nodes see too, or name a copy of the file by its path."
         )
     return path
 
 
-def own_files(spec: Mapping[str, Any]) -> list[str]:
+def own_files(data: str | None) -> list[str]:
     """The files of the user's among a task's data. Those of the hub and of packages may lie elsewhere tomorrow, and say the same."""
-    data = spec.get("data")
     return [data] if data and hub_file(data) is None else []
 
 
-def is_here(spec: Mapping[str, Any]) -> bool:
+def is_here(task: Task) -> bool:
     """Whether a task's data is on this machine, where it comes from the hub; true of all other data."""
-    on_hub = hub_file(str(spec.get("data", "")))
+    on_hub = hub_file(task.data or "") if isinstance(task, NativeTask) else None
     return on_hub is None or on_hub.path is not None
 
 

@@ -5,7 +5,7 @@ import json
 import polars
 import pytest
 
-from milepost.campaign.types import Task
+from milepost.campaign.config import native_task
 from milepost.errors import ConfigError, RecordError
 from milepost.tasks import data_files, load_items
 from milepost.tasks.data_files import hub_file, is_here, own_files, packaged, read_rows
@@ -37,7 +37,7 @@ def install(folder, rows=(ROW,)):
 
 
 def task(**spec):
-    return Task("ifeval", {"version": 1, "scorer": {"name": "ifeval"}, "format": "ifeval", **spec})
+    return native_task("ifeval", {"version": 1, "scorer": {"name": "exact_match"}, "format": "ifeval", **spec}, "here")
 
 
 def test_a_missing_package_says_what_to_do_and_is_found_once_it_is_there(place):
@@ -57,8 +57,8 @@ def test_own_data_goes_before_the_package_and_needs_none(place):
     own = place / "mine.jsonl"
     own.write_text(json.dumps({**ROW, "key": "a"}) + "\n")
     assert [item["id"] for item in load_items(task(data=str(own)))] == ["a"]
-    assert own_files({"data": str(own)}) == [str(own)]
-    assert own_files({}) == []
+    assert own_files(str(own)) == [str(own)]
+    assert own_files(None) == []
     with pytest.raises(ConfigError, match="`format: items` needs `data`"):
         load_items(task(format="items"))
 
@@ -68,7 +68,7 @@ def test_a_file_on_the_hub_is_read_from_its_cache(place, suffix):
     data = f"hub:google/IFEval/data/rows.{suffix}"
     cache = place / "hf/hub/datasets--google--IFEval"
     commit = "a" * 40
-    assert not is_here({"data": data})
+    assert not is_here(task(data=data))
     with pytest.raises(ConfigError, match="not in the hub's cache on this machine. Run `snakemake prefetch`"):
         load_items(task(data=data))
     file = cache / "snapshots" / commit / f"data/rows.{suffix}"
@@ -80,8 +80,8 @@ def test_a_file_on_the_hub_is_read_from_its_cache(place, suffix):
         polars.DataFrame(rows).write_parquet(file)
     else:
         file.write_text(json.dumps(rows) if suffix == "json" else "".join(json.dumps(row) + "\n" for row in rows))
-    assert is_here({"data": data})
-    assert own_files({"data": data}) == []
+    assert is_here(task(data=data))
+    assert own_files(data) == []
     for named in (data, f"hub:google/IFEval@{commit}/data/rows.{suffix}"):
         items = load_items(task(data=named))
         assert [item["id"] for item in items] == ["1000", "1001"]
@@ -89,7 +89,7 @@ def test_a_file_on_the_hub_is_read_from_its_cache(place, suffix):
             "id": "length_constraints:number_words",
             "kwargs": {"relation": "at least", "num_words": 300},
         }
-    assert not is_here({"data": f"hub:google/IFEval@v2/data/rows.{suffix}"})
+    assert not is_here(task(data=f"hub:google/IFEval@v2/data/rows.{suffix}"))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ DATA = "ifeval/data/input_data.jsonl"
 def place(tmp_path, monkeypatch):
     """A workflow's folder of its own, and no package elsewhere."""
     monkeypatch.setattr(data_files, "WORKFLOW", tmp_path / "workflow")
-    monkeypatch.setattr(data_files.sys, "path", ["", str(tmp_path / "site")])
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     return tmp_path

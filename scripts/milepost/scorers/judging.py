@@ -130,7 +130,12 @@ class JudgedScorer(BaseScorer):
         """Metrics of the ensemble and, where there are several judges, the same of each judge."""
         several = self.judges if len(self.judges) > 1 else []
         of_judges = [replace(one, name=of_judge(one.name, judge)) for judge in several for one in metrics]
-        return (*metrics, UNREADABLE, *of_judges, *(replace(UNREADABLE, name=of_judge(UNREADABLE.name, j)) for j in several))
+        return (
+            *metrics,
+            UNREADABLE,
+            *of_judges,
+            *(replace(UNREADABLE, name=of_judge(UNREADABLE.name, j)) for j in several),
+        )
 
     def metrics_of(self, items: Sequence[Prompt]) -> tuple[Metric, ...]:
         """All metrics, those of parts of the items included."""

@@ -124,7 +124,9 @@ class Scorer(JudgedScorer):
     def families(self, items: Sequence[Prompt]) -> Sequence[Metric]:
         """One metric for each domain and subdomain, two for each requirement that an item has."""
         mean, ratio = Metric("", range=RANGE, reduce=mean_of), self.own_metrics[0]
-        names = {kind: {slug(item["meta"][kind]) for item in items if item["meta"].get(kind)} for kind in (DOMAIN, SUBDOMAIN)}
+        names = {
+            kind: {slug(item["meta"][kind]) for item in items if item["meta"].get(kind)} for kind in (DOMAIN, SUBDOMAIN)
+        }
         asked = {item["id"] for item in items}
         there = [name for name in REQUIREMENTS if asked & self.requirements()[name].items]
         return [
@@ -201,10 +203,10 @@ class Scorer(JudgedScorer):
         """Write the workbook that the benchmark's own program writes: one row for each checkpoint."""
         import pandas as pd
 
+        del title, prepared
         out.mkdir(parents=True)
         rows = [workbook_row(one.ckpt, one.summary["metrics"], one.summary["n_items"], prompts) for one in results]
         pd.DataFrame(rows).to_excel(out / "scores.xlsx", engine="xlsxwriter", index=False)
-        super().tabulate(title, prompts, results, prepared, out)
 
     def _lists(self) -> dict[str, tuple[Path, Path]]:
         if self._folder is not None:
@@ -227,7 +229,10 @@ class Scorer(JudgedScorer):
 
 def requirement_files(folder: Path) -> dict[str, tuple[Path, Path]]:
     """By requirement, the file of the texts that have it, and that of the criteria about it."""
-    return {name: (folder / name / f"{name}_subset.jsonl", folder / name / f"{name}_subset_C.jsonl") for name in REQUIREMENTS}
+    return {
+        name: (folder / name / f"{name}_subset.jsonl", folder / name / f"{name}_subset_C.jsonl")
+        for name in REQUIREMENTS
+    }
 
 
 def described(criterion: Mapping[str, str]) -> str:
@@ -242,13 +247,18 @@ def described(criterion: Mapping[str, str]) -> str:
     return "\n".join([f"{criterion['name']}: {criterion.get('criteria_description', '')}".strip(), *steps])
 
 
-def workbook_row(ckpt: str, metrics: Mapping[str, Mapping[str, Any]], count: int, prompts: Sequence[Prompt]) -> dict[str, Any]:
+def workbook_row(
+    ckpt: str, metrics: Mapping[str, Mapping[str, Any]], count: int, prompts: Sequence[Prompt]
+) -> dict[str, Any]:
     """One checkpoint's row, with the columns that the benchmark's own program has."""
 
     def value(name: str) -> float | None:
         return metrics.get(name, {}).get("value")
 
-    domains = {kind: list(dict.fromkeys(item["meta"][kind] for item in prompts if item["meta"].get(kind))) for kind in (DOMAIN, SUBDOMAIN)}
+    domains = {
+        kind: list(dict.fromkeys(item["meta"][kind] for item in prompts if item["meta"].get(kind)))
+        for kind in (DOMAIN, SUBDOMAIN)
+    }
     return {
         "Model": ckpt,
         "Overall": value("writingbench"),

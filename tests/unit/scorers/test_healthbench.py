@@ -55,7 +55,8 @@ def test_each_reported_mean_is_cut_and_has_the_deviation_of_a_bootstrap(golden):
         assert numbers[name]["value"] == pytest.approx(min(max(mean, 0), 1), abs=1e-12)
         assert min(values) < 0
     # Near its end, a mean that is cut varies less than one that is not.
-    cut = [scorer.reduce(items, scored(scorer, items[:4], {i["id"]: {"a": dict.fromkeys(map(str, range(99)), met)} for i in items[:4]})) for met in (False,)][0]
+    none = {one["id"]: {"a": dict.fromkeys(map(str, range(len(one["meta"]["rubrics"]))), False)} for one in items}
+    cut = scorer.reduce(items, scored(scorer, items, none))
     assert (cut["healthbench"]["value"], cut["healthbench"]["stderr"]) == (0.0, 0.0)
 
 
@@ -63,7 +64,9 @@ def test_each_reported_mean_is_cut_and_has_the_deviation_of_a_bootstrap(golden):
 def test_replies_are_read_as_the_framework_reads_them(case):
     read = read_boolean(case["text"])
     expected = case["framework"]
-    assert (read.value, read.explanation) == ((expected["criteria_met"], expected["explanation"]) if expected else (None, read.explanation))
+    assert (read.value, read.explanation) == (
+        (expected["criteria_met"], expected["explanation"]) if expected else (None, read.explanation)
+    )
 
 
 TWO = [

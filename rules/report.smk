@@ -13,6 +13,8 @@ localrules:
 
 # Named here and not as `rules.compare.output`: behind that, Snakemake takes the square of the number of a rule's inputs.
 COMPARED = [f"results/tables/{name}.csv" for name in ("comparisons", "flips", "steps", "trends", "ranking")]
+NUMBERS = [*(f"results/tables/{name}" for name in ("scores.csv", "metrics.csv", "scores.md", "scores.txt")), *TABLES]
+CURVES = [f"results/figures/{figure}.{kind}" for figure in [*TASKS, "all"] for kind in ("svg", "png", "csv")]
 
 
 rule compare:

@@ -2,6 +2,7 @@ import csv
 import re
 
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 import plot
@@ -144,7 +145,8 @@ def test_a_marked_number_has_a_ring_and_a_line_in_the_legend():
     (panel,) = make_panels(rows, (), {"sums": ()})
     axes = Figure().subplots()
     legend = draw_curves(axes, panel)
-    rings = [found for found in axes.collections if list(found.get_sizes()) == [150.0]]
+    points = [found for found in axes.collections if isinstance(found, PathCollection)]
+    rings = [found for found in points if list(found.get_sizes()) == [150.0]]
     assert [found.get_offsets().tolist() for found in rings] == [[[2.0, 0.0]]]
     assert legend[MARK, MARKED][1] == "! not what it seems: the table says why"
 

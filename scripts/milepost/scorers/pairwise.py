@@ -21,18 +21,23 @@ FIRST_SIDE = Metric("first_side", "lower", reduce=mean_of)
 FROM_BASELINE = ("output", "answer", "response")
 
 
-def read_baseline(path: Path, key: str) -> dict[str, str]:
+def read_baseline(path: Path, key: str, more: str | None = None) -> dict[str, str]:
     """A baseline's answers by their key.
 
     Args:
         path: JSON Lines or a JSON list: `output`, or `messages` of which the last is the answer, as Arena-Hard has it.
         key: The column that says which item is answered.
+        more: A column that joins it where it is filled, after an empty line.
 
     Raises:
         ConfigError: No line has an answer.
         RecordError: The file cannot be read.
     """
-    found = {str(row[key]): text for row in read_rows(path) if row.get(key) and (text := answer_of(row)) is not None}
+    found = {
+        "\n\n".join(str(row[name]) for name in (key, more) if name and row.get(name)): text
+        for row in read_rows(path)
+        if row.get(key) and (text := answer_of(row)) is not None
+    }
     if not found:
         raise ConfigError(
             f"The baseline {path} holds no answer. Each of its lines needs {key!r}, and {FROM_BASELINE[0]!r} or 'messages'."

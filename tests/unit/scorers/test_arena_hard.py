@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from judged_tasks import answer_to, judges, make_scorer, scored
 
 from milepost.errors import ConfigError
@@ -118,6 +119,7 @@ def test_style_control_of_the_original_and_where_its_fit_would_have_ended():
     ours = equal_style_fit(outcomes, features)
     assert ours[1:] == pytest.approx(STYLE["coefs"][2:], abs=3e-3)
     design = np.hstack([ones, standard])
+    assert ours == pytest.approx(sm.Logit(outcomes, design).fit(disp=False).params, abs=1e-9)
     assert design.T @ (1 / (1 + np.exp(-design @ ours)) - outcomes) == pytest.approx(np.zeros(5), abs=1e-9)
     assert equal_style_rate(outcomes, features) == pytest.approx(STYLE["winrate_model"], abs=1e-5)
     assert outcomes.mean() == pytest.approx(STYLE["raw_mean"], abs=1e-7)

@@ -117,6 +117,15 @@ class Winner(TypedDict):
     candidate: str
 
 
+class Followed(TypedDict):
+    """Whether an answer follows one instruction; `crashed` says how its check failed, if it did, which counts as not followed."""
+
+    id: str
+    strict: bool
+    loose: bool
+    crashed: NotRequired[str]
+
+
 class Score(TypedDict):
     """The verdict on one answer. `score` null means that it could not be scored; `note` then says why.
 
@@ -133,6 +142,7 @@ class Score(TypedDict):
     note: NotRequired[str]
     verdicts: NotRequired[dict[str, EvaluatorVerdict]]
     winner: NotRequired[Winner]
+    instructions: NotRequired[list[Followed]]
 
 
 Better = Literal["higher", "lower"]

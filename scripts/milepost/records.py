@@ -128,6 +128,15 @@ class Winner(TypedDict):
     candidate: str
 
 
+class Followed(TypedDict):
+    """Whether an answer follows one instruction; `crashed` says how its check failed, if it did, which counts as not followed."""
+
+    id: str
+    strict: bool
+    loose: bool
+    crashed: NotRequired[str]
+
+
 class Score(TypedDict):
     """The verdict on one answer. `score` null means that it could not be scored; `note` then says why.
 
@@ -145,6 +154,7 @@ class Score(TypedDict):
     verdicts: NotRequired[dict[str, EvaluatorVerdict]]
     judged: NotRequired[dict[str, list[JudgedVerdict]]]
     winner: NotRequired[Winner]
+    instructions: NotRequired[list[Followed]]
 
 
 Better = Literal["higher", "lower"]

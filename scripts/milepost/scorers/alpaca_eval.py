@@ -60,7 +60,7 @@ WIN_RATE, DISCRETE, LENGTH = "win_rate", "discrete_win_rate", "length_controlled
 MORE = Metric("more_characters", range=None)
 
 
-class Row(NamedTuple):
+class PreferredAnswer(NamedTuple):
     """One answer: its item, how probable each judge finds it better, and how much shorter it is."""
 
     item: str
@@ -201,7 +201,7 @@ class Scorer(JudgedScorer):
         clusters = clusters_of(scores)
         groups = {"": self.ensemble, **({judge: [judge] for judge in self.judges} if len(self.judges) > 1 else {})}
         rows = [
-            Row(
+            PreferredAnswer(
                 score["id"],
                 {judge: value for judge in self.judges if (value := self._preference(score, judge)) is not None},
                 -(score["metrics"].get(MORE.name) or 0.0),
@@ -215,13 +215,15 @@ class Scorer(JudgedScorer):
             found |= self._as_framework(prompts, scores)
         return found
 
-    def _at_equal_length(self, rows: Sequence[Row], judges: Sequence[str], clusters: Mapping[str, str]) -> Estimate:
+    def _at_equal_length(
+        self, rows: Sequence[PreferredAnswer], judges: Sequence[str], clusters: Mapping[str, str]
+    ) -> Estimate:
         """The mean over judges of the win rate at equal length; of several samples of an item, of their means."""
         import numpy as np
 
         if not rows:
             return UNDEFINED
-        by_item: dict[str, list[Row]] = defaultdict(list)
+        by_item: dict[str, list[PreferredAnswer]] = defaultdict(list)
         for row in rows:
             by_item[row.item].append(row)
         items = list(by_item)

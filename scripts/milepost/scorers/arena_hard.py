@@ -102,7 +102,7 @@ class Games(NamedTuple):
     outcomes: tuple[float, ...]
 
 
-class Row(NamedTuple):
+class PlayedAnswer(NamedTuple):
     """The games of one answer: its item, that item's category, how its style differs, and by judge what could be read."""
 
     item: str
@@ -237,7 +237,7 @@ class Scorer(JudgedScorer):
         plain = [metric for metric in self.metrics_of(prompts) if metric.reduce not in (fitted, ratio_of)]
         categories = {prompt["id"]: slug(category_of(prompt)) for prompt in prompts}
         rows = [
-            Row(
+            PlayedAnswer(
                 score["id"],
                 categories[score["id"]],
                 tuple(score["metrics"].get(name) or 0.0 for name in self.fact_names),
@@ -249,7 +249,7 @@ class Scorer(JudgedScorer):
             )
             for score in scores
         ]
-        rates = Rates(rows, sorted(set(categories.values())), clusters_of(scores), self._rounds, compat=self._compat)
+        rates = WinRates(rows, sorted(set(categories.values())), clusters_of(scores), self._rounds, compat=self._compat)
         found = reduce_scores(plain, scores) | rates.of(self.ensemble)
         for judge in self.judges if len(self.judges) > 1 else []:
             found |= {of_judge(name, judge): estimate for name, estimate in rates.of([judge]).items()}
@@ -274,7 +274,7 @@ class Scorer(JudgedScorer):
 
 
 @dataclass(frozen=True)
-class Rates:
+class WinRates:
     """The win rates that follow from the games of all answers.
 
     Attributes:
@@ -285,7 +285,7 @@ class Rates:
         compat: Whether there is a pooled win rate, and intervals are those of llm-eval-framework.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[PlayedAnswer]
     categories: Sequence[str]
     clusters: Mapping[str, str]
     rounds: int
@@ -308,7 +308,7 @@ class Rates:
                 found[f"{WIN_RATE}_{name}"] = as_framework(values)
         return found
 
-    def _rate(self, groups: Sequence[Sequence[Row]], judges: Sequence[str]) -> Estimate:
+    def _rate(self, groups: Sequence[Sequence[PlayedAnswer]], judges: Sequence[str]) -> Estimate:
         """The mean over judges and groups of rows of wins over weights."""
         parts = []
         for judge in judges:
@@ -325,7 +325,7 @@ class Rates:
                 )
         return mean_of_ratios(parts, clusters=self.clusters, bounds=UNIT)
 
-    def _at_equal_style(self, groups: Sequence[Sequence[Row]], judges: Sequence[str]) -> Estimate:
+    def _at_equal_style(self, groups: Sequence[Sequence[PlayedAnswer]], judges: Sequence[str]) -> Estimate:
         """The mean over judges and groups of rows of the win rate at equal style; no row, no number."""
         import numpy as np
 

@@ -53,6 +53,7 @@ def test_unknown_scorer_hints():
 REQUIRED = {
     "equator": {"evaluators": ["e"], "answer_key": "key.jsonl"},
     **{name: {"judges": ["j"]} for name in ("healthbench", "writingbench", "arena_hard", "alpaca_eval")},
+    "ifbench": {"ifbench_dir": "IFBench"},
 }
 
 

@@ -24,7 +24,8 @@ from milepost.endpoints.shared_spec import SharedSpec
 from milepost.endpoints.tunnel import LOOPBACK, Tunnel, Way
 from milepost.errors import EndpointError, StoreError
 from milepost.runtime.processes import last_lines
-from milepost.store.lease import STALE_S, Lease, acquire, file_age, has_ended, job_has_ended, read_lease, started
+from milepost.store.lease import STALE_S, Lease, acquire, file_age, has_ended, read_lease, started
+from milepost.store.slurm_jobs import job_is_awaited
 
 log = logging.getLogger("milepost")
 POLL_S = 1.0
@@ -131,7 +132,7 @@ class SharedServerClient:
         if age is None or age >= STALE_S:
             return False
         if time.monotonic() - self._asked > LOOK_S:
-            self._asked, self._gone = time.monotonic(), has_ended(read_lease(self.place.lease))
+            self._asked, self._gone = time.monotonic(), has_ended(read_lease(self.place.lease), age)
         return not self._gone
 
     def _submit_once(self) -> None:
@@ -169,7 +170,7 @@ class SharedServerClient:
             return True
         if submitted.get("job"):
             age = file_age(self.place.submitted)
-            return job_has_ended(str(submitted["job"])) and (age or 0.0) > LOOK_S
+            return not job_is_awaited(submitted) and (age or 0.0) > LOOK_S
         if submitted.get("host") == socket.gethostname():
             return started(int(submitted.get("pid", 0))) != submitted.get("started")
         age = file_age(self.place.submitted)

@@ -19,17 +19,18 @@ from milepost.endpoints.shared_place import FOLDER, SharedEndpointFolder, read_j
 from milepost.endpoints.shared_spec import SharedSpec
 from milepost.errors import EndpointError
 from milepost.paths import WORKFLOW
-from milepost.store.lease import STALE_S, file_age, job_has_ended, read_lease, started
+from milepost.store.lease import STALE_S, file_age, read_lease, started
+from milepost.store.slurm_jobs import is_of_this_cluster, job_is_awaited, names_of_job
 
 log = logging.getLogger("milepost")
 SBATCH = "MILEPOST_SBATCH"  # the profile's options for a server's job, as the workflow hands them down
 
 
-def submit(spec: SharedSpec, attempt: str) -> dict[str, Any]:
+def submit(spec: SharedSpec, attempt: str) -> Mapping[str, Any]:
     """Start a server's job on SLURM, or a process in the background where no SLURM is used.
 
     Returns:
-        `{"job"}`, or `{"host", "pid", "started"}`.
+        `{"job", "cluster"}`, or `{"host", "pid", "started"}`.
 
     Raises:
         EndpointError: SLURM did not take it.
@@ -82,7 +83,7 @@ def submit(spec: SharedSpec, attempt: str) -> dict[str, Any]:
             " serve_shared in the profile, and run again."
         )
     log.info("submitted job %s for the server of endpoint %r; it says what it does in %s", job, spec.name, output)
-    return {"job": job}
+    return names_of_job(job)
 
 
 def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
@@ -102,13 +103,15 @@ def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
             continue
         submitted = read_json(place.submitted)
         age = file_age(place.lease)
-        if (age is not None and age < STALE_S) or (submitted.get("job") and not job_has_ended(str(submitted["job"]))):
+        if (age is not None and age < STALE_S) or job_is_awaited(submitted):
             # By name: the file may be seen by the next server only, and that one was not told.
             write_private(place.stop, {"nonce": read_lease(place.lease).get("nonce")})
             stopping.append(place)
     deadline = time.monotonic() + within_s
     for place in stopping:
-        job = read_json(place.submitted).get("job")
+        # The number of another cluster's job may be that of another job here.
+        submitted = read_json(place.submitted)
+        job = submitted["job"] if is_of_this_cluster(submitted) else None
         # One that waits in the queue holds no lease, and will not look for the file.
         if job and not read_lease(place.lease):
             subprocess.run(["scancel", str(job)], capture_output=True, timeout=30, check=False)

@@ -1,8 +1,9 @@
 """One writer at a time for a checkpoint's store: a lease with a heartbeat, in a file that every host can see.
 
-A lease is taken over when its heart has not beaten for 60 s, when its SLURM job has ended, or when its holder was a
-process of this very host (same boot, same process namespace) that is gone. A process id alone says nothing: hosts of a
-cluster share the folder, not their processes.
+A lease is taken over when its heart has not beaten for 60 s; after one beat that was missed where its SLURM job has ended;
+and at once when its holder was a process of this very host (same boot, same process namespace) that is gone. A process id
+or the number of a job alone says nothing: hosts share the folder, not their processes, and so do the clusters of a site. A
+heart that beats is never taken for dead, whatever SLURM says.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import errno
 import json
 import os
 import socket
-import subprocess
 import time
 import uuid
 from collections.abc import Callable
@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from milepost.errors import StoreError
+from milepost.store.slurm_jobs import job_has_ended, names_of_job
 
 STALE_S = 60.0
 BEAT_S = 10.0
+MISSED_S = 1.5 * BEAT_S  # a beat that should have come by then
 # What does not pass by itself: no room, no right to write.
 FINAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -102,7 +104,7 @@ def acquire(path: Path, say: Callable[[str], None], stale_s: float = STALE_S) ->
         age = file_age(path)
         if age is None:
             continue  # it was given back just now
-        if age >= stale_s or has_ended(holder):
+        if age >= stale_s or has_ended(holder, age):
             if _take_over(path, holder, owner):
                 return Lease(path, owner), holder.get("content")
             continue
@@ -122,7 +124,8 @@ def acquire(path: Path, say: Callable[[str], None], stale_s: float = STALE_S) ->
 
 def describe(holder: dict[str, Any]) -> str:
     """A phrase for messages that names the holder of a lease: its host, process and job."""
-    job = f", SLURM job {holder['job']}" if holder.get("job") else ""
+    cluster = f" of cluster {holder['cluster']}" if holder.get("cluster") else ""
+    job = f", SLURM job {holder['job']}{cluster}" if holder.get("job") else ""
     return f"process {holder.get('pid', '?')} on {holder.get('host', 'an unknown host')}{job}"
 
 
@@ -133,7 +136,7 @@ def _this_process() -> dict[str, Any]:
         "namespace": os.readlink("/proc/self/ns/pid"),
         "pid": os.getpid(),
         "started": started(os.getpid()),
-        "job": os.environ.get("SLURM_JOB_ID"),
+        **names_of_job(os.environ.get("SLURM_JOB_ID")),
     }
 
 
@@ -146,37 +149,17 @@ def started(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
-def has_ended(holder: dict[str, Any]) -> bool:
-    """Whether the holder of a lease is known to be gone: its process on this very host, or its SLURM job."""
+def has_ended(holder: dict[str, Any], age: float) -> bool:
+    """Whether the holder of a lease is known to be gone: its process on this very host, or its SLURM job.
+
+    Args:
+        holder: What the lease says.
+        age: Seconds since its last beat.
+    """
     here = _this_process()
     if all(holder.get(key) == here[key] for key in ("host", "boot", "namespace")):
         return started(int(holder.get("pid", 0))) != holder.get("started")
-    return job_has_ended(holder.get("job"))
-
-
-def job_has_ended(job: str | None) -> bool:
-    """Whether SLURM says that a job is over. Without SLURM, or without an answer from it, it is not known to be."""
-    if not job:
-        return False
-    try:
-        listing = subprocess.run(
-            ["squeue", "--noheader", "--jobs", job, "--format", "%T"],
-            capture_output=True, text=True, timeout=20, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    if listing.returncode != 0:
-        return "Invalid job id" in listing.stderr
-    return listing.stdout.strip() in (
-        "",
-        "COMPLETED",
-        "FAILED",
-        "CANCELLED",
-        "TIMEOUT",
-        "NODE_FAIL",
-        "OUT_OF_MEMORY",
-        "PREEMPTED",
-    )
+    return age > MISSED_S and job_has_ended(holder)
 
 
 def _create(path: Path, owner: dict[str, Any]) -> bool:

@@ -32,6 +32,11 @@ rule all:
         [f"results/{SCORERS[task].name}/{task}" for task in TABULATED],
 
 
+onstart:
+    keep_others_locks()
+    hand_down_resources(rules.serve_shared.rule)
+
+
 onsuccess:
     stop_shared_servers()
 

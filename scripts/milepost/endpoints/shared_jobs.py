@@ -11,15 +11,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from milepost.endpoints.shared_place import FOLDER, SharedEndpointFolder, read_json, write_private
 from milepost.endpoints.shared_spec import SharedSpec
-from milepost.errors import EndpointError
+from milepost.errors import EndpointError, StoreError
 from milepost.paths import WORKFLOW
-from milepost.store.lease import STALE_S, file_age, read_lease, started
+from milepost.store.lease import STALE_S, acquire, file_age, read_lease, started
 from milepost.store.slurm_jobs import is_of_this_cluster, job_is_awaited, names_of_job
 
 log = logging.getLogger("milepost")
@@ -119,10 +120,27 @@ def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
             time.sleep(0.2)
         if job and read_lease(place.lease):
             subprocess.run(["scancel", str(job)], capture_output=True, timeout=30, check=False)
-        # The next server has a key of its own.
-        for path in (place.submitted, place.folder / "key", place.stop):
-            path.unlink(missing_ok=True)
+        with submitting(place):
+            # A job that waits may have submitted the next server by now, which has read the key already.
+            if read_json(place.submitted).get("attempt") == submitted.get("attempt"):
+                for path in (place.submitted, place.folder / "key", place.stop):
+                    path.unlink(missing_ok=True)
     return [place.folder.name for place in stopping]
+
+
+@contextmanager
+def submitting(place: SharedEndpointFolder) -> Iterator[None]:
+    """Hold the right to submit a server's job, or to take its key away, which somebody else may hold for seconds."""
+    while True:
+        try:
+            lease, _ = acquire(place.folder / ".submitting", log.debug)
+            break
+        except StoreError:
+            continue  # it changed hands meanwhile, which for a lease means that its holder lives
+    try:
+        yield
+    finally:
+        lease.release()
 
 
 def sbatch_options(asked: Mapping[str, Any]) -> dict[str, Any]:

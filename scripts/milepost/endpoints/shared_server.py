@@ -181,6 +181,9 @@ async def _attend(
         # Again where something has happened to it: nobody would find the server otherwise.
         if read_json(place.record) != record:
             write_private(place.record, record)
+        if read_json(place.folder / "key").get("key", place.key) != place.key:
+            # Taken away, and jobs have made another: they would wait for ever for a server that knows it.
+            stop("its key is no more")
         await asyncio.wait(ends, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
         usage = await server.usage()
         account |= {"up_s": round(time.monotonic() - ready, 3)}

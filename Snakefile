@@ -47,4 +47,4 @@ onerror:
     remove_withdrawn_notes()
     if any(Path("results/summaries").glob("*/*.json")):
         print("`snakemake partial_report` makes tables, figures and a report of what is there.", file=sys.stderr)
-    explain_refused_jobs(log)
+    explain_failed_jobs(log)

@@ -5,7 +5,7 @@ from snakemake.iocontainers import Wildcards
 
 from milepost.endpoints.shared_jobs import SBATCH, sbatch_options
 from milepost.endpoints.specs import load_endpoints
-from milepost.preflight.submission import explain_refusals
+from milepost.preflight.failures import explain_failures
 
 # What SLURM is asked for.
 SUBMITTED = {
@@ -44,11 +44,12 @@ for handler in logger.handlers:
         handler.addFilter(TableOnly())
 
 
-def explain_refused_jobs(logs):
-    """If SLURM did not take a job at all, say so in its log, and last on the terminal: Snakemake's words fill a page."""
-    if workflow.executor_plugin.name == "slurm":
-        for paragraph in explain_refusals(logs):
-            print(f"\n{paragraph}\n", file=sys.stderr)
+def explain_failed_jobs(logs):
+    """Say last on the terminal why jobs failed: Snakemake's words fill pages, and the reason stands above them."""
+    if not only_looks(LOOKS):
+        for paragraph in explain_failures(logs):
+            print(f"\n{paragraph}", file=sys.stderr)
+        print(file=sys.stderr)
 
 
 def attempts_of(step, wildcards):

@@ -32,7 +32,9 @@ def test_a_run_beside_jobs_of_an_earlier_one_says_so_and_when_to_come_back(campa
     run = campaign.run(*SLURM)
     assert run.rc != 0
     said = " ".join(run.said.split())
-    assert "1 job of an earlier run of this campaign is still in SLURM's queue: 7 (evaluate_checkpoint c1, RUNNING" in said
+    assert (
+        "1 job of an earlier run of this campaign is still in SLURM's queue: 7 (evaluate_checkpoint c1, RUNNING" in said
+    )
     assert run.jobs == []
     assert not (campaign.folder / "results/prompts").exists()
     looked = campaign.run(*SLURM, "plan")

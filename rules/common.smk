@@ -25,7 +25,7 @@ from milepost.campaign.shown import Current
 from milepost.campaign.templates import model_record
 from milepost.errors import MilepostError
 from milepost.evaluation.collect import is_current
-from milepost.evaluation.earlier import refuse_beside_others
+from milepost.evaluation.earlier import refuse_beside_others, refuse_unwritable
 from milepost.evaluation.work import is_complete
 from milepost.nemo.check import check_nemo_tasks
 from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign, scorer_of
@@ -151,6 +151,7 @@ RUNS = (
 if RUNS:
     if not only_looks({"serve_shared"}):
         try:
+            refuse_unwritable()
             refuse_beside_others(logger.info)
         except MilepostError as error:
             raise WorkflowError(f"{type(error).__name__}: {error}") from None

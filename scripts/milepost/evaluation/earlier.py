@@ -1,17 +1,19 @@
-"""Jobs of an earlier run that still work in this campaign: its Snakemake was killed, or its host went down, and they go on.
+"""What keeps a run from beginning: results that it cannot write, and jobs of an earlier run that still work here.
 
-A run beside them would submit the same jobs once more, whose servers would find the stores taken, and fail.
+Their Snakemake was killed, or its host went down, and they go on. A run beside them would submit the same jobs once more,
+whose servers would find the stores taken, and fail.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from milepost.errors import StoreError, listed
+from milepost.errors import MINE, StoreError, listed
 from milepost.runtime.slurm_site import SiteUnknownError, ask
 from milepost.store.answers import STORE
 from milepost.store.lease import MISSED_S, STALE_S, describe, file_age, has_ended, read_lease
@@ -21,6 +23,24 @@ JOINED = "rule_serve_shared"
 FIELDS = "%i|%T|%e|%k|%j"
 LOGS = Path(".snakemake/log")
 HEAD = 1 << 16  # bytes of a log: what it says of itself stands at its beginning
+
+
+def refuse_unwritable(results: Path = Path("results")) -> None:
+    """Refuse to run where results cannot be written: every step would fail by itself, and Snakemake without a word of ours.
+
+    Raises:
+        StoreError: Names the folders, and what to do.
+    """
+    # Deeper down there are thousands of folders, and who takes the right to one takes that to all.
+    closed = [
+        str(path) for path in [results, *results.glob("*")] if path.is_dir() and not os.access(path, os.W_OK | os.X_OK)
+    ]
+    if closed:
+        why = "read-only file system" if os.statvfs(closed[0]).f_flag & os.ST_RDONLY else "you have no right to"
+        raise StoreError(
+            f"This run cannot write to {listed(closed)} ({why}). Nothing was run. {MINE} Where the whole file system became"
+            " read-only, ask the site. Then run the same command again; `snakemake plan` and `preflight` work meanwhile."
+        )
 
 
 def refuse_beside_others(say: Callable[[str], None]) -> None:
@@ -77,7 +97,10 @@ def beating(leases: list[Path], say: Callable[[str], None]) -> list[str]:
     """The writers on other hosts whose hearts beat: each lease, in words."""
     watched = {}
     for lease in leases:
-        holder, age = read_lease(lease), file_age(lease)
+        try:
+            holder, age = read_lease(lease), file_age(lease)
+        except OSError:
+            continue  # whoever wants to write there will say so
         # Steps of this host end with their Snakemake, and a job waits for that.
         if age is None or age >= STALE_S or holder.get("host") == socket.gethostname() or has_ended(holder, age):
             continue

@@ -100,3 +100,18 @@ def test_the_dead_and_those_of_this_host_are_not_waited_for(said):
     lease("c2", host=os.uname().nodename)
     refuse_beside_others(said.append)
     assert said == []
+
+
+@pytest.mark.parametrize("closed", ["results", "results/models"])
+def test_results_that_cannot_be_written_are_named_before_anything_runs(monkeypatch, closed):
+    Path("results/models").mkdir(parents=True)
+    earlier.refuse_unwritable()
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != closed)
+    with pytest.raises(
+        StoreError, match=rf"This run cannot write to {closed} \(you have no right to\)\. Nothing was run"
+    ):
+        earlier.refuse_unwritable()
+
+
+def test_a_campaign_without_results_can_be_begun():
+    earlier.refuse_unwritable()

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -72,9 +73,10 @@ def serve(service: Service) -> str:
             append_line(place.folder, {**dead, "end": "killed"})  # type: ignore[typeddict-item]
         return asyncio.run(_serve(service, lease))
     finally:
-        if lease.held():
-            for path in (place.record, place.stop):
-                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if lease.held():
+                for path in (place.record, place.stop):
+                    path.unlink(missing_ok=True)
         lease.release()
 
 

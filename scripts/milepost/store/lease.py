@@ -41,8 +41,8 @@ class Lease:
     def beat(self, content: dict[str, Any]) -> None:
         """Show that the holder lives.
 
-        What may be over in a moment (no descriptors left, a stale file handle) is no reason to end, as long as the last
-        beat is young enough for nobody to take the lease over.
+        What may be over in a moment (no descriptors left, a stale file handle, a folder that was moved away) is no reason
+        to end, as long as the last beat is young enough for nobody to take the lease over.
 
         Raises:
             StoreError: Somebody else has taken the lease over, or it cannot be written.
@@ -58,6 +58,8 @@ class Lease:
         except OSError as error:
             if error.errno not in FINAL and time.monotonic() - self._beaten < STALE_S - 2 * BEAT_S:
                 return
+            if error.errno == errno.ENOENT:
+                self.confirm()
             raise StoreError(
                 f"{self.path} cannot be written: {error.strerror}. Without it, another may write here."
             ) from None
@@ -66,12 +68,33 @@ class Lease:
         """Whether the file still names this holder.
 
         Raises:
-            OSError: It cannot be read, which says nothing.
+            OSError: It cannot be read, which says nothing; so does a folder that is not there, for it may come back.
         """
         try:
             return bool(json.loads(self.path.read_bytes())["nonce"] == self.owner["nonce"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except FileNotFoundError:
+            if not self.path.parent.is_dir():
+                raise
             return False
+        except (ValueError, KeyError, TypeError):
+            return False
+
+    def confirm(self) -> None:
+        """Check that the folder is the one that was opened, before anything is written into it by its name.
+
+        Raises:
+            StoreError: It was moved away or removed, another is in its place, or another writer has it.
+        """
+        try:
+            held = self.held()
+        except OSError:
+            held = False
+        if not held:
+            raise StoreError(
+                f"{self.path.parent} is no longer the folder that was opened: it was moved away or removed, or another took it"
+                " over. Nothing more is written there, and what was stored lies where that folder is. Put it back in its"
+                " place, and run again."
+            )
 
     def release(self) -> None:
         """Give the lease back, so that another writer can take it at once."""

@@ -295,6 +295,34 @@ def test_started_tells_processes_apart():
     process.wait()
 
 
+def test_a_folder_that_is_away_for_a_while_is_not_lost(path, said):
+    lease, _ = acquire(path, said.append)
+    away = path.parent.rename(path.parent.with_name("away"))
+    lease.beat({})
+    with pytest.raises(StoreError, match="no longer the folder that was opened"):
+        lease.confirm()
+    away.rename(path.parent)
+    lease.beat({"requests": 7})
+    lease.confirm()
+    assert json.loads(path.read_text())["content"] == {"requests": 7}
+    path.parent.rename(away)
+    lease._beaten -= 45
+    with pytest.raises(StoreError, match="no longer the folder that was opened"):
+        lease.beat({})
+    assert not path.parent.exists(), "nothing is made in its place"
+    lease.release()
+
+
+def test_another_folder_in_the_place_of_the_one_that_was_opened_is_not_written(path, said):
+    lease, _ = acquire(path, said.append)
+    path.parent.rename(path.parent.with_name("away"))
+    path.parent.mkdir()
+    for look in (lease.confirm, lambda: lease.beat({})):
+        with pytest.raises(StoreError):
+            look()
+    assert os.listdir(path.parent) == []
+
+
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ESTALE, errno.EIO, errno.ENFILE])
 def test_a_lease_that_cannot_be_read_for_a_moment_is_not_lost(path, said, monkeypatch, number):
     lease, _ = acquire(path, said.append)

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # Paths of the code are nobody's inputs, so a project or a campaign alone can be moved, and nothing runs again.
 CODE = Path(workflow.basedir)
@@ -24,12 +25,14 @@ from milepost.campaign.shown import Current
 from milepost.campaign.templates import model_record
 from milepost.errors import MilepostError
 from milepost.evaluation.collect import is_current
+from milepost.evaluation.earlier import refuse_beside_others, refuse_unwritable
 from milepost.evaluation.work import is_complete
 from milepost.nemo.check import check_nemo_tasks
 from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign, scorer_of
 from milepost.preflight.decides import asked_digest, code_of, digest_of, scored_digest, shown_record
 from milepost.records import read_records
 from milepost.scorers import scorer_module
+from milepost.tasks.data_files import own_files
 
 # Planning makes millions of objects that stay. Looking through all of them for garbage, over and over, was a tenth of it.
 gc.freeze()
@@ -59,16 +62,36 @@ def remove_withdrawn_notes():
         mark.unlink()
 
 
+# Targets whose own words are all that is to be seen of a run.
+LOOKS = {
+    "check_endpoint",
+    "forget_attempt",
+    "forget_refusals",
+    "list_evals",
+    "plan",
+    "prefetch",
+    "preflight",
+    "preview_prompts",
+    "stop_servers",
+}
+
+
+def only_looks(looks):
+    """Whether nothing but these targets is asked for. While rules are read, only the command line knows."""
+    targets = set(workflow.dag_settings.targets) if workflow.dag_settings is not None else set(sys.argv) & looks
+    return bool(targets) and targets <= looks
+
+
 try:
     CAMPAIGN = load_campaign(config if IS_MAIN or FROZEN not in os.environ else None)
     config = CAMPAIGN.config
     if IS_MAIN:
-        check_campaign(CAMPAIGN, installed=not workflow.dryrun)
+        check_campaign(CAMPAIGN, installed=not workflow.dryrun, fetched=not only_looks({"prefetch"}))
         check_nemo_tasks(CAMPAIGN, installed=not workflow.dryrun)
         if not workflow.dryrun:
             os.environ[FROZEN] = str(freeze_campaign(CAMPAIGN))
     # The scorer of every task of our own. What it needs, and has of its own, decides which rules are for the task.
-    SCORERS = {name: scorer_of(CAMPAIGN.tasks[name]) for name in CAMPAIGN.named("native")}
+    SCORERS = {name: scorer_of(task) for name, task in CAMPAIGN.native.items()}
 except MilepostError as error:
     raise WorkflowError(f"{type(error).__name__}: {error}") from None
 
@@ -87,25 +110,6 @@ def remove_unfinished_results():
         if path.parts[0] == "results" and path.parts[1:2] != ("store",):
             shutil.rmtree(path, ignore_errors=True)
             path.unlink(missing_ok=True)
-
-
-# Targets whose own words are all that is to be seen of a run.
-LOOKS = {
-    "check_endpoint",
-    "forget_refusals",
-    "list_evals",
-    "plan",
-    "prefetch",
-    "preflight",
-    "preview_prompts",
-    "stop_servers",
-}
-
-
-def only_looks(looks):
-    """Whether nothing but these targets is asked for. While rules are read, only the command line knows."""
-    targets = set(workflow.dag_settings.targets) if workflow.dag_settings is not None else set(sys.argv) & looks
-    return bool(targets) and targets <= looks
 
 
 # Options with which Snakemake runs nothing. While rules are read, it does not say itself that a run is a dry one.
@@ -143,7 +147,15 @@ RUNS = (
     and not only_looks(LOOKS | {"partial_report"})
     and not any(Path(".snakemake/locks").glob("*"))
 )
+
+
 if RUNS:
+    if not only_looks({"serve_shared"}):
+        try:
+            refuse_unwritable()
+            refuse_beside_others(logger.info)
+        except MilepostError as error:
+            raise WorkflowError(f"{type(error).__name__}: {error}") from None
     # A run that was killed could not do it at its end.
     remove_withdrawn_notes()
     remove_unfinished_results()
@@ -153,7 +165,7 @@ COLLECT = {"native": "collect_answers.py", "nemo": "collect_harness.py"}
 CHECKPOINTS = list(CAMPAIGN.checkpoints)
 TASKS = list(CAMPAIGN.tasks)
 # Beside CSV, Markdown and plain text.
-TABLES = [f"results/tables/scores.{kind}" for kind in config.get("tables", {}).get("formats", [])]
+TABLES = [f"results/tables/scores.{kind}" for kind in config["tables"]["formats"]]
 DIGESTS = DigestCache(CACHE)
 # Planning asks for one checkpoint after the other: writing all that is known each time would cost its square.
 atexit.register(DIGESTS.save)
@@ -271,7 +283,7 @@ def scorer_files(wildcards):
 def scoring(wildcards):
     """A task's scorer and headline metric, for the step that scores, without what decides no score."""
     task, scorer = CAMPAIGN.tasks[wildcards.task], SCORERS[wildcards.task]
-    return settings({**task.scoring(), "scorer": without_own(task.spec["scorer"], scorer)})
+    return settings({**task.scoring(), "scorer": without_own(task.scorer, scorer)})
 
 
 def without_own(options, scorer):
@@ -281,13 +293,13 @@ def without_own(options, scorer):
 
 def prepares(wildcards):
     """A task's scorer, for the step that prepares its tables."""
-    return settings(without_own(CAMPAIGN.tasks[wildcards.task].spec["scorer"], SCORERS[wildcards.task]))
+    return settings(without_own(CAMPAIGN.native[wildcards.task].scorer, SCORERS[wildcards.task]))
 
 
 def tabulates(wildcards):
     """What the step that makes a task's own tables is told: its scorer, its title, all checkpoints."""
     task = CAMPAIGN.tasks[wildcards.task]
-    return settings({"scorer": task.spec["scorer"], "title": task.title, "ckpts": CHECKPOINTS})
+    return settings({"scorer": task.scorer, "title": task.title, "ckpts": CHECKPOINTS})
 
 
 def prepared(wildcards):
@@ -296,8 +308,9 @@ def prepared(wildcards):
 
 
 def data_of(wildcards):
-    """The items of a task of our own; a harness has its own."""
-    return CAMPAIGN.tasks[wildcards.task].spec.get("data", [])
+    """The user's file with the items of a task of our own; a harness has its own."""
+    task = CAMPAIGN.native.get(wildcards.task)
+    return own_files(task.data) if task else []
 
 
 def servers(wildcards):

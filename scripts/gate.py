@@ -12,7 +12,6 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from milepost.campaign.identity import CACHE, DigestCache
-from milepost.campaign.schemas import read_yaml
 from milepost.campaign.shown import Point, Shown, ShownTask
 from milepost.comparisons.gates import EXIT_CODES, ConditionVerdict, gate_verdict, read_gate, try_gate
 from milepost.errors import MilepostError
@@ -20,6 +19,7 @@ from milepost.preflight.campaign import load_campaign
 from milepost.preflight.decides import current_digests
 from milepost.report.tables import number, write_table
 from milepost.report.tables_to_read import probability, signed
+from milepost.schemas import read_yaml
 from milepost.terminal import columns
 
 ERROR = 3
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tasks={name: ShownTask(task.title) for name, task in campaign.tasks.items()},
         current=current_digests(campaign, DigestCache(CACHE)),
     )
-    margins = {name: task.spec["delta"] for name, task in campaign.tasks.items() if "delta" in task.spec}
+    margins = {name: task.delta for name, task in campaign.tasks.items() if task.delta is not None}
     gate = read_gate(args.gate, shown, margins)
     verdicts = try_gate(gate, shown, args.results / "scores", args.results / "summaries")
     write_table(args.out or args.results / "gates" / f"{args.gate.stem}.csv", ConditionVerdict, verdicts)

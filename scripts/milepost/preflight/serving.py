@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 
 from milepost.campaign.models import find_model
-from milepost.campaign.types import Campaign, Checkpoint, Serving
+from milepost.campaign.sampling import REST, longest_answer
+from milepost.campaign.types import Campaign, Checkpoint, NativeTask, NemoTask, Serving, Task
 from milepost.endpoints.specs import load_endpoints
 from milepost.endpoints.vllm import command_line
 from milepost.errors import ContainerError, EnvironmentMissingError, MilepostError, did_you_mean, listed
@@ -150,7 +151,7 @@ def _lengths_of(ckpt: Checkpoint, campaign: Campaign) -> Iterator[Check]:
     if context is None:
         return
     for name, task in campaign.tasks.items():
-        longest = _longest_answer(task.spec, task.kind)
+        longest = _longest_answer(task)
         if longest is not None and longest >= context:
             yield Check(
                 f"lengths of {ckpt.name}", "failed",
@@ -159,12 +160,14 @@ def _lengths_of(ckpt: Checkpoint, campaign: Campaign) -> Iterator[Check]:
             )  # fmt: skip
 
 
-def _longest_answer(spec: Mapping[str, Any], kind: str) -> int | None:
-    if kind == "nemo":
-        value = spec.get("params", {}).get("max_new_tokens")
-    else:
-        value = spec.get("sampling", {}).get("max_tokens")
-    return int(value) if isinstance(value, int) else None
+def _longest_answer(task: Task) -> int | None:
+    """How many tokens an answer has to have room for; None where only the harness knows, or the context says it."""
+    if isinstance(task, NemoTask):
+        return task.params.get("max_new_tokens")
+    # Answers that are cut to what the context leaves are never too long for it.
+    if not isinstance(task, NativeTask) or task.sampling.get("max_tokens") == REST:
+        return None
+    return longest_answer(task.sampling)
 
 
 def model_length(ckpt: Checkpoint) -> int | None:

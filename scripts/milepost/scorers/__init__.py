@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, cast
 from milepost.endpoints.specs import find_endpoint
 from milepost.errors import ConfigError, RecordError, UnknownScorerError, did_you_mean
 from milepost.records import Answer, Estimate, Prompt, PromptSet, Score
+from milepost.schemas import with_defaults
 from milepost.statistics.metrics import Metric, reduce_scores
 
 # What an endpoint is asked for, as config/endpoints.yaml has it.
@@ -57,6 +58,21 @@ class Needs:
 
 
 @dataclass(frozen=True)
+class JudgeCalls:
+    """What a scorer asks of each judge about one answer.
+
+    Attributes:
+        calls: How many verdicts.
+        chars: Characters of all that is asked, but for the answer.
+        answers: How often the answer stands in it.
+    """
+
+    calls: int = 0
+    chars: int = 0
+    answers: int = 0
+
+
+@dataclass(frozen=True)
 class CheckpointResults:
     """The answers, scores and summary of one checkpoint on one task."""
 
@@ -92,6 +108,16 @@ class BaseScorer:
     def metric_names(self) -> tuple[str, ...]:
         """Names of the scorer's metrics, the headline first."""
         return tuple(metric.name for metric in self.metrics)
+
+    def metrics_of(self, items: Sequence[Prompt]) -> tuple[Metric, ...]:
+        """The metrics, and those that there are for parts of the items, such as their categories."""
+        del items
+        return self.metrics
+
+    def expected_calls(self, item: Prompt) -> JudgeCalls:
+        """What one answer to an item will be asked of each judge, for a plan's estimate."""
+        del item
+        return JudgeCalls()
 
     def needs(self) -> Needs:
         """What the scorer needs besides answers. It must be cheap: it is asked whenever a run is planned."""
@@ -179,21 +205,23 @@ def load_scorer(spec: Mapping[str, Any], place: CheckpointTask | None = None) ->
     """Build the scorer that a task asks for.
 
     Args:
-        spec: The task's `scorer`: its `name`, and its options as its schema allows them.
+        spec: The task's `scorer`: its `name`, and its options as its schema allows them, which has the defaults.
         place: Whose answers to which task are scored, for one that keeps what it asks of models.
 
     Raises:
         UnknownScorerError: There is no scorer of this name.
         ConfigError: Options that contradict each other.
     """
-    options = dict(spec)
-    name = options.pop("name", None)
+    name = spec.get("name")
     known = scorer_names()
     if name not in known:
         raise UnknownScorerError(
             f"There is no scorer {name!r}. Scorers: {', '.join(known)}.{did_you_mean(str(name), known)} "
             "Correct the task's `scorer: {name: …}`, or add scripts/milepost/scorers/ and config/schemas/scorers/ files."
         )
+    # A constructor has no defaults of its own: they stand in the schema.
+    options = with_defaults(spec, f"scorers/{name}")
+    del options["name"]
     made = import_module(scorer_module(name)).Scorer
     if place is not None and made.keeps_calls:
         options["place"] = place
@@ -214,7 +242,7 @@ def check_scoring(scorer: BaseScorer, items: Sequence[Prompt], where: str, metri
         RecordError: An item that cannot be scored.
     """
     for name in metrics:
-        check_metric(scorer, name, where)
+        check_metric(scorer, items, name, where)
     for name, kinds in scorer.needs().endpoints.items():
         spec = find_endpoint(name, f"{where}, scorer")
         if spec.kind not in kinds:
@@ -228,14 +256,15 @@ def check_scoring(scorer: BaseScorer, items: Sequence[Prompt], where: str, metri
         raise type(error)(f"{where}: {error}") from None
 
 
-def check_metric(scorer: BaseScorer, name: str, where: str) -> None:
+def check_metric(scorer: BaseScorer, items: Sequence[Prompt], name: str, where: str) -> None:
     """Check that a scorer has the metric that a task names.
 
     Raises:
         ConfigError: It does not; the message names those that it makes.
     """
-    if name not in scorer.metric_names:
+    known = [metric.name for metric in scorer.metrics_of(items)]
+    if name not in known:
         raise ConfigError(
             f"{where} asks for metric {name!r}, which its scorer {scorer.name} does not make with these options. It "
-            f"makes: {', '.join(scorer.metric_names)}.{did_you_mean(name, scorer.metric_names)}"
+            f"makes: {', '.join(known)}.{did_you_mean(name, known)}"
         )

@@ -48,6 +48,7 @@ class Asking:
         models_own: How to sample where a task takes the model's own settings; nothing leaves that to the endpoint.
         known: The name under which the model has answered before, where others serve it.
         met: Gets the name in the first reply, where none is known yet.
+        slowed: Gets what says, at any time, what of the endpoint slows the asking.
     """
 
     concurrency: int
@@ -59,6 +60,7 @@ class Asking:
     models_own: Mapping[str, Any] = field(default_factory=dict)
     known: str | None = None
     met: Callable[[str], object] = field(default=lambda name: None)
+    slowed: Callable[[Callable[[], str]], object] = field(default=lambda words: None)
 
     async def ask(self, endpoint: Endpoint, work: Iterable[Request], keep: Keep) -> None:
         """Put all requests to the endpoint, in order.
@@ -89,6 +91,7 @@ class Asking:
                 keep(request, answer, final)
 
         async with client:
+            self.slowed(lambda: client.slowed_by)
             workers = [asyncio.create_task(worker()) for _ in range(self.concurrency)]
             try:
                 await asyncio.gather(*workers)

@@ -33,6 +33,7 @@ from milepost.endpoints.open import open_endpoint
 from milepost.errors import MilepostError, ModelError, ServerError
 from milepost.evaluation import asking
 from milepost.evaluation.asking import Asking
+from milepost.evaluation.progress import Progress
 from milepost.evaluation.work import Request, remember_complete, requests_of
 from milepost.nemo import run as nemo
 from milepost.nemo.installation import recorded_installation
@@ -107,6 +108,7 @@ class Supervisor:
         self.attempt = uuid.uuid4().hex[:12]
         self.errors: dict[str, str] = {}
         self.total = self.done = 0
+        self.progress = Progress()
         self.sampling: dict[
             str, dict[str, Any]
         ] = {}  # what holds where a task says nothing; unknown of others' endpoints
@@ -242,7 +244,7 @@ class Supervisor:
             nonlocal logged
             if self.done > logged:
                 logged = self.done
-                log.info("%d of %d answers", self.done, self.total)
+                log.info("%s", self.progress.words(self.done, self.total, time.monotonic()))
 
         async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
             while True:

@@ -47,7 +47,6 @@ os.environ.update(
 
 # A job on SLURM parses the workflow again: what is checked before anything runs need not be checked there, and what was
 # planned holds, whatever was edited since.
-IS_MAIN = workflow.is_main_process
 if IS_MAIN:
     os.environ.pop(FROZEN, None)
 
@@ -89,60 +88,6 @@ def remove_unfinished_results():
             path.unlink(missing_ok=True)
 
 
-# Targets whose own words are all that is to be seen of a run.
-LOOKS = {
-    "check_endpoint",
-    "forget_refusals",
-    "list_evals",
-    "plan",
-    "prefetch",
-    "preflight",
-    "preview_prompts",
-    "stop_servers",
-}
-
-
-def only_looks(looks):
-    """Whether nothing but these targets is asked for. While rules are read, only the command line knows."""
-    targets = set(workflow.dag_settings.targets) if workflow.dag_settings is not None else set(sys.argv) & looks
-    return bool(targets) and targets <= looks
-
-
-# Options with which Snakemake runs nothing. While rules are read, it does not say itself that a run is a dry one.
-NO_RUN = (
-    "--dry",
-    "--lint",
-    "--list",
-    "--summary",
-    "--detailed-summary",
-    "--dag",
-    "--rulegraph",
-    "--filegraph",
-    "--d3dag",
-    "--report",
-    "--archive",
-    "--touch",
-    "--unlock",
-    "--cleanup",
-    "--delete",
-    "--containerize",
-    "--print",
-    "--generate",
-)
-
-
-def runs_nothing(word):
-    """Whether a word of the command line is an option with which nothing runs; short ones may stand together (-np)."""
-    return word.startswith(NO_RUN) or re.fullmatch("-[npqkFlSDt]*[nlSDt][npqkFlSDt]*", word) is not None
-
-
-# Whether this is the start of a run: no look at what one would do, and none beside another run.
-RUNS = (
-    IS_MAIN
-    and not any(map(runs_nothing, sys.argv[1:]))
-    and not only_looks(LOOKS | {"partial_report"})
-    and not any(Path(".snakemake/locks").glob("*"))
-)
 if RUNS:
     # A run that was killed could not do it at its end.
     remove_withdrawn_notes()
@@ -352,7 +297,7 @@ def awaited(kind, suffix=""):
                 collected, asked_of(task), identity_of(ckpt)["digest"], code_of(COLLECT[kind])
             )
             (there if current else missing).setdefault(ckpt, []).append(task)
-    if RUNS:
+    if RUNS and not is_locked():
         withdraw_wrong_notes(missing)
     either = min(
         (pairs_pattern(there), f"(?!{{}}{suffix}$)"),
@@ -402,5 +347,5 @@ def remove_others():
             Path(path).unlink()
 
 
-if RUNS:
+if RUNS and not is_locked():
     remove_others()

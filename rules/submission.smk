@@ -23,7 +23,7 @@ SUBMITTED = {
 # Endpoints that this campaign serves for many of its jobs.
 SHARED = [spec for spec in load_endpoints().values() if spec.ours]
 # Before this look takes the lock itself.
-LOCKED = IS_MAIN and any(Path(".snakemake/locks").glob("*"))
+LOCKED = IS_MAIN and is_locked()
 
 
 class TableOnly:
@@ -98,5 +98,5 @@ def hand_down_resources(step):
 
 def stop_shared_servers():
     """A campaign that is over needs none of its servers. Without this, they would end when nobody asks for a while."""
-    if SHARED and IS_MAIN and not workflow.dryrun:
+    if SHARED and IS_MAIN and not workflow.dryrun and not only_looks(BESIDE):
         subprocess.run([sys.executable, CODE / "scripts" / "stop_servers.py", "--but-kept"], check=False)

@@ -11,9 +11,11 @@ set -euo pipefail
 
 # The shell that calls may say where pip installs, which modules every Python sees, or let `cd` print; none of it is meant
 # for these environments.
-unset CDPATH PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV PYTHONPATH PYTHONHOME PYTHONSTARTUP
-unset VIRTUAL_ENV CONDA_PREFIX UV_PYTHON UV_SYSTEM_PYTHON UV_TARGET UV_PROJECT_ENVIRONMENT
-export PYTHONNOUSERSITE=1
+unset CDPATH PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV PIP_CONSTRAINT PYTHONPATH PYTHONHOME PYTHONSTARTUP
+unset VIRTUAL_ENV CONDA_PREFIX UV_PYTHON UV_SYSTEM_PYTHON UV_TARGET UV_PROJECT_ENVIRONMENT UV_CONSTRAINT UV_OVERRIDE
+unset UV_REQUIRE_HASHES UV_PREFIX UV_BREAK_SYSTEM_PACKAGES
+# Not only unset: pip's own configuration files may ask for a user's folder, too.
+export PYTHONNOUSERSITE=1 PIP_USER=0
 
 envs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 torch_version=$(<"$envs/torch.txt")
@@ -50,7 +52,11 @@ find_python() {
     if [[ -n ${MILEPOST_PYTHON:-} ]]; then candidates=("$MILEPOST_PYTHON"); fi
     for candidate in "${candidates[@]}"; do
         if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
-            if [[ -n ${MILEPOST_PYTHON:-} ]]; then echo "$candidate" >"$chosen"; fi
+            if [[ -n ${MILEPOST_PYTHON:-} ]]; then
+                # By its whole path: a name means another Python to the next shell, and all would be made anew.
+                candidate=$("$candidate" -c 'import sys; print(sys.executable)')
+                echo "$candidate" >"$chosen"
+            fi
             echo "$candidate"
             return
         fi

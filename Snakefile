@@ -43,6 +43,6 @@ onerror:
     # beside a run whose jobs wait.
     if not only_looks(BESIDE):
         remove_withdrawn_notes()
-    if any(Path("results/summaries").glob("*/*.json")):
+    if any(Path("results/summaries").glob("*/*.json")) and not only_looks(LOOKS | BESIDE):
         print("`snakemake partial_report` makes tables, figures and a report of what is there.", file=sys.stderr)
     explain_refused_jobs(log)

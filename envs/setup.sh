@@ -131,6 +131,23 @@ prove() {
     fail "envs/$1 is installed but does not run on this machine: see the lines above."
 }
 
+# Has the command `snakemake` of the environment in folder $1 look at none of the caller's variables for Python: packages on
+# a PYTHONPATH that are for another Python would end it before any rule is read. A shell reads its first lines as a
+# command, and Python as a text.
+isolate_snakemake() {
+    local command=$1/bin/snakemake
+    cat >"$command.$$" <<END
+#!/bin/sh
+'''exec' "$(sed 's/[\\"$`]/\\&/g' <<<"$1/bin/python")" -I "\$0" "\$@"
+' '''
+import sys
+from snakemake.cli import main
+sys.exit(main())
+END
+    chmod +x "$command.$$"
+    mv "$command.$$" "$command"
+}
+
 # Whether the stamp $1 says $2. The stamp is written last, so what was left half made has none.
 is_made() { [[ -x ${1%/*}/bin/python && -e $1 && $(<"$1") == "$2" ]]; }
 
@@ -192,6 +209,10 @@ main() {
     for proof in "${proving[@]}"; do
         wait "$proof" || failed=1
     done
+    # Also in an environment that was made before this was done.
+    if [[ -x $envs/workflow/.venv/bin/snakemake ]] && ! grep -q "exec.* -I " "$envs/workflow/.venv/bin/snakemake"; then
+        isolate_snakemake "$envs/workflow/.venv"
+    fi
     exit $failed
 }
 

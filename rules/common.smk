@@ -29,6 +29,7 @@ from milepost.nemo.check import check_nemo_tasks
 from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign, scorer_of
 from milepost.preflight.decides import asked_digest, code_of, digest_of, scored_digest, shown_record
 from milepost.records import read_records
+from milepost.runtime.environments import surroundings
 from milepost.scorers import scorer_module
 
 # Planning makes millions of objects that stay. Looking through all of them for garbage, over and over, was a tenth of it.
@@ -37,9 +38,12 @@ gc.set_threshold(50_000, 20, 20)
 
 # Every step runs with the Python that runs Snakemake, and ends when this process is gone. None of it is a parameter, so
 # none of it makes anything run again.
-# Packages in the user's home are of another Python, or of other versions.
+# What the user's shell holds for another Python does not get into them.
+own = surroundings()
+for name in set(os.environ) - set(own):
+    del os.environ[name]
 os.environ.update(
-    PYTHONNOUSERSITE="1",
+    own,
     MILEPOST_SCRIPTS=str(CODE / "scripts"),
     MILEPOST_SNAKEMAKE=f"{socket.gethostname()}:{os.getpid()}",
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",

@@ -3,12 +3,11 @@ import re
 import sys
 from pathlib import Path
 
-from snakemake.persistence.file import FilePersistence
-
 IS_MAIN = workflow.is_main_process
 # Targets whose own words are all that is to be seen of a run.
 LOOKS = {
     "check_endpoint",
+    "forget_attempt",
     "forget_refusals",
     "list_evals",
     "plan",
@@ -17,8 +16,8 @@ LOOKS = {
     "preview_prompts",
     "stop_servers",
 }
-# Targets beside which a campaign may run: no result is theirs.
-BESIDE = LOOKS - {"preview_prompts"} | {"forget_attempt", "partial_report", "serve_shared"}
+# Targets that make no result of the campaign: they may run beside a run that does.
+BESIDE = LOOKS | {"partial_report", "serve_shared"}
 
 
 def only_looks(looks):
@@ -61,15 +60,4 @@ def is_locked():
 
 
 # Whether this is the start of a run: no look at what one would do, and none beside another run.
-RUNS = IS_MAIN and not any(map(runs_nothing, sys.argv[1:])) and not only_looks(LOOKS | BESIDE) and not is_locked()
-
-
-def remove_own_locks(persistence):
-    """Remove the locks of this run. When Snakemake 9.27 ends, it removes those of all runs in the folder."""
-    for path in persistence._lockfile.values():
-        Path(path).unlink(missing_ok=True)
-    persistence._lockfile.clear()
-
-
-if "--unlock" not in sys.argv:
-    FilePersistence._delete_locks = remove_own_locks
+RUNS = IS_MAIN and not any(map(runs_nothing, sys.argv[1:])) and not only_looks(LOOKS | {"partial_report"}) and not is_locked()

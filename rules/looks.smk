@@ -60,4 +60,9 @@ def is_locked():
 
 
 # Whether this is the start of a run: no look at what one would do, and none beside another run.
-RUNS = IS_MAIN and not any(map(runs_nothing, sys.argv[1:])) and not only_looks(LOOKS | {"partial_report"}) and not is_locked()
+RUNS = (
+    IS_MAIN
+    and not any(map(runs_nothing, sys.argv[1:]))
+    and not only_looks(LOOKS | {"partial_report"})
+    and not is_locked()
+)

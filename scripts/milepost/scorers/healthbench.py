@@ -94,9 +94,7 @@ class Scorer(JudgedScorer):
     prompt_version = PROMPT_VERSION
     own_metrics = (Metric("healthbench", reduce=rubric_mean_of),)
 
-    def __init__(
-        self, *, output: Literal["auto", "json_schema", "json_object", "free"] = "auto", **options: Any
-    ) -> None:
+    def __init__(self, *, output: Literal["auto", "json_schema", "json_object", "free"], **options: Any) -> None:
         super().__init__(**options)
         self._output = output
 

@@ -70,10 +70,10 @@ class JudgedScorer(BaseScorer):
         *,
         judges: Sequence[str],
         ensemble: Sequence[str] | None = None,
-        ask_again: int = 3,
-        max_tokens: int = 1024,
-        temperature: float = 0,
-        seed: int = 0,
+        ask_again: int,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
         place: CheckpointTask | None = None,
         opens: Opens = open_endpoint,
     ) -> None:
@@ -298,7 +298,7 @@ def mean_measured(parts: Sequence[Measured]) -> Measured:
     return Measured(metrics, weights)
 
 
-def json_forms(name: str, schema: Mapping[str, Any], output: str = "auto") -> list[Mapping[str, Any]]:
+def json_forms(name: str, schema: Mapping[str, Any], output: str) -> list[Mapping[str, Any]]:
     """The forms of a reply that is one JSON object: all to be tried, or the one that is named."""
     forms: dict[str, Mapping[str, Any]] = {
         "json_schema": {

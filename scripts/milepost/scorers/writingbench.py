@@ -96,11 +96,10 @@ class Scorer(JudgedScorer):
         self,
         *,
         requirements: str | None = None,
-        output: Literal["auto", "json_schema", "json_object", "free"] = "auto",
-        max_tokens: int = 2048,
+        output: Literal["auto", "json_schema", "json_object", "free"],
         **options: Any,
     ) -> None:
-        super().__init__(max_tokens=max_tokens, **options)
+        super().__init__(**options)
         self._folder = requirements
         self._output = output
         self._requirements: dict[str, Requirement] | None = None

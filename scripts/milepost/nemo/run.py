@@ -19,7 +19,7 @@ from milepost.campaign.sampling import MODEL, effective
 from milepost.endpoints import Endpoint
 from milepost.errors import HarnessError
 from milepost.nemo.catalogue import read_catalogue
-from milepost.nemo.installation import NemoInstallation, recorded_installation
+from milepost.nemo.installation import NemoInstallation, own_harnesses, recorded_installation
 from milepost.nemo.runs import DONE
 from milepost.records import TaskHeader, write_record
 from milepost.runtime.containers import Containers, reached_from
@@ -132,7 +132,9 @@ def command_of(
     """The command of a run and the environment to start it in, in an environment of envs/ or an image."""
     installation = recorded_installation(harness, setting.containers)
     needed: list[Path] = []
-    if installation.image is not None:
+    if installation.image is None:
+        env = {**env, **own_harnesses()}
+    else:
         Path(env["HF_HOME"]).mkdir(parents=True, exist_ok=True)
         # Results may lie elsewhere, behind a link.
         needed = [config.resolve().parent, Path(env["HF_HOME"])]

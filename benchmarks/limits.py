@@ -58,7 +58,8 @@ class Cell:
         if not period:
             return self.requests / most * LATENCY_S * SCALE[self.requests]
         each = 100.0 if self.limit.split()[1] == "tokens" else 1.0
-        return (math.ceil(self.requests * each / most) - 1) * period * SCALE[self.requests]
+        # The last ones are sent then, and answered.
+        return ((math.ceil(self.requests * each / most) - 1) * period + LATENCY_S) * SCALE[self.requests]
 
 
 def ask(cell: Cell, who: str, folder: Path, bin_: Path | None) -> dict[str, float]:

@@ -16,7 +16,7 @@ import orjson
 
 from milepost.client.connections import ConnectError, HttpResponse, Pool, ServerDisconnectedError
 from milepost.client.endpoint import Endpoint
-from milepost.client.limits import Place
+from milepost.client.limits import Slot
 from milepost.client.outside import Outside, on_this_host
 from milepost.client.pace import RequestPace
 from milepost.client.quotas import told_pause_s
@@ -234,7 +234,7 @@ class Client:
             tries += 1
             await asyncio.sleep(min(wait_s, LONGEST_PAUSE_S))
 
-    def _place(self, body: Mapping[str, Any]) -> AbstractAsyncContextManager[Place | None]:
+    def _place(self, body: Mapping[str, Any]) -> AbstractAsyncContextManager[Slot | None]:
         """A place for one try: as many as there may be at once, or as the endpoint's limits let."""
         return self._places if self._pace is None else self._pace.place(expected_tokens(body))
 
@@ -244,7 +244,7 @@ class Client:
         return self._pace.words() if self._pace is not None else ""
 
     def _keep_pace(
-        self, pace: RequestPace, place: Place, reply: Reply | RequestError, headers: Mapping[str, str]
+        self, pace: RequestPace, place: Slot, reply: Reply | RequestError, headers: Mapping[str, str]
     ) -> Reply | RequestError | None:
         """Learn from a reply how fast to ask; None if it was refused for haste, and is to be asked for again."""
         if isinstance(reply, Reply) or reply.status not in HASTE or reply.fault is not Fault.PASSING:

@@ -17,7 +17,7 @@ SLACK = 0.04  # of a limit, and 2: requests overtake each other on their way, an
 
 
 @dataclass(eq=False)
-class Place:
+class Slot:
     """A request's place.
 
     Attributes:
@@ -56,7 +56,7 @@ class Limit:
     shorter: float = 0.0
 
 
-def fits(places: Sequence[Place], of_tokens: bool) -> tuple[Limit | None, list[Limit], Limit | None]:
+def fits(places: Sequence[Slot], of_tokens: bool) -> tuple[Limit | None, list[Limit], Limit | None]:
     """The limits that fit: one of so many at once, the windows by their periods, and a supply.
 
     Args:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from milepost.client.limits import NEVER, PERIODS, Limit, Place, fits
+from milepost.client.limits import NEVER, PERIODS, Limit, Slot, fits
 from milepost.client.quotas import read_quotas
 
 START = 32  # requests at once; two more for each answer
@@ -67,15 +67,15 @@ class RequestPace:
         self._last = 0.0  # when one was sent
         self._until = 0.0  # nothing before
         self._why = ""
-        self._places: deque[Place] = deque(maxlen=KEPT)
-        self._window: deque[Place] = deque()  # what the limit's window holds
+        self._places: deque[Slot] = deque(maxlen=KEPT)
+        self._window: deque[Slot] = deque()  # what the limit's window holds
         self._held = 0.0  # of it, or of the supply
         self._held_at = 0.0
         self._of_tokens = False
         # While a limit is looked for: since when, when the next one tries, alone, and that one.
         self._looking: float | None = None
         self._try_at = 0.0
-        self._trial: Place | None = None
+        self._trial: Slot | None = None
         self._refused_at = -1.0
         self._met: deque[float] = deque(maxlen=MET)
         self._forgiven = False  # whether refusals were once taken for no limit
@@ -100,7 +100,7 @@ class RequestPace:
         return f"its limit of {limit.rate:.3g} {of} a second"
 
     @asynccontextmanager
-    async def place(self, cost: float = 1.0) -> AsyncIterator[Place]:
+    async def place(self, cost: float = 1.0) -> AsyncIterator[Slot]:
         """Wait for a place, and hold it.
 
         Args:
@@ -126,11 +126,11 @@ class RequestPace:
             self._cost_under_way -= cost
             self._changed.set()
 
-    def _give(self, now: float, cost: float) -> Place:
+    def _give(self, now: float, cost: float) -> Slot:
         self._under_way += 1
         self._number += 1
         self._cost_under_way += cost
-        place = Place(now, cost, self._under_way)
+        place = Slot(now, cost, self._under_way)
         self._places.append(place)
         self._last = now
         if self._looking is not None:
@@ -142,7 +142,7 @@ class RequestPace:
             left.cost += cost
         return place
 
-    def _hold(self, place: Place, limit: Limit) -> None:
+    def _hold(self, place: Slot, limit: Limit) -> None:
         """Count a place within the limit's window, or to what was taken of its supply."""
         if limit.kind == "window":
             self._window.append(place)
@@ -193,7 +193,7 @@ class RequestPace:
                 wait_s = max(wait_s, left.until - now)
                 if self.limit is None and left.until - now > FEWEST_S and not self._under_way:
                     # As good as a refusal, and none.
-                    self._places.append(Place(now, cost, NEVER, True))
+                    self._places.append(Slot(now, cost, NEVER, True))
                     self._met.append(now)
                     self._looking, self._try_at = now, left.until
                 self._why = f"its limit of {kind}, which is reset in {left.until - now:.0f} s"
@@ -202,7 +202,7 @@ class RequestPace:
     def _price(self, kind: str, cost: float) -> float:
         return 1.0 if kind == "requests" else cost * self._dear.get(kind, 1.0)
 
-    def answered(self, place: Place, headers: Mapping[str, str]) -> None:
+    def answered(self, place: Slot, headers: Mapping[str, str]) -> None:
         """A request was answered, whatever the answer says."""
         now = asyncio.get_running_loop().time()
         place.refused = False
@@ -218,7 +218,7 @@ class RequestPace:
             self._grow(self.limit)
         self._changed.set()
 
-    def refused(self, place: Place, told_s: float | None, headers: Mapping[str, str], words: str = "") -> None:
+    def refused(self, place: Slot, told_s: float | None, headers: Mapping[str, str], words: str = "") -> None:
         """A request was refused for haste: nothing is sent for as long as was told, and its limit is looked for.
 
         Args:
@@ -297,7 +297,7 @@ class RequestPace:
         self._looking = (self._looking or now) if alone else None
         self._try_at = now
 
-    def _probe(self, places: list[Place], windows: list[Limit], now: float) -> None:
+    def _probe(self, places: list[Slot], windows: list[Limit], now: float) -> None:
         """Let one try when a window of a usual length ends."""
         since = self._looking if self._looking is not None else now
         self._looking, self.limit = since, None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 import time
 import uuid
@@ -23,7 +24,7 @@ from typing import Any, cast
 from milepost import __version__
 from milepost.campaign.identity import identify
 from milepost.campaign.models import find_model
-from milepost.campaign.sampling import MODEL, SOURCE, bases
+from milepost.campaign.sampling import MODEL, SOURCE, bases, longest_answer
 from milepost.campaign.types import Checkpoint, EndpointSpec
 from milepost.client.client import Client
 from milepost.endpoints import Endpoint
@@ -113,7 +114,7 @@ class Supervisor:
         self.ledger: Ledger
         # The name under which a model of others has answered first holds for all its jobs.
         met = read_met(job.store).get(job.digest)
-        self.seen = Seen(met, lambda name: write_met(job.store, job.digest, name))
+        self.seen = Seen(met, self.remember_name)
 
     async def run(self) -> dict[str, Any]:
         """Ask what is missing; always ends with the ledger written and no process left."""
@@ -141,6 +142,7 @@ class Supervisor:
                     versions = {"milepost": __version__, **spec.versions()}
                     self.ledger = Ledger(self.attempt, job.gpus, versions)
                     await self.attend(spec, work, runs, stores, watchdog)
+            self.lease.confirm()
             note = self.note(work, stores)
         complete = [job.prompts[name] for name in native if note["tasks"][name]["missing"] == 0]
         remember_complete(job.ckpt.name, complete, job.digest)
@@ -149,7 +151,9 @@ class Supervisor:
     def missing_requests(self, stores: dict[str, TaskStore]) -> list[Request]:
         """The requests that the store has no answer to: longest expected answers first, samples of one prompt side by side."""
         # Longest first, so that the last minutes of the GPU are not spent on one long answer.
-        names = sorted(stores, key=lambda name: -self.job.prompts[name].header["sampling"]["max_tokens"])
+        names = sorted(
+            stores, key=lambda name: -(longest_answer(self.job.prompts[name].header["sampling"]) or math.inf)
+        )
         return [
             request
             for name in names
@@ -215,6 +219,11 @@ class Supervisor:
             clock.cancel()
             await asyncio.gather(keeper, clock, return_exceptions=True)
             self.ledger.over()
+            self.close_ledger(end)
+
+    def close_ledger(self, end: str) -> None:
+        """Write what this attempt took, unless its folder is gone: the lease there says it, then, once it is dead."""
+        if self.job.store.is_dir():
             append_line(self.job.store, self.ledger.line(end))
 
     async def watch_walltime(self, stop: Callable[[str, str], None]) -> None:
@@ -360,6 +369,11 @@ class Supervisor:
             for task in {request.task for request in work if request.key not in stores[request.task].settled}:
                 self.errors[task] = str(error)
 
+    def remember_name(self, name: str) -> None:
+        """Keep the name that an endpoint answered under."""
+        self.lease.confirm()
+        write_met(self.job.store, self.job.digest, name)
+
     async def run_nemo(
         self, runs: list[tuple[PromptSet, int, Path]], endpoint: Endpoint, watchdog: Watchdog, client: Client
     ) -> None:
@@ -375,6 +389,7 @@ class Supervisor:
                 output = self.job.logs / f"{self.job.ckpt.name}.{name}.{folder.name}.log"
                 begun = time.monotonic()
                 try:
+                    self.lease.confirm()
                     with self.ledger.busy():
                         setting = replace(
                             self.job.nemo.get(name, nemo.Setting()),

@@ -165,7 +165,7 @@ COLLECT = {"native": "collect_answers.py", "nemo": "collect_harness.py"}
 CHECKPOINTS = list(CAMPAIGN.checkpoints)
 TASKS = list(CAMPAIGN.tasks)
 # Beside CSV, Markdown and plain text.
-TABLES = [f"results/tables/scores.{kind}" for kind in config.get("tables", {}).get("formats", [])]
+TABLES = [f"results/tables/scores.{kind}" for kind in config["tables"]["formats"]]
 DIGESTS = DigestCache(CACHE)
 # Planning asks for one checkpoint after the other: writing all that is known each time would cost its square.
 atexit.register(DIGESTS.save)

@@ -17,6 +17,7 @@ from milepost.endpoints import ENDPOINTS, Endpoint
 from milepost.endpoints.keys import OURS, read_key
 from milepost.endpoints.specs import path_in
 from milepost.errors import ConfigError, EndpointError
+from milepost.schemas import defaults, of_schema
 
 ATTEMPT_S = 4.0  # patience with a server behind a tunnel: opening the tunnel has taken some time already
 SHAPED = ("parameters", "extra_body", "headers", "key_header")
@@ -49,6 +50,7 @@ class External(EndpointSpec):
     provider = "external"
     ours = False
 
+    kind: str = of_schema("endpoint_external", "kind")
     url: str | None = None
     host: str | None = None
     port_file: Path | None = None
@@ -63,7 +65,7 @@ class External(EndpointSpec):
     max_tokens: int | None = None
     price: Price | None = None
     budget: float | None = None
-    fingerprint: Literal["whole", "name"] = "whole"
+    fingerprint: Literal["whole", "name"] = of_schema("endpoint_external", "fingerprint")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -167,10 +169,11 @@ def parse(name: str, entry: Mapping[str, Any], where: str) -> External:
             f"{where} has a budget, but no price, so that nobody can tell what it costs. Add `price: {{input: …, output: …}}`,"
             " for a million tokens; what is free costs 0."
         )
+    entry = {**defaults("endpoint_external"), **entry}
     return External(
         name=name,
         model=entry["model"],
-        kind=entry.get("kind", "chat"),
+        kind=entry["kind"],
         revision=entry.get("revision"),
         serving=Serving(gpus=0, **{key: entry[key] for key in SERVED if key in entry}),
         url=re.sub(r"/(?=$|[?])", "", entry["url"]) if "url" in entry else None,

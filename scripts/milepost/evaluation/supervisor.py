@@ -42,7 +42,8 @@ from milepost.nemo.runs import missing_runs
 from milepost.records import Answer, PromptSet, Usage
 from milepost.runtime.containers import Containers
 from milepost.runtime.processes import Watchdog
-from milepost.runtime.walltime import MARGIN_S, near_the_end
+from milepost.runtime.walltime import near_the_end
+from milepost.schemas import of_schema
 from milepost.store.answers import STORE, TaskStore, open_stores
 from milepost.store.lease import BEAT_S, Lease, acquire
 from milepost.store.ledger import Ledger, append_line, sum_lines
@@ -69,7 +70,7 @@ class EvaluationJob:
     nemo_parallel: int
     logs: Path
     nemo: dict[str, nemo.Setting] = field(default_factory=dict)
-    walltime_margin_s: float = MARGIN_S
+    walltime_margin_s: float = of_schema("config", "walltime_margin_s")
     containers: Containers = field(default_factory=Containers)
 
     @property

@@ -112,7 +112,7 @@ class Judge:
         """Take the replies that are kept; returns the form of reply that was taken last."""
         lines = {line["key"]: line["reply"] for line in read_lines(kept)}
         # Of the calls, only their keys are needed: nobody is called.
-        calls = Calls(Endpoint(url="", key="", model="", name=""), None, identity=self.spec.identity)
+        calls = Calls.of(self.spec, Endpoint(url="", key="", model="", name=""), None)
         accepted: int | None = None
         for one in asked:
             found: int | None = 0

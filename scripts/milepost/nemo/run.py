@@ -29,6 +29,7 @@ from milepost.runtime.containers import Containers, reached_from
 from milepost.runtime.environments import environment_python
 from milepost.runtime.images import image_digests
 from milepost.runtime.processes import ProcessGroup, Watchdog, free_port, last_lines
+from milepost.schemas import defaults, of_schema
 from milepost.tasks.lm_eval_files import include_folders, local_files
 
 KEY_VARIABLE = "MILEPOST_ENDPOINT_KEY"
@@ -64,7 +65,7 @@ class Setting:
     tokenizer: str = ""
     tuning: Mapping[str, Any] = field(default_factory=dict)
     containers: Containers = field(default_factory=Containers)
-    offline: bool = True
+    offline: bool = of_schema("config", "offline")
     sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     attempt: str = ""
     others: tuple[Client, Seen] | None = None
@@ -85,7 +86,7 @@ def run_config(header: TaskHeader, endpoint: Endpoint, folder: Path, setting: Se
         params["extra"] = {**given, **params.get("extra", {})}
     adapter = {
         # Its cache merges identical requests, which would make samples of one prompt the same sample.
-        "use_caching": False,
+        "use_caching": defaults("task_nemo", "adapter")["use_caching"],
         **harness.get("adapter", {}),
         **setting.tuning.get("adapter", {}),
     }

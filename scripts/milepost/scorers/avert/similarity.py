@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from milepost.campaign.types import Serving
 from milepost.embedding.embedders import MINILM_IDENTITY, CosineSimilarity, Embed, MiniLM, checked_vectors
 from milepost.embedding.servers import address_of, embed_texts, pair_name, rerank_pairs, score_pairs
 from milepost.embedding.vectors import Keep, VectorStore
@@ -221,7 +222,11 @@ async def _open(settings: Settings, path: Path | None, stack: AsyncExitStack) ->
     if endpoint is not None:
         # No file of the campaign says so.
         print(f"avert: {endpoint.url} compares, as AVERT_MODEL_ENDPOINT says.", file=sys.stderr)
-        calls = Calls(address_of(endpoint, settings.api), path, identity=_identity(settings))
+        serving = Serving(gpus=0)
+        calls = Calls(
+            address_of(endpoint, settings.api), path, identity=_identity(settings),
+            concurrency=serving.concurrency, timeout_s=serving.request_timeout_s, retries=serving.retries,
+        )  # fmt: skip
     else:
         from milepost.endpoints.open import open_endpoint
         from milepost.endpoints.specs import find_endpoint

@@ -8,6 +8,7 @@ over the criteria that are about it.
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -212,7 +213,7 @@ class Scorer(JudgedScorer):
         if self._folder is not None:
             files = requirement_files(Path(self._folder))
             for path in (path for pair in files.values() for path in pair):
-                if not path.is_file():
+                if not os.path.isfile(path):  # a name that is too long is no error to it
                     raise ConfigError(
                         f"`requirements: {self._folder}` has no {path.relative_to(self._folder)}. Name the benchmark's folder "
                         "benchmark_query/requirement, or write `requirements: none`."

@@ -14,6 +14,7 @@ include: "rules/endpoints.smk"
 include: "rules/evaluate.smk"
 include: "rules/score.smk"
 include: "rules/report.smk"
+include: "rules/phases.smk"
 
 
 rule all:

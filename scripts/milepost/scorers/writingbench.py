@@ -89,7 +89,6 @@ class Scorer(JudgedScorer):
     """
 
     name = "writingbench"
-    tabulates = True
     prompt_version = PROMPT_VERSION
     own_metrics = (Metric("writingbench", range=RANGE, reduce=ratio_of),)
 
@@ -204,8 +203,7 @@ class Scorer(JudgedScorer):
         """Write the workbook that the benchmark's own program writes: one row for each checkpoint."""
         import pandas as pd
 
-        del title, prepared
-        out.mkdir(parents=True)
+        super().tabulate(title, prompts, results, prepared, out)
         rows = [workbook_row(one.ckpt, one.summary["metrics"], one.summary["n_items"], prompts) for one in results]
         pd.DataFrame(rows).to_excel(out / "scores.xlsx", engine="xlsxwriter", index=False)
 

@@ -25,7 +25,8 @@ from milepost.records import TaskHeader, write_record
 from milepost.runtime.containers import Containers, reached_from
 from milepost.runtime.environments import environment_python
 from milepost.runtime.images import image_digests
-from milepost.runtime.processes import ProcessGroup, Watchdog, free_port, last_lines
+from milepost.runtime.launch import HELD, hold
+from milepost.runtime.processes import ProcessGroup, Watchdog, last_lines
 from milepost.tasks.lm_eval_files import include_folders, local_files
 
 KEY_VARIABLE = "MILEPOST_ENDPOINT_KEY"
@@ -40,7 +41,6 @@ MARKS = (".nemo_evaluator_interrupted", ".nemo_evaluator_server_error")
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 log = logging.getLogger(__name__)
-_given_ports: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,15 @@ def run_config(header: TaskHeader, endpoint: Endpoint, folder: Path, setting: Se
     }
 
 
-def variables(endpoint: Endpoint, setting: Setting) -> dict[str, str]:
-    """The environment variables of a run: the key, caches, a port of its own, and no telemetry."""
-    port = free_port()
-    while port in _given_ports:  # a port that was just given to another run may not be taken yet
-        port = free_port()
-    _given_ports.add(port)
+def variables(endpoint: Endpoint, setting: Setting, port: int) -> dict[str, str]:
+    """The environment variables of a run: the key, caches, the adapter's port, and no telemetry."""
     home = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
     return {
         KEY_VARIABLE: endpoint.key,
+        # Its adapter asks for no key, and the harness sends it the relay's.
+        "ADAPTER_HOST": "127.0.0.1",
         "ADAPTER_PORT": str(port),
+        HELD: str(port),
         "NEMO_EVALUATOR_SHUTDOWN_TIMEOUT_SECONDS": str(SHUTDOWN_S),
         "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -182,14 +181,18 @@ async def run(
     async with Relay(endpoint, seed, record, told, models_own, setting.attempt) as relayed:
         made = run_config(header, relayed, folder, setting)
         config.write_text(yaml.safe_dump(made, sort_keys=False))
-        env = variables(relayed, setting)
-        command, around = command_of(header["harness"], config, env, setting)
-        group = await ProcessGroup.start(command, env=around, log=log, watchdog=watchdog)
+        port, held = hold()
         try:
-            code = await group.process.wait()
+            env = variables(relayed, setting, port)
+            command, around = command_of(header["harness"], config, env, setting)
+            group = await ProcessGroup.start(command, env=around, log=log, watchdog=watchdog)
+            try:
+                code = await group.process.wait()
+            finally:
+                await group.stop(SHUTDOWN_S + 1)
         finally:
-            await group.stop(SHUTDOWN_S + 1)
-            _given_ports.discard(int(env["ADAPTER_PORT"]))
+            for one in held:
+                one.close()
     # An exit code of 0 after a signal is possible, so it takes all three.
     marks = [mark for mark in MARKS if (folder / mark).exists()]
     if code != 0 or marks or not (folder / "results.yml").is_file():

@@ -15,7 +15,7 @@ export MILEPOST_KILLS := $(KILLS)
 # The events of `make test-events`, one to three of them at once.
 EVENTS ?= 1000
 
-SERVING := workflow vllm nemo train semantic equator
+SERVING := workflow vllm nemo train semantic equator benchmarks ifbench
 HARNESSES := nemo nemo-simple-evals
 
 .PHONY: help

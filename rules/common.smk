@@ -30,6 +30,7 @@ from milepost.preflight.campaign import check_campaign, freeze_campaign, load_ca
 from milepost.preflight.decides import asked_digest, code_of, digest_of, scored_digest, shown_record
 from milepost.records import read_records
 from milepost.scorers import scorer_module
+from milepost.tasks.data_files import own_files
 
 # Planning makes millions of objects that stay. Looking through all of them for garbage, over and over, was a tenth of it.
 gc.freeze()
@@ -59,16 +60,35 @@ def remove_withdrawn_notes():
         mark.unlink()
 
 
+# Targets whose own words are all that is to be seen of a run.
+LOOKS = {
+    "check_endpoint",
+    "forget_refusals",
+    "list_evals",
+    "plan",
+    "prefetch",
+    "preflight",
+    "preview_prompts",
+    "stop_servers",
+}
+
+
+def only_looks(looks):
+    """Whether nothing but these targets is asked for. While rules are read, only the command line knows."""
+    targets = set(workflow.dag_settings.targets) if workflow.dag_settings is not None else set(sys.argv) & looks
+    return bool(targets) and targets <= looks
+
+
 try:
     CAMPAIGN = load_campaign(config if IS_MAIN or FROZEN not in os.environ else None)
     config = CAMPAIGN.config
     if IS_MAIN:
-        check_campaign(CAMPAIGN, installed=not workflow.dryrun)
+        check_campaign(CAMPAIGN, installed=not workflow.dryrun, fetched=not only_looks({"prefetch"}))
         check_nemo_tasks(CAMPAIGN, installed=not workflow.dryrun)
         if not workflow.dryrun:
             os.environ[FROZEN] = str(freeze_campaign(CAMPAIGN))
     # The scorer of every task of our own. What it needs, and has of its own, decides which rules are for the task.
-    SCORERS = {name: scorer_of(CAMPAIGN.tasks[name]) for name in CAMPAIGN.named("native")}
+    SCORERS = {name: scorer_of(task) for name, task in CAMPAIGN.native.items()}
 except MilepostError as error:
     raise WorkflowError(f"{type(error).__name__}: {error}") from None
 
@@ -87,25 +107,6 @@ def remove_unfinished_results():
         if path.parts[0] == "results" and path.parts[1:2] != ("store",):
             shutil.rmtree(path, ignore_errors=True)
             path.unlink(missing_ok=True)
-
-
-# Targets whose own words are all that is to be seen of a run.
-LOOKS = {
-    "check_endpoint",
-    "forget_refusals",
-    "list_evals",
-    "plan",
-    "prefetch",
-    "preflight",
-    "preview_prompts",
-    "stop_servers",
-}
-
-
-def only_looks(looks):
-    """Whether nothing but these targets is asked for. While rules are read, only the command line knows."""
-    targets = set(workflow.dag_settings.targets) if workflow.dag_settings is not None else set(sys.argv) & looks
-    return bool(targets) and targets <= looks
 
 
 # Options with which Snakemake runs nothing. While rules are read, it does not say itself that a run is a dry one.
@@ -271,7 +272,7 @@ def scorer_files(wildcards):
 def scoring(wildcards):
     """A task's scorer and headline metric, for the step that scores, without what decides no score."""
     task, scorer = CAMPAIGN.tasks[wildcards.task], SCORERS[wildcards.task]
-    return settings({**task.scoring(), "scorer": without_own(task.spec["scorer"], scorer)})
+    return settings({**task.scoring(), "scorer": without_own(task.scorer, scorer)})
 
 
 def without_own(options, scorer):
@@ -281,13 +282,13 @@ def without_own(options, scorer):
 
 def prepares(wildcards):
     """A task's scorer, for the step that prepares its tables."""
-    return settings(without_own(CAMPAIGN.tasks[wildcards.task].spec["scorer"], SCORERS[wildcards.task]))
+    return settings(without_own(CAMPAIGN.native[wildcards.task].scorer, SCORERS[wildcards.task]))
 
 
 def tabulates(wildcards):
     """What the step that makes a task's own tables is told: its scorer, its title, all checkpoints."""
     task = CAMPAIGN.tasks[wildcards.task]
-    return settings({"scorer": task.spec["scorer"], "title": task.title, "ckpts": CHECKPOINTS})
+    return settings({"scorer": task.scorer, "title": task.title, "ckpts": CHECKPOINTS})
 
 
 def prepared(wildcards):
@@ -296,8 +297,9 @@ def prepared(wildcards):
 
 
 def data_of(wildcards):
-    """The items of a task of our own; a harness has its own."""
-    return CAMPAIGN.tasks[wildcards.task].spec.get("data", [])
+    """The user's file with the items of a task of our own; a harness has its own."""
+    task = CAMPAIGN.native.get(wildcards.task)
+    return own_files(task.data) if task else []
 
 
 def servers(wildcards):

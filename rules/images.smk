@@ -8,7 +8,7 @@ localrules:
 
 
 # The note on the images, where any are named. evaluate_checkpoint waits for it; another image asks nothing again.
-TASK_IMAGES = task_images(task.spec for task in CAMPAIGN.tasks.values())
+TASK_IMAGES = task_images(CAMPAIGN.nemo.values())
 IMAGES = ["results/images.json"] if TASK_IMAGES or {"vllm", "nemo"} & set(config.get("containers", {})) else []
 
 

@@ -40,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         logs=args.log.parent,
         nemo={
             name: Setting(
-                tuning=campaign.tasks[name].tuning(),
+                tuning=task.tuning(),
                 containers=containers,
                 offline=campaign.config.get("offline", True),
             )
-            for name in campaign.named("nemo")
+            for name, task in campaign.nemo.items()
         },
         containers=containers,
         walltime_margin_s=campaign.config.get("walltime_margin_s", MARGIN_S),

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tasks={name: ShownTask(task.title) for name, task in campaign.tasks.items()},
         current=current_digests(campaign, DigestCache(CACHE)),
     )
-    margins = {name: task.spec["delta"] for name, task in campaign.tasks.items() if "delta" in task.spec}
+    margins = {name: task.delta for name, task in campaign.tasks.items() if task.delta is not None}
     gate = read_gate(args.gate, shown, margins)
     verdicts = try_gate(gate, shown, args.results / "scores", args.results / "summaries")
     write_table(args.out or args.results / "gates" / f"{args.gate.stem}.csv", ConditionVerdict, verdicts)

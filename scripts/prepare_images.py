@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", default=NOTE, help="results/images.json")
     args = parser.parse_args(argv)
     campaign = load_campaign()
-    write_record(args.out, prepare_images(campaign.config, task_images(task.spec for task in campaign.tasks.values())))
+    write_record(args.out, prepare_images(campaign.config, task_images(campaign.nemo.values())))
     # What runs in an image that was not there before could not be checked before.
     check_nemo_tasks(campaign, installed=False)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from milepost.campaign.config import load_task
+from milepost.campaign.types import NemoTask
 from milepost.errors import run_step
 from milepost.nemo.scores import summarize_harness
 from milepost.records import read_prompts, write_record, write_records
@@ -30,8 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     end_with_snakemake()
     provenance = provenance_of(args.ckpt, args.model, args.prompts, args.scored)
     header = read_prompts(args.prompts).header
-    spec = load_task(args.task).spec
-    scores, summary = summarize_harness(args.ckpt, header, spec, args.harness, provenance)
+    task = load_task(args.task)
+    assert isinstance(task, NemoTask)
+    scores, summary = summarize_harness(args.ckpt, header, task, args.harness, provenance)
     write_records(args.scores, scores)
     write_record(args.summary, summary)
 

@@ -154,12 +154,38 @@ class Estimate(TypedDict):
 
 
 class Rates(TypedDict):
-    """Shares of all answers, in [0, 1]; null where a harness does not tell."""
+    """Shares of all answers, in [0, 1]; null where a harness does not tell. One answer can count in several.
+
+    `empty` counts all without text; `refused`, `filtered`, `reasoning_only` and `tool_calls` say what stands in its place.
+    `identical` are those that say the same to whatever item.
+    """
 
     truncated: float | None
     empty: float | None
     unreadable: float | None
     failed: float | None
+    refused: NotRequired[float | None]
+    filtered: NotRequired[float | None]
+    reasoning_only: NotRequired[float | None]
+    tool_calls: NotRequired[float | None]
+    identical: NotRequired[float | None]
+
+
+class Outcomes(TypedDict):
+    """What came of the questions of one number.
+
+    `kinds` counts answers by kind, each once, those that were read and could not be scored as `unreadable`; `models`, `fingerprints` and `providers` by who gave them, where replies say
+    it; `reasons` has the words that were said most often of a kind; `server` what is known of a server of our own.
+    """
+
+    asked: int
+    answered: int
+    kinds: dict[str, int]
+    reasons: NotRequired[dict[str, str]]
+    models: NotRequired[dict[str, int]]
+    fingerprints: NotRequired[dict[str, int]]
+    providers: NotRequired[dict[str, int]]
+    server: NotRequired[dict[str, Any]]
 
 
 class ReasoningUse(TypedDict):
@@ -218,6 +244,7 @@ class Summary(TypedDict):
     variance: Variance
     rates: Rates
     mean_tokens: float | None
+    outcomes: NotRequired[Outcomes]
     reasoning: NotRequired[ReasoningUse]
     provenance: dict[str, Any]
     runs: NotRequired[Runs]

@@ -102,7 +102,10 @@ class Life:
 
     def add_checkpoint(self) -> str:
         name = self.dice.choice(["c1", "c2", "c3"])
-        self.rows.setdefault(name, [f"m{name[1]}", "r", name[1]])
+        row = [f"m{name[1]}", "r", name[1]]
+        # A curve has one checkpoint at a step.
+        if row[1:] not in [cells[1:] for each, cells in self.rows.items() if each != name]:
+            self.rows.setdefault(name, row)
         return f"add {name}"
 
     def remove_checkpoint(self) -> str:

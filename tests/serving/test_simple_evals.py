@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from milepost.campaign.types import Task
+from milepost.campaign.config import nemo_task
 from milepost.endpoints import Endpoint
 from milepost.nemo.catalogue import read_catalogue
 from milepost.nemo.check import check_nemo_task
@@ -39,7 +39,7 @@ def task(**changes):
         "params": {"temperature": 0.6, "max_new_tokens": 256, "parallelism": 4, "limit_samples": 3},
         "metric": "score",
     }
-    return Task("mmlu_pro", {**spec, **changes})
+    return nemo_task("mmlu_pro", {**spec, **changes}, "here")
 
 
 def test_our_catalogue_is_what_its_own_command_lists():

@@ -185,7 +185,7 @@ class Place:
             for task in campaign.tasks.values():
                 prompts = build_prompts(task, campaign.config.get("limit"))
                 write_records("out.jsonl", [prompts.header, *prompts.prompts])
-                json.dumps([task.questions(), task.scoring(), task.tuning(), task.title]).encode()
+                json.dumps([task.questions(), task.scoring(), getattr(task, "tuning", dict)(), task.title]).encode()
             freeze_campaign(campaign)
         except MilepostError as error:
             return str(error)

@@ -66,6 +66,14 @@ class TestReruns:
         assert campaign.run().rc == 0
         assert not list(tables.glob("*.tex")) + list(tables.glob("*.xlsx"))
 
+    @pytest.mark.parametrize("name", ["tables/ranking.csv", "tables/scores.md", "figures/t1.png", "figures/all.csv"])
+    def test_a_result_that_was_lost_alone_comes_back(self, campaign: Campaign, name: str) -> None:
+        lost = campaign.folder / "results" / name
+        lost.unlink()
+        run = campaign.run()
+        assert (run.rc, run.starts, run.scores) == (0, {}, 0), run.said
+        assert lost.exists()
+
     def test_an_inert_option_asks_nothing(self, campaign: Campaign) -> None:
         campaign.profile(vllm_args={"gpu-memory-utilization": 0.5}, concurrency=2)
         run = campaign.run()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from milepost.campaign.frozen import config_folder, frozen_folder
-from milepost.campaign.sampling import task_sampling
-from milepost.campaign.schemas import SCHEMAS, check, expand, read_yaml
-from milepost.campaign.types import LONGEST, NAME, Task
+from milepost.campaign.sampling import SOURCE, task_sampling
+from milepost.campaign.schemas import SCHEMAS, check, defaults, expand, read_yaml
+from milepost.campaign.types import LONGEST, NAME, NativeTask, NemoTask, Task
 from milepost.errors import ConfigError, UnknownScorerError, UnknownTaskError, did_you_mean
 
 RESERVED = "all"  # results/figures/all.svg is of all tasks
@@ -40,20 +41,50 @@ def load_task(name: str) -> Task:
             f"config/config.yaml asks for task {name!r}. Tasks in config/tasks: {', '.join(known) or 'none'}."
             f"{did_you_mean(name, known)} Correct the name{add}."
         )
-    spec = read_yaml(path)
-    if spec.get("harness") == "nemo":
-        check(spec, "task_nemo", str(path))
-    else:
-        if "sampling" in spec:
-            spec["sampling"] = task_sampling(spec["sampling"])
-        check(spec, "task_native", str(path))
-        check_scorer(spec["scorer"], str(path))
     if name.casefold() == RESERVED:
         raise ConfigError(f"A task is named {name!r}, as the sheet of all figures is. Rename {path}.")
-    spec = expand(spec, "task_nemo" if spec.get("harness") == "nemo" else "task_native", str(path))
-    if "scorer" in spec:
-        spec["scorer"] = expand(spec["scorer"], f"scorers/{spec['scorer']['name']}", f"{path}, scorer")
-    return Task(name, spec)
+    content = read_yaml(path)
+    make = nemo_task if content.get("harness") == "nemo" else native_task
+    return make(name, content, str(path))
+
+
+def native_task(name: str, content: Mapping[str, Any], where: str) -> NativeTask:
+    """Check what a task's file says, and make the task.
+
+    Raises:
+        ConfigError: An unknown key, scorer or option of it, or a wrong value.
+    """
+    content = dict(content)
+    if "sampling" in content:
+        content["sampling"] = task_sampling(content["sampling"])
+    check(content, "task_native", where)
+    check_scorer(content["scorer"], where)
+    content = expand(content, "task_native", where)
+    scorer = expand(content["scorer"], f"scorers/{content['scorer']['name']}", f"{where}, scorer")
+    given = content.get("sampling", {})
+    sampling = {**defaults("task_native", "sampling"), **given}
+    if SOURCE in given and "temperature" not in given:
+        del sampling["temperature"]
+    return NativeTask(**_fields(NativeTask, name, {**content, "scorer": scorer, "sampling": sampling}))
+
+
+def nemo_task(name: str, content: Mapping[str, Any], where: str) -> NemoTask:
+    """Check what the file of a task of NeMo Evaluator says, and make the task.
+
+    Raises:
+        ConfigError: An unknown key, or a wrong value.
+    """
+    check(content, "task_nemo", where)
+    content = {"params": {}, "adapter": {}, **expand(content, "task_nemo", where)}
+    bounds = content.get("range")
+    return NemoTask(**_fields(NemoTask, name, {**content, "range": tuple(bounds) if bounds else None}))
+
+
+def _fields(kind: type[Task], name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a task: what its file says, and the schema's defaults for the rest."""
+    values = {**defaults(f"task_{kind.kind}"), "title": name, **content, "name": name}
+    values |= {key: tuple(content.get(key, ())) for key in ("k", "beside")}
+    return {field.name: values.get(field.name) for field in fields(kind)}
 
 
 def check_scorer(spec: Mapping[str, Any], where: str) -> None:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from milepost.client.endpoint import Endpoint
+from milepost.records import Better
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 LONGEST = 150  # of a name: results are filed under it, with more before and behind it, and a file's name has 255 bytes
-
-
-# The parts of a task's file, so that a change in one reruns only what depends on it.
-NATIVE_QUESTIONS = ("version", "generation", "data", "format", "system", "samples", "sampling", "limit")
-
-
-NEMO_QUESTIONS = (
-    "version", "generation", "eval_type", "endpoint_type", "params", "tokenizer", "adapter", "environment", "container",
-    "samples", "limit", "sampling",
-)  # fmt: skip
 
 
 # Settings of a NeMo task that change no answer: nothing is asked again for them.
@@ -34,9 +26,6 @@ NEMO_TUNING = {
         "save_responses",
     ),
 }
-
-
-SCORING = ("scorer", "metric", "better", "range", "k")
 
 
 @dataclass(frozen=True)
@@ -130,43 +119,107 @@ class Checkpoint:
     endpoint: EndpointSpec | None = None
 
 
-@dataclass(frozen=True)
-class Task:
-    """One file of config/tasks."""
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """One file of config/tasks, checked, with the schema's defaults for what it does not say.
+
+    The fields are the keys of its schema, config/schemas/task_native.yaml or task_nemo.yaml, which describes them.
+    """
+
+    kind: ClassVar[Literal["native", "nemo"]]
+    asks: ClassVar[tuple[str, ...]]
+    """The fields that decide what is asked."""
+    scores: ClassVar[tuple[str, ...]]
+    """The fields that decide scores."""
 
     name: str
-    spec: dict[str, Any]
-
-    @property
-    def kind(self) -> str:
-        """`nemo` for NeMo Evaluator's tasks, `native` for our own."""
-        return "nemo" if self.spec.get("harness") == "nemo" else "native"
-
-    @property
-    def title(self) -> str:
-        """The task's title in tables and figures."""
-        return str(self.spec.get("title", self.name))
+    title: str
+    version: int
+    generation: int
+    samples: int
+    limit: int | None
+    metric: str | None
+    better: Better | None
+    k: tuple[int, ...]
+    delta: float | None
+    beside: tuple[str, ...]
 
     def questions(self) -> dict[str, Any]:
-        """The part of the task's file that decides what is asked."""
-        keys = NEMO_QUESTIONS if self.kind == "nemo" else NATIVE_QUESTIONS
-        asked = {key: self.spec[key] for key in keys if key in self.spec}
-        if self.kind == "nemo":
-            for part, inert in NEMO_TUNING.items():
-                if part in asked:
-                    asked[part] = {key: value for key, value in asked[part].items() if key not in inert}
-        return asked
-
-    def tuning(self) -> dict[str, dict[str, Any]]:
-        """The settings of a NeMo task that change no answer, `params` and `adapter`."""
-        return {
-            part: {key: value for key, value in self.spec.get(part, {}).items() if key in inert}
-            for part, inert in NEMO_TUNING.items()
-        }
+        """The part of the task's file that decides what is asked, so that a change elsewhere in it asks nothing again."""
+        return self._given(self.asks)
 
     def scoring(self) -> dict[str, Any]:
         """The part of the task's file that decides scores."""
-        return {key: self.spec[key] for key in SCORING if key in self.spec}
+        return self._given(self.scores)
+
+    def _given(self, names: tuple[str, ...]) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value not in (None, ())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NativeTask(Task):
+    """A task that Milepost asks and scores itself.
+
+    Attributes:
+        data: Where its items are; None where a package brings those of its `format`.
+        sampling: The parameters of its requests, with `from: model` where the model's own hold for those not named.
+        scorer: The scorer's `name`, with the options that are given; the scorer itself knows and checks them.
+    """
+
+    kind = "native"
+    asks = ("version", "generation", "data", "format", "system", "samples", "sampling", "limit")
+    scores = ("scorer", "metric", "better", "k")
+
+    data: str | None
+    format: str
+    system: str | None
+    sampling: Mapping[str, Any]
+    scorer: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NemoTask(Task):
+    """A task of NeMo Evaluator.
+
+    Attributes:
+        params: NeMo Evaluator's own parameters, handed on as they stand.
+        adapter: Settings of its adapter, likewise handed on.
+        environment: The folder in envs/ that the task names, if any.
+        container: The image that the task names, if any.
+    """
+
+    kind = "nemo"
+    asks = (
+        "version", "generation", "eval_type", "endpoint_type", "params", "tokenizer", "adapter", "environment", "container",
+        "samples", "limit", "sampling",
+    )  # fmt: skip
+    scores = ("metric", "better", "range", "k")
+
+    metric: str
+    eval_type: str
+    endpoint_type: str
+    params: Mapping[str, Any]
+    sampling: Literal["model"] | None
+    tokenizer: str | None
+    adapter: Mapping[str, Any]
+    environment: str | None
+    container: str | None
+    range: tuple[float, float] | None
+
+    def questions(self) -> dict[str, Any]:
+        """The part of the task's file that decides what is asked, without the settings that change no answer."""
+        asked = super().questions()
+        for part, inert in NEMO_TUNING.items():
+            asked[part] = {key: value for key, value in asked[part].items() if key not in inert}
+        return asked
+
+    def tuning(self) -> dict[str, dict[str, Any]]:
+        """The settings that change no answer, `params` and `adapter`."""
+        return {
+            "params": {key: value for key, value in self.params.items() if key in NEMO_TUNING["params"]},
+            "adapter": {key: value for key, value in self.adapter.items() if key in NEMO_TUNING["adapter"]},
+        }
 
 
 @dataclass(frozen=True)
@@ -176,6 +229,16 @@ class Campaign:
     config: dict[str, Any]
     checkpoints: dict[str, Checkpoint]
     tasks: dict[str, Task]
+
+    @property
+    def native(self) -> dict[str, NativeTask]:
+        """The tasks of our own, by name."""
+        return {name: task for name, task in self.tasks.items() if isinstance(task, NativeTask)}
+
+    @property
+    def nemo(self) -> dict[str, NemoTask]:
+        """The tasks of NeMo Evaluator, by name."""
+        return {name: task for name, task in self.tasks.items() if isinstance(task, NemoTask)}
 
     def named(self, kind: str) -> list[str]:
         """Names of the tasks of one kind."""

@@ -13,16 +13,15 @@ import platform
 import sys
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from milepost import __version__
-from milepost.campaign.config import check_scorer
+from milepost.campaign.config import native_task
 from milepost.campaign.sampling import effective, task_sampling
-from milepost.campaign.schemas import check
-from milepost.campaign.types import Task
+from milepost.campaign.types import NativeTask
 from milepost.endpoints import Endpoint
 from milepost.errors import ConfigError, RecordError, ServerError
 from milepost.evaluation.asking import Asking
@@ -72,33 +71,31 @@ class Target:
         return f"Target(url={self.url!r}, kind={self.kind!r}, model={self.model!r})"
 
 
-def make_task(name: str, spec: Mapping[str, Any], limit: float | None = None) -> Task:
+def make_task(name: str, content: Mapping[str, Any], limit: float | None = None) -> NativeTask:
     """Make a task as a file of config/tasks would describe it; options that are None keep their defaults.
 
     Args:
         name: The task's name in the results.
-        spec: The keys of such a file, but for `version`.
+        content: The keys of such a file, but for `version`.
         limit: Ask at most this many items; below 1 it is a share of them.
 
     Raises:
         ConfigError: A wrong value or an unknown scorer.
         RecordError: Malformed items, with file and line.
     """
-    sampling = {key: value for key, value in task_sampling(spec.get("sampling", {})).items() if value is not None}
-    given = {key: value for key, value in spec.items() if value is not None}
-    task = Task(name, {"version": 1, **given, "sampling": sampling})
+    sampling = {key: value for key, value in task_sampling(content.get("sampling", {})).items() if value is not None}
+    given = {key: value for key, value in content.items() if value is not None}
     where = f"Task {name!r}"
-    check(task.spec, "task_native", where)
-    check_scorer(task.spec["scorer"], where)
+    task = native_task(name, {"version": 1, **given, "sampling": sampling}, where)
     if limit is not None:
         if limit <= 0 or (limit > 1 and limit != int(limit)):
             raise ConfigError(f"{where}: the limit is {limit}. Give a number of items, or their share between 0 and 1.")
         n_items = math.ceil(len(load_items(task)) * limit) if limit < 1 else int(limit)
-        task.spec["limit"] = n_items
+        task = replace(task, limit=n_items)
     return task
 
 
-def evaluate_task(task: Task, target: Target, out: Path) -> Summary:
+def evaluate_task(task: NativeTask, target: Target, out: Path) -> Summary:
     """Ask a task's items, score the answers, and write prompts, answers, scores and summary to a folder.
 
     It gets `prompts.jsonl`, `answers.jsonl`, `scores.jsonl` and, last, `summary.json`, formatted as a campaign's. What an
@@ -114,7 +111,7 @@ def evaluate_task(task: Task, target: Target, out: Path) -> Summary:
     prompts = build_prompts(task)
     _check_kind(task, prompts, target)
     # Before a model is asked: what cannot be scored is found without paying for answers.
-    scorer = load_scorer(task.spec["scorer"])
+    scorer = load_scorer(task.scorer)
     check_scoring(scorer, prompts.prompts, f"Task {task.name!r}")
     write_records(out / "prompts.jsonl", [prompts.header, *prompts.prompts])
     lease, _ = acquire(out / ".lease", lambda line: print(line, file=sys.stderr))
@@ -188,7 +185,7 @@ async def ask(prompts: PromptSet, target: Target, store: TaskStore) -> list[Answ
     return [answers[request.key] for request in requests]
 
 
-def _check_kind(task: Task, prompts: PromptSet, target: Target) -> None:
+def _check_kind(task: NativeTask, prompts: PromptSet, target: Target) -> None:
     """Refuse items that the endpoint's address cannot take: it takes either chats or plain prompts."""
     path = PATHS[target.kind]
     others = [prompt["id"] for prompt in prompts.prompts if question_of(prompt)[0] != path]
@@ -196,7 +193,7 @@ def _check_kind(task: Task, prompts: PromptSet, target: Target) -> None:
         has, needs = ("prompt", "messages") if target.kind == "chat" else ("messages", "prompt")
         other_kind = "completions" if target.kind == "chat" else "chat"
         raise RecordError(
-            f"{task.spec['data']}: {len(others)} of {len(prompts.prompts)} items (such as {others[0]!r}) have {has!r}, which"
+            f"{task.data}: {len(others)} of {len(prompts.prompts)} items (such as {others[0]!r}) have {has!r}, which"
             f" an endpoint of type {target.kind!r} does not take. Give them {needs!r}, or evaluate them against one of type"
             f" {other_kind!r}."
         )

@@ -34,7 +34,7 @@ from milepost.evaluation import asking
 from milepost.evaluation.asking import Asking
 from milepost.evaluation.work import Request, remember_complete, requests_of
 from milepost.nemo import run as nemo
-from milepost.nemo.installation import installation_of
+from milepost.nemo.installation import recorded_installation
 from milepost.nemo.runs import missing_runs
 from milepost.records import Answer, PromptSet, Usage
 from milepost.runtime.containers import Containers
@@ -130,7 +130,7 @@ class Supervisor:
                     # An image is asked for its versions now: later, that would hold up the end. What is wrong with one
                     # its own runs will say.
                     with suppress(MilepostError):
-                        nemo.versions(installation_of(prompts.header["harness"], job.containers))
+                        nemo.versions(recorded_installation(prompts.header["harness"], job.containers))
                 with closing(Watchdog()) as watchdog:
                     spec = self.spec(watchdog)
                     versions = {"milepost": __version__, **spec.versions()}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign.models import find_model
-from milepost.campaign.types import Campaign, Checkpoint, Task
+from milepost.campaign.types import Campaign, Checkpoint, NemoTask
 from milepost.errors import ConfigError, ContainerError, EnvironmentMissingError, ModelError, did_you_mean, listed
 from milepost.nemo.catalogue import (
     Benchmark,
@@ -41,9 +41,8 @@ def check_nemo_tasks(campaign: Campaign, *, installed: bool = True) -> None:
         ModelError: A checkpoint without the tokenizer that log-probabilities need.
     """
     containers = read_containers(campaign.config)
-    for name in campaign.named("nemo"):
-        task = campaign.tasks[name]
-        low, high = task.spec.get("range", (0, 1))
+    for name, task in campaign.nemo.items():
+        low, high = task.range or (0, 1)
         if not -math.inf < low < high < math.inf:
             raise ConfigError(
                 f"config/tasks/{name}.yaml: `range: [{low:g}, {high:g}]` is no range. Write the lowest value that the metric "
@@ -57,18 +56,18 @@ def check_nemo_tasks(campaign: Campaign, *, installed: bool = True) -> None:
                 raise
             log.warning("task %r was not checked: %s", name, missing or error)
             continue
-        if needs_tokenizer and "tokenizer" not in task.spec:
+        if needs_tokenizer and task.tokenizer is None:
             for ckpt in campaign.checkpoints.values():
                 _check_tokenizer(ckpt, name)
 
 
-def comes_later(task: Task, config: Mapping[str, Any]) -> str | None:
+def comes_later(task: NemoTask, config: Mapping[str, Any]) -> str | None:
     """What a task needs and what need not be here yet: an image that a rule makes, or Apptainer if only the nodes have it; or None."""
-    installation = installation_of(task.spec, read_containers(config))
+    installation = installation_of(task.container, task.environment, read_containers(config))
     if installation.image is None:
         return None
     if not installation.image.exists():
-        source = task.spec.get("container") or config["containers"]["nemo"]
+        source = task.container or config["containers"]["nemo"]
         return f"{installation.image} is yet to be made from {source}." if is_made(source) else None
     try:
         find_apptainer()
@@ -77,25 +76,25 @@ def comes_later(task: Task, config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def check_nemo_task(task: Task, containers: Containers | None = None) -> bool:
+def check_nemo_task(task: NemoTask, containers: Containers | None = None) -> bool:
     """Check one task, and return whether it asks for log-probabilities, and so needs a tokenizer."""
-    spec, where = task.spec, f"config/tasks/{task.name}.yaml"
+    where = f"config/tasks/{task.name}.yaml"
     containers = containers or Containers()
-    if "container" in spec and "environment" in spec and not containers.bind_environments:
+    if task.container is not None and task.environment is not None and not containers.bind_environments:
         raise ConfigError(f"{where} names both an environment and a container. Take one of them out.")
-    installation = installation_of(spec, containers)
+    installation = installation_of(task.container, task.environment, containers)
     catalogue = read_catalogue(installation)
-    local_files(spec)
-    folders = include_folders(spec, where)
+    local_files(task.eval_type, task.params)
+    folders = include_folders(task.params, where)
     included = included_tasks(folders, installation) if folders else {}
-    benchmark, name = find_benchmark(spec["eval_type"], catalogue, included, where)
+    benchmark, name = find_benchmark(task.eval_type, catalogue, included, where)
     tasks = {**included, **catalogue.tasks.get(benchmark.harness, {})}
     asks = benchmark.log_probabilities or asks_log_probabilities(name, tasks)
-    _check_endpoint_type(spec.get("endpoint_type", "chat"), benchmark, asks, spec["eval_type"], where)
-    _check_params(spec.get("params", {}), benchmark, where)
+    _check_endpoint_type(task.endpoint_type, benchmark, asks, task.eval_type, where)
+    _check_params(task.params, benchmark, where)
     if benchmark.harness in catalogue.options:
-        _check_options(spec, catalogue.options[benchmark.harness], where)
-    tokenizer = spec.get("tokenizer", "")
+        _check_options(task.params, catalogue.options[benchmark.harness], where)
+    tokenizer = task.tokenizer or ""
     if tokenizer.startswith((".", "/", "~")) and not Path(tokenizer).exists():
         raise ConfigError(f"{where}: the tokenizer {tokenizer!r} does not exist (from {Path.cwd()}).")
     return asks
@@ -178,9 +177,9 @@ def _check_params(params: Mapping[str, Any], benchmark: Benchmark, where: str) -
                 )
 
 
-def _check_options(spec: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+def _check_options(params: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     """Refuse options that the harness does not know: it may ignore them without a word."""
-    for word in command_line(spec, where):
+    for word in command_line(params, where):
         option = word.partition("=")[0]
         if option.startswith("--") and option not in known:
             raise ConfigError(

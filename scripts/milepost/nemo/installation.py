@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from milepost.campaign.types import NemoTask
 from milepost.runtime import launch
 from milepost.runtime.containers import Containers, image_file, inside, require_image
 from milepost.runtime.environments import environment_python
@@ -95,19 +96,19 @@ class NemoInstallation:
         yield from self.binds
 
 
-def installation_of(spec: Mapping[str, Any], containers: Containers) -> NemoInstallation:
+def installation_of(container: str | None, environment: str | None, containers: Containers) -> NemoInstallation:
     """Find out in which environment or image a task runs.
 
     Its own image comes before the campaign's. One that names an environment runs in that one, outside of images, unless
     the images bring no environments.
 
     Args:
-        spec: The task's file, or what its prompts say about the harness.
+        container: The image that the task names, if any.
+        environment: The environment that it names, if any.
         containers: The campaign's.
     """
-    named, environment = spec.get("container"), spec.get("environment")
-    if named:
-        image: Path | None = image_file(str(named), containers.folder)
+    if container:
+        image: Path | None = image_file(container, containers.folder)
     else:
         image = containers.nemo if environment is None or containers.bind_environments else None
     if image is None:
@@ -117,6 +118,11 @@ def installation_of(spec: Mapping[str, Any], containers: Containers) -> NemoInst
     )
 
 
-def task_images(specs: Iterable[Mapping[str, Any]]) -> list[str]:
+def recorded_installation(harness: Mapping[str, Any], containers: Containers) -> NemoInstallation:
+    """Find out where a task runs by what the header of its prompts says of its harness."""
+    return installation_of(harness.get("container"), harness.get("environment"), containers)
+
+
+def task_images(tasks: Iterable[NemoTask]) -> list[str]:
     """The images that tasks name in their own files (by file, address or definition), each once."""
-    return list(dict.fromkeys(str(spec["container"]) for spec in specs if "container" in spec))
+    return list(dict.fromkeys(task.container for task in tasks if task.container is not None))

@@ -34,9 +34,7 @@ def installations(environment: str | None = None, container: str | None = None) 
     if container:
         containers = campaign_containers()
         image = Path(container)
-        installation = installation_of(
-            {"container": container} | ({"environment": environment} if environment else {}), containers
-        )
+        installation = installation_of(container, environment, containers)
         return [replace(installation, image=image) if image.exists() else installation]
     if environment:
         return [NemoInstallation(environment)]
@@ -61,10 +59,12 @@ def campaign_containers() -> Containers:
 def campaign_installations() -> list[NemoInstallation]:
     """The images in which the campaign in this folder runs NeMo Evaluator; none if there is no campaign."""
     containers = campaign_containers()
-    specs: list[dict[str, Any]] = [{"harness": "nemo"}]
+    named: list[dict[str, Any]] = [{}]
     if Path("config/config.yaml").is_file():
-        specs += [read_yaml(path) for path in sorted(Path("config/tasks").glob("*.yaml"))]
-    used = [installation_of(spec, containers) for spec in specs if spec.get("harness") == "nemo"]
+        # Unchecked: a file that is being written names its image before it names what this list is asked for.
+        contents = [read_yaml(path) for path in sorted(Path("config/tasks").glob("*.yaml"))]
+        named += [content for content in contents if content.get("harness") == "nemo"]
+    used = [installation_of(each.get("container"), each.get("environment"), containers) for each in named]
     return [installation for installation in used if installation.image is not None]
 
 

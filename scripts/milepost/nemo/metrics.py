@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
+from milepost.campaign.types import NemoTask
 from milepost.records import Better
 from milepost.statistics.intervals import UNIT, Bounds
 from milepost.statistics.metrics import Metric
@@ -30,17 +30,13 @@ RANGES: Mapping[str, Bounds] = {
 }
 
 
-def describe(name: str, spec: Mapping[str, Any], higher: bool | None = None) -> Metric:
+def describe(name: str, task: NemoTask, higher: bool | None = None) -> Metric:
     """Describe a number of a harness.
 
     Args:
         name: As the summary has it, such as `exact_match__strict-match` or `mmlu/acc`.
-        spec: The task's file; its `better` and `range` are those of its `metric`.
+        task: The task; its `better` and `range` are those of its `metric`.
         higher: Whether the harness says that higher is better; None where it says nothing.
-
-    >>> found = describe("word_perplexity", {"metric": "word_perplexity"})
-    >>> found.better, found.range
-    ('lower', None)
     """
     base = name.rpartition("/")[2].partition("__")[0]
     words = set(re.split(r"[^a-z0-9]+", base.lower()))
@@ -48,7 +44,7 @@ def describe(name: str, spec: Mapping[str, Any], higher: bool | None = None) -> 
     if higher is not None:
         better = "higher" if higher else "lower"
     known = RANGES.get(base.lower()) or (UNIT if words & SHARES and not base.endswith("_stderr") else None)
-    if spec.get("metric") in (name, base, name.partition("__")[0]):
-        better = spec.get("better", better)
-        known = tuple(spec["range"]) if "range" in spec else known
+    if task.metric in (name, base, name.partition("__")[0]):
+        better = task.better or better
+        known = task.range or known
     return Metric(name, better, known)

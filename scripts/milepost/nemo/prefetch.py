@@ -26,6 +26,7 @@ from milepost.nemo.prefetch_worker import MARK
 from milepost.nemo.run import OFFLINE
 from milepost.runtime.containers import read_containers
 from milepost.runtime.environments import environment_python
+from milepost.tasks.data_files import hub_file
 from milepost.tasks.lm_eval_files import include_folders
 
 WORKER = Path(__file__).with_name("prefetch_worker.py")
@@ -40,11 +41,12 @@ class PrefetchError(MilepostError):
 
 @dataclass(frozen=True)
 class Download:
-    """One data set, tokenizer or model that should be in the caches.
+    """One data set, file, tokenizer or model that should be in the caches.
 
     Attributes:
         title: Its name in messages.
-        options: What the worker loads: a task's name and folders, or a model's name, revision, weights and code.
+        options: What the worker loads: a task's name and folders, a model's name, revision, weights and code, or a file with
+            the name and revision of its data set.
     """
 
     title: str
@@ -85,14 +87,12 @@ def make_plan(campaign: Campaign) -> PrefetchPlan:
     loadings: dict[NemoInstallation, Loading] = {}
     left: list[str] = []
     containers = read_containers(campaign.config)
-    for task in campaign.tasks.values():
-        if task.kind != "nemo":
-            continue
-        installation = installation_of(task.spec, containers)
-        folders = include_folders(task.spec)
+    for task in campaign.nemo.values():
+        installation = installation_of(task.container, task.environment, containers)
+        folders = include_folders(task.params)
         included = included_tasks(folders, installation) if folders else {}
         where = f"config/tasks/{task.name}.yaml"
-        benchmark, name = find_benchmark(task.spec["eval_type"], read_catalogue(installation), included, where)
+        benchmark, name = find_benchmark(task.eval_type, read_catalogue(installation), included, where)
         if benchmark.harness != LM_EVAL:
             left.append(
                 f"the data of task {task.name!r}: {benchmark.harness} fetches it while it runs, and offers no way to do so before. If"
@@ -104,11 +104,20 @@ def make_plan(campaign: Campaign) -> PrefetchPlan:
         loadings.setdefault(installation, Loading(installation)).tasks.append(
             Download(f"data of task {task.name!r} ({name})", options)
         )
-    models = list(wanted_models(campaign))
+    models = [*wanted_files(campaign), *wanted_models(campaign)]
     if models:
         with_hub = NemoInstallation(next((name for name in (ENVIRONMENT, "vllm") if _is_installed(name)), ENVIRONMENT))
         loadings.setdefault(with_hub, Loading(with_hub)).models = models
     return PrefetchPlan(list(loadings.values()), left)
+
+
+def wanted_files(campaign: Campaign) -> Iterator[Download]:
+    """Yield the files on the hub that tasks of our own name as their data."""
+    for task in campaign.native.values():
+        one = hub_file(task.data or "")
+        if one is not None:
+            options = {"name": one.name, "revision": one.revision, "file": one.file}
+            yield Download(f"data of task {task.name!r} ({task.data})", options)
 
 
 def wanted_models(campaign: Campaign) -> Iterator[Download]:
@@ -124,10 +133,9 @@ def wanted_models(campaign: Campaign) -> Iterator[Download]:
             options = {"name": ckpt.model, "revision": ckpt.revision, "weights": True, "code": code}
             yield Download(f"model {ckpt.model}", options)
     tokenizers = [str(ckpt.serving.vllm_args.get("tokenizer", "")) for ckpt in campaign.checkpoints.values()]
-    for task in campaign.tasks.values():
-        if task.kind == "nemo":
-            extra = task.spec.get("params", {}).get("extra", {})
-            tokenizers += [str(task.spec.get("tokenizer", "")), str(extra.get("tokenizer") or "")]
+    for task in campaign.nemo.values():
+        extra = task.params.get("extra", {})
+        tokenizers += [task.tokenizer or "", str(extra.get("tokenizer") or "")]
     for name in dict.fromkeys(tokenizers):
         if HUB_NAME.fullmatch(name) and not Path(name).exists() and name not in seen:
             yield Download(f"tokenizer {name}", {"name": name, "revision": None, "weights": False, "code": False})

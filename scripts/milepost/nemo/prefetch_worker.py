@@ -1,7 +1,8 @@
 """Load tasks and models as a run will; run by the Python of an environment or image, so it imports nothing of Milepost.
 
-Argument: JSON, `{"tasks": [{"name", "folders"}], "models": [{"name", "revision", "weights", "code"}]}`. The environment
-says whether the hub may be asked (HF_HUB_OFFLINE); once it cannot be reached, no more is tried. Output, after whatever else is printed: a line of MARK and JSON for each
+Argument: JSON, `{"tasks": [{"name", "folders"}], "models": [{"name", "revision", "weights", "code"}]}`; among the models also
+files of data sets, `{"name", "revision", "file"}`. The environment says whether the hub may be asked (HF_HUB_OFFLINE); once it
+cannot be reached, no more is tried. Output, after whatever else is printed: a line of MARK and JSON for each
 of them, in that order, `{"name", "said"}` or `{"name", "error", "kind"}` with kind hub, refused or other.
 Python gets this file on standard input.
 """
@@ -69,6 +70,13 @@ def load_model(name: str, revision: str | None, weights: bool, code: bool) -> st
     return f"{sum(file.stat().st_size for file in there) / 2**30:.1f} GiB of weights in {folder}"
 
 
+def load_file(name: str, revision: str | None, file: str) -> str:
+    """Fetch one file of a data set."""
+    from huggingface_hub import hf_hub_download
+
+    return str(hf_hub_download(name, file, repo_type="dataset", revision=revision))
+
+
 def kind_of(error: BaseException) -> str:
     """Classify why something could not be loaded: `hub` (not reachable), `refused`, or `other`."""
     chain: list[BaseException] = []
@@ -91,7 +99,9 @@ def main() -> None:
     # The folder that it is started in holds a campaign's folders, not modules.
     sys.path = [folder for folder in sys.path if folder]
     wanted = json.loads(sys.argv[1])
-    jobs = [(load_task, task) for task in wanted["tasks"]] + [(load_model, model) for model in wanted["models"]]
+    jobs = [(load_task, task) for task in wanted["tasks"]] + [
+        (load_file if "file" in model else load_model, model) for model in wanted["models"]
+    ]
     unreachable = ""
     for load, options in jobs:
         answer: dict[str, Any] = {"name": options["name"]}

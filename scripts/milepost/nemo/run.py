@@ -19,7 +19,7 @@ from milepost.campaign.sampling import MODEL, effective
 from milepost.endpoints import Endpoint
 from milepost.errors import HarnessError
 from milepost.nemo.catalogue import read_catalogue
-from milepost.nemo.installation import NemoInstallation, installation_of
+from milepost.nemo.installation import NemoInstallation, recorded_installation
 from milepost.nemo.runs import DONE
 from milepost.records import TaskHeader, write_record
 from milepost.runtime.containers import Containers, reached_from
@@ -128,13 +128,14 @@ def command_of(
     harness: Mapping[str, Any], config: Path, env: Mapping[str, str], setting: Setting
 ) -> tuple[list[str], dict[str, str]]:
     """The command of a run and the environment to start it in, in an environment of envs/ or an image."""
-    installation = installation_of(harness, setting.containers)
+    installation = recorded_installation(harness, setting.containers)
     needed: list[Path] = []
     if installation.image is not None:
         Path(env["HF_HOME"]).mkdir(parents=True, exist_ok=True)
         # Results may lie elsewhere, behind a link.
         needed = [config.resolve().parent, Path(env["HF_HOME"])]
-        needed += [*include_folders(harness), *(path.parent for path in local_files(harness))]
+        eval_type, params = harness["eval_type"], harness["params"]
+        needed += [*include_folders(params), *(path.parent for path in local_files(eval_type, params))]
         tokenizer = Path(_path(harness.get("tokenizer", setting.tokenizer)))
         if tokenizer.is_dir():
             needed += reached_from(tokenizer)
@@ -207,7 +208,7 @@ async def run(
         "eval_type": header["harness"]["eval_type"],
         "requests": answered(record),
         "sampling": [effective(asked, setting.sampling) for asked in sampled(record)],
-        "versions": versions(installation_of(header["harness"], setting.containers)),
+        "versions": versions(recorded_installation(header["harness"], setting.containers)),
     }
     write_record(folder / DONE, done)
 

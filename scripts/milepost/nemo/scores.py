@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from milepost.campaign.types import NemoTask
 from milepost.errors import HarnessError, RecordError
 from milepost.nemo.metrics import describe
 from milepost.nemo.results import (
@@ -50,7 +51,7 @@ COLD = 0.001
 
 
 def summarize_harness(
-    ckpt: str, header: TaskHeader, spec: Mapping[str, Any], folder: Path, provenance: Mapping[str, Any]
+    ckpt: str, header: TaskHeader, task: NemoTask, folder: Path, provenance: Mapping[str, Any]
 ) -> tuple[list[Score], Summary]:
     """Make the scores and the summary of a NeMo Evaluator task.
 
@@ -62,7 +63,7 @@ def summarize_harness(
     Args:
         ckpt: Name of the checkpoint.
         header: The task's.
-        spec: The task's file: its `metric`, and `better` and `range` of that where it says them.
+        task: The task: its `metric`, and `better` and `range` of that where its file says them.
         folder: results/harness/{ckpt}/{task}, with one folder per run.
         provenance: What the numbers rest on.
 
@@ -73,7 +74,7 @@ def summarize_harness(
     if len(runs) != header["samples"]:
         raise HarnessError(f"{folder} holds {len(runs)} runs of {header['samples']}. Remove it: it is collected anew.")
     numbers = [read_metrics(run) for run in runs]
-    name = find_metric(numbers[0], spec["metric"], str(folder))
+    name = find_metric(numbers[0], task.metric, str(folder))
     for found, run in zip(numbers, runs, strict=True):
         if name not in found:
             raise HarnessError(
@@ -82,7 +83,7 @@ def summarize_harness(
             )
     pairs = [pair for number, run in enumerate(runs) for pair in read_samples(run, number, name)]
     scores, answers = [score for score, _ in pairs], [answer for _, answer in pairs]
-    known = {key: _described(key, spec, runs[0], numbers, scores) for key in _keys(numbers[0], name, scores)}
+    known = {key: _described(key, task, runs[0], numbers, scores) for key in _keys(numbers[0], name, scores)}
     own = {key: _over_runs(key, numbers, known[key].range) for key in _names(numbers[0]) | {name}}
     provenance = {**provenance, "versions": {**provenance.get("versions", {}), **_versions(runs)}}
     provenance |= _sampling(runs) | _compare_runs(f"{ckpt}, task {header['task']}", header, runs, answers)
@@ -97,12 +98,12 @@ def summarize_harness(
             metric=name,
             provenance=provenance,
             metrics=known.values(),
-            ks=spec.get("k", ()),
+            ks=task.k,
         )
         summary["value"] = summary["metrics"][name]["value"] = own[name]["value"]
         if not all("content" in answer for answer in answers):
             summary["rates"]["empty"] = None
-        at_k = names_at(spec.get("k", ()))
+        at_k = names_at(task.k)
         ours = {key: one for key, one in summary["metrics"].items() if key in at_k or _reproduces(scores, key, numbers)}
         known |= {key: replace(known[name], name=key) for key in at_k if key in ours}
     else:
@@ -208,11 +209,11 @@ def _keys(numbers: Mapping[str, Number], headline: str, scores: Sequence[Score])
 
 
 def _described(
-    name: str, spec: Mapping[str, Any], run: Path, numbers: Sequence[Mapping[str, Number]], scores: Sequence[Score]
+    name: str, task: NemoTask, run: Path, numbers: Sequence[Mapping[str, Number]], scores: Sequence[Score]
 ) -> Metric:
     """What is known of a number; without a range that its values do not keep, unless the task's file states it."""
-    metric = describe(name, spec, higher_is_better(stated_by_lm_eval(run), name))
-    if metric.range is None or ("range" in spec and name.startswith(spec["metric"])):
+    metric = describe(name, task, higher_is_better(stated_by_lm_eval(run), name))
+    if metric.range is None or (task.range is not None and name.startswith(task.metric)):
         return metric
     found = [one[name]["value"] for one in numbers if name in one] + [score["metrics"].get(name) for score in scores]
     low, high = metric.range

@@ -11,7 +11,7 @@ from milepost.campaign.frozen import freeze
 from milepost.campaign.models import find_model, has_chat_template
 from milepost.campaign.schemas import check, check_names, expand
 from milepost.campaign.sheet import read_checkpoints, read_rows
-from milepost.campaign.types import Campaign, Task
+from milepost.campaign.types import Campaign, NativeTask, Task
 from milepost.comparisons.pairs import plan_pairs
 from milepost.endpoints.specs import checkpoint_at, load_endpoints
 from milepost.errors import ConfigError, ModelError
@@ -20,6 +20,7 @@ from milepost.runtime.environments import environment_python
 from milepost.scorers import BaseScorer, CheckpointTask, check_scoring, load_scorer
 from milepost.statistics.samples_at_k import names_at
 from milepost.tasks import asks_chat, load_items
+from milepost.tasks.data_files import is_here
 
 
 def load_campaign(config: Mapping[str, Any] | None = None) -> Campaign:
@@ -45,12 +46,13 @@ def freeze_campaign(campaign: Campaign) -> Path:
     return freeze(campaign.config, read_rows(sheet), list(campaign.tasks))
 
 
-def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
+def check_campaign(campaign: Campaign, *, installed: bool = True, fetched: bool = True) -> None:
     """Check all that can be checked before anything runs: comparisons, models, chat templates, items, scoring.
 
     Args:
         campaign: The campaign.
         installed: Whether the environments that scorers start have to be there.
+        fetched: Whether data that comes from the hub has to be there.
 
     Raises:
         ConfigError: A checkpoint or run to be compared that does not exist, or a scorer that cannot do what it should.
@@ -59,15 +61,16 @@ def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
         EnvironmentMissingError: An environment that a scorer starts is not installed.
     """
     plan_pairs(campaign.config, campaign.checkpoints)
-    items = {name: load_items(task) for name, task in campaign.tasks.items()}
-    for task in campaign.tasks.values():
-        check_k(task)
-    for name in campaign.named("native"):
-        check_task(campaign.tasks[name], items[name])
+    items = {name: load_items(task) for name, task in campaign.tasks.items() if fetched or is_here(task)}
+    for each in campaign.tasks.values():
+        check_k(each)
+    for name, task in campaign.native.items():
+        if name in items:
+            check_task(task, items[name])
         if installed:
-            for environment in scorer_of(campaign.tasks[name]).needs().environments:
+            for environment in scorer_of(task).needs().environments:
                 environment_python(environment)
-    chats = [name for name, task in campaign.tasks.items() if asks_chat(task, items[name])]
+    chats = [name for name in items if asks_chat(campaign.tasks[name], items[name])]
     for ckpt in campaign.checkpoints.values():
         folder = find_model(ckpt)
         if folder is not None and chats and not has_chat_template(folder, ckpt.serving):
@@ -77,28 +80,28 @@ def check_campaign(campaign: Campaign, *, installed: bool = True) -> None:
             )
 
 
-def scorer_of(task: Task) -> BaseScorer:
+def scorer_of(task: NativeTask) -> BaseScorer:
     """Build the scorer of a native task, before there are answers.
 
     Raises:
         ConfigError: Options that it cannot use; the message names the task's file.
     """
     try:
-        return load_scorer(task.spec["scorer"], CheckpointTask(None, task.name))
+        return load_scorer(task.scorer, CheckpointTask(None, task.name))
     except ConfigError as error:
         raise type(error)(f"config/tasks/{task.name}.yaml: {error}") from None
 
 
-def check_task(task: Task, items: Sequence[Prompt]) -> None:
+def check_task(task: NativeTask, items: Sequence[Prompt]) -> None:
     """Check that a native task can be scored, before a model is asked anything.
 
     Raises:
         ConfigError: A metric, endpoint or option that cannot be.
         RecordError: An item that cannot be scored.
     """
-    named = [task.spec["metric"]] if "metric" in task.spec else []
-    at_k = names_at(task.spec.get("k", ()))
-    beside = [name for name in task.spec.get("beside", []) if name not in at_k]
+    named = [task.metric] if task.metric is not None else []
+    at_k = names_at(task.k)
+    beside = [name for name in task.beside if name not in at_k]
     check_scoring(scorer_of(task), items, f"config/tasks/{task.name}.yaml", [*named, *beside])
 
 
@@ -108,7 +111,7 @@ def check_k(task: Task) -> None:
     Raises:
         ConfigError: It has fewer.
     """
-    most, samples = max(task.spec.get("k", [1])), task.spec.get("samples", 1)
+    most, samples = max(task.k, default=1), task.samples
     if most > samples:
         raise ConfigError(
             f"config/tasks/{task.name}.yaml asks for pass@{most} (`k`) of {samples} sample{'s' if samples > 1 else ''} per "

@@ -15,11 +15,12 @@ from typing import Any
 
 from milepost.campaign.identity import DigestCache, identify
 from milepost.campaign.shown import Current
-from milepost.campaign.types import Campaign, Checkpoint, Task
+from milepost.campaign.types import Campaign, Checkpoint, NativeTask, NemoTask, Task
 from milepost.code_digest import SCRIPTS, code_digest
 from milepost.errors import ModelError
 from milepost.preflight.campaign import scorer_of
 from milepost.scorers import scorer_module
+from milepost.tasks.data_files import data_file
 from milepost.tasks.lm_eval_files import files_digest
 
 
@@ -50,18 +51,12 @@ def questions(task: Task, limit: int | None, digests: DigestCache) -> dict[str, 
         ConfigError, HarnessError: A harness's files cannot be found.
     """
     asked = {**task.questions(), "campaign_limit": limit}
-    if task.kind == "nemo":
-        asked["files"] = files_digest(task.spec, digests)
-    else:
-        paths = data_paths(task)
-        asked["data_digests"] = [digests.digest(path) for path in paths if path.is_file()]
+    if isinstance(task, NemoTask):
+        asked["files"] = files_digest(task, digests)
+    elif isinstance(task, NativeTask):
+        path = data_file(task)
+        asked["data_digests"] = [digests.digest(path)] if path.is_file() else []
     return asked
-
-
-def data_paths(task: Task) -> list[Path]:
-    """The files with the items of a native task; none for NeMo Evaluator, whose harness has its own."""
-    data = task.spec.get("data", [])
-    return [Path(path) for path in ([data] if isinstance(data, str) else data)]
 
 
 def asked_digest(task: Task, limit: int | None, digests: DigestCache) -> str:
@@ -76,7 +71,7 @@ def scoring(task: Task, digests: DigestCache) -> dict[str, Any]:
         ConfigError: An endpoint that does not exist.
     """
     decides = task.scoring()
-    if task.kind == "native":
+    if isinstance(task, NativeTask):
         scorer = scorer_of(task)
         own = scorer.own_options
         decides["scorer"] = {key: value for key, value in decides["scorer"].items() if key not in own}
@@ -88,9 +83,9 @@ def scoring(task: Task, digests: DigestCache) -> dict[str, Any]:
 
 def scoring_code(task: Task) -> str:
     """Digest of the code that scores a task's answers, its scorer's included."""
-    if task.kind == "nemo":
-        return code_of("score_harness.py")
-    return code_of("score_answers.py", scorer_module(task.spec["scorer"]["name"]))
+    if isinstance(task, NativeTask):
+        return code_of("score_answers.py", scorer_module(task.scorer["name"]))
+    return code_of("score_harness.py")
 
 
 def scored_digest(task: Task, digests: DigestCache) -> str:
@@ -132,9 +127,7 @@ def shown_record(campaign: Campaign, options: Iterable[str] = (), current: Curre
     config: Mapping[str, Any] = {"title": "Checkpoint evaluation", **campaign.config}
     return Shown(
         checkpoints={name: Point(name, ckpt.run, ckpt.step) for name, ckpt in campaign.checkpoints.items()},
-        tasks={
-            name: ShownTask(task.title, tuple(task.spec.get("beside", []))) for name, task in campaign.tasks.items()
-        },
+        tasks={name: ShownTask(task.title, task.beside) for name, task in campaign.tasks.items()},
         config={name: config[name] for name in options if name in config},
         current=current or Current(),
     ).record()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from milepost.campaign.models import find_model, has_chat_template
-from milepost.campaign.types import Campaign
+from milepost.campaign.types import Campaign, NativeTask
 from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.specs import EndpointSpec, load_endpoints
 from milepost.endpoints.vllm import engine_version
@@ -25,6 +24,7 @@ from milepost.preflight.submission import Submission
 from milepost.runtime.containers import find_apptainer, is_made, read_containers
 from milepost.runtime.environments import environment_python
 from milepost.tasks import asks_chat, load_items
+from milepost.tasks.lm_eval_files import include_folders
 
 LITTLE = 1024**3  # bytes
 IN_CONFIG = "`containers` in the config"
@@ -85,7 +85,7 @@ def check_tasks(campaign: Campaign) -> Iterator[Check]:
     for name, task in campaign.tasks.items():
         try:
             items = load_items(task)
-            if task.kind == "native":
+            if isinstance(task, NativeTask):
                 check_task(task, items)
         except (MilepostError, OSError) as error:
             yield Check(f"task {name}", "failed", str(error))
@@ -143,16 +143,16 @@ def check_environments(campaign: Campaign) -> Iterator[Check]:
 def scorer_environments(campaign: Campaign) -> list[str]:
     """The environments that scorers start, each once; none of a scorer that cannot be built: its task says why."""
     found: dict[str, None] = {}
-    for name in campaign.named("native"):
+    for task in campaign.native.values():
         with suppress(MilepostError):
-            found |= dict.fromkeys(scorer_of(campaign.tasks[name]).needs().environments)
+            found |= dict.fromkeys(scorer_of(task).needs().environments)
     return list(found)
 
 
 def nemo_installations(campaign: Campaign) -> dict[str, NemoInstallation]:
     """Where each task of NeMo Evaluator runs."""
     containers = read_containers(campaign.config)
-    return {name: installation_of(campaign.tasks[name].spec, containers) for name in campaign.named("nemo")}
+    return {name: installation_of(task.container, task.environment, containers) for name, task in campaign.nemo.items()}
 
 
 def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
@@ -161,7 +161,7 @@ def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
     sources = campaign.config.get("containers", {})
     named = {"vllm": (containers.vllm, sources["vllm"], IN_CONFIG)} if containers.vllm else {}
     for task, installation in nemo_installations(campaign).items():
-        own = campaign.tasks[task].spec.get("container")
+        own = campaign.nemo[task].container
         if installation.image is not None and own:
             named[f"of task {task}"] = (installation.image, own, "`container` in the task's file")
         elif installation.image is not None:
@@ -243,7 +243,7 @@ def check_caches(campaign: Campaign, submission: Submission) -> Iterator[Check]:
         for path in place.glob("*")
         if path.is_dir() and not path.name.startswith((".", "models--"))
     ]
-    own = [name for name in campaign.named("nemo") if "--include_path" in json.dumps(campaign.tasks[name].spec)]
+    own = [name for name, task in campaign.nemo.items() if include_folders(task.params)]
     hub = [name for name in campaign.named("nemo") if name not in own]
     if not hub:
         return

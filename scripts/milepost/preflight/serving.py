@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from milepost.campaign.models import find_model
-from milepost.campaign.types import Campaign, Checkpoint, Serving
+from milepost.campaign.types import Campaign, Checkpoint, NativeTask, NemoTask, Serving, Task
 from milepost.endpoints.specs import load_endpoints
 from milepost.endpoints.vllm import command_line
 from milepost.errors import ContainerError, EnvironmentMissingError, MilepostError, did_you_mean, listed
@@ -150,7 +150,7 @@ def _lengths_of(ckpt: Checkpoint, campaign: Campaign) -> Iterator[Check]:
     if context is None:
         return
     for name, task in campaign.tasks.items():
-        longest = _longest_answer(task.spec, task.kind)
+        longest = _longest_answer(task)
         if longest is not None and longest >= context:
             yield Check(
                 f"lengths of {ckpt.name}", "failed",
@@ -159,12 +159,11 @@ def _lengths_of(ckpt: Checkpoint, campaign: Campaign) -> Iterator[Check]:
             )  # fmt: skip
 
 
-def _longest_answer(spec: Mapping[str, Any], kind: str) -> int | None:
-    if kind == "nemo":
-        value = spec.get("params", {}).get("max_new_tokens")
-    else:
-        value = spec.get("sampling", {}).get("max_tokens")
-    return int(value) if isinstance(value, int) else None
+def _longest_answer(task: Task) -> int | None:
+    """How many tokens an answer may have; None where only the harness knows."""
+    if isinstance(task, NemoTask):
+        return task.params.get("max_new_tokens")
+    return int(task.sampling["max_tokens"]) if isinstance(task, NativeTask) else None
 
 
 def model_length(ckpt: Checkpoint) -> int | None:

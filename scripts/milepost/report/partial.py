@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign.shown import Shown
-from milepost.campaign.types import Campaign, Checkpoint, Task
+from milepost.campaign.types import Campaign, Checkpoint, NativeTask, Task
 from milepost.errors import RecordError
 from milepost.records import Summary, read_summary
 
@@ -162,11 +162,11 @@ def _take(cell: Cell, shown: Shown, into: Path) -> MissingRow | None:
 
 def _other_configuration(cell: Cell, shown: Shown, summary: Summary) -> str | None:
     """What has changed since a summary was made, so that its number is outdated; None if nothing has."""
-    spec, facts = cell.task.spec, summary["provenance"]
-    if summary["task_version"] != spec.get("version"):
-        return f"scored for version {summary['task_version']} of the task, which is now {spec.get('version')}"
-    if cell.task.kind == "native" and summary["scorer"] != spec["scorer"]["name"]:
-        return f"scored by {summary['scorer']}, and the task now asks for {spec['scorer']['name']}"
+    task, facts = cell.task, summary["provenance"]
+    if summary["task_version"] != task.version:
+        return f"scored for version {summary['task_version']} of the task, which is now {task.version}"
+    if isinstance(task, NativeTask) and summary["scorer"] != task.scorer["name"]:
+        return f"scored by {summary['scorer']}, and the task now asks for {task.scorer['name']}"
     if cell.prompts is not None and facts.get("prompts") not in (None, cell.prompts):
         return "scored for other prompts than today's"
     if cell.model is not None and facts.get("model") not in (None, cell.model):

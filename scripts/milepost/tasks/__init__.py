@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 
 from milepost.campaign.identity import CACHE, DigestCache
-from milepost.campaign.sampling import SOURCE
-from milepost.campaign.schemas import defaults
-from milepost.campaign.types import Task
+from milepost.campaign.types import NativeTask, NemoTask, Task
 from milepost.records import Message, Partial, Prompt, PromptSet, TaskHeader
+from milepost.tasks.data_files import data_file
 from milepost.tasks.jsonl import read_items
 from milepost.tasks.known import read_known
 from milepost.tasks.lm_eval_files import files_digest
@@ -19,17 +18,18 @@ def load_items(task: Task) -> list[Prompt]:
 
     Raises:
         RecordError: Malformed, empty or repeated items, with file and line.
+        ConfigError: The data is on the hub or in a package, and not here.
     """
-    if task.kind == "nemo":
+    if not isinstance(task, NativeTask):
         return []
-    form = task.spec.get("format", "items")
-    return read_items(task.spec["data"]) if form == "items" else read_known(task.spec["data"], form)
+    path = data_file(task)
+    return read_items(path) if task.format == "items" else read_known(path, task.format)
 
 
 def asks_chat(task: Task, items: list[Prompt]) -> bool:
     """Whether the task uses the chat interface, and so needs a chat template."""
-    if task.kind == "nemo":
-        return bool(task.spec.get("endpoint_type", "chat") == "chat")
+    if isinstance(task, NemoTask):
+        return task.endpoint_type == "chat"
     return any("messages" in item for item in items)
 
 
@@ -40,18 +40,18 @@ def build_prompts(task: Task, limit: int | None = None) -> PromptSet:
         task: The task.
         limit: Ask at most this many items; the task's own limit holds if it is smaller.
     """
-    limits = [value for value in (limit, task.spec.get("limit")) if value]
+    limits = [value for value in (limit, task.limit) if value]
     header = TaskHeader(
         task=task.name,
-        kind="nemo" if task.kind == "nemo" else "native",
-        version=task.spec["version"],
-        generation=task.spec.get("generation", 1),
-        samples=task.spec.get("samples", 1),
+        kind=task.kind,
+        version=task.version,
+        generation=task.generation,
+        samples=task.samples,
         sampling={},
     )
-    if task.kind == "nemo":
+    if isinstance(task, NemoTask):
         questions = task.questions()
-        params = dict(questions.get("params", {}))
+        params = questions["params"]
         limits += [params["limit_samples"]] if "limit_samples" in params else []
         if limits:
             params["limit_samples"] = min(limits)
@@ -59,8 +59,8 @@ def build_prompts(task: Task, limit: int | None = None) -> PromptSet:
             header["partial"] = Partial(limit=min(limits), of="?")
         cache = DigestCache(CACHE)
         header["harness"] = {
-            "eval_type": questions["eval_type"],
-            "endpoint_type": questions.get("endpoint_type", "chat"),
+            "eval_type": task.eval_type,
+            "endpoint_type": task.endpoint_type,
             "params": params,
             **{
                 key: questions[key]
@@ -68,21 +68,19 @@ def build_prompts(task: Task, limit: int | None = None) -> PromptSet:
                 if questions.get(key)
             },
         }
-        files = files_digest(task.spec, cache)
+        files = files_digest(task, cache)
         cache.save()
         if files is not None:
             header["harness"]["files"] = files
         return PromptSet(header, [])
-    header["sampling"] = {**defaults("task_native", "sampling"), **task.spec.get("sampling", {})}
-    if SOURCE in header["sampling"] and "temperature" not in task.spec["sampling"]:
-        del header["sampling"]["temperature"]
+    assert isinstance(task, NativeTask)
+    header["sampling"] = dict(task.sampling)
     items = load_items(task)
     if limits and min(limits) < len(items):
         header["partial"] = Partial(limit=min(limits), of=len(items))
         items = draw(items, min(limits))
-    system = task.spec.get("system")
-    if system:
-        items = [with_system(item, system) for item in items]
+    if task.system:
+        items = [with_system(item, task.system) for item in items]
     return PromptSet(header, items)
 
 

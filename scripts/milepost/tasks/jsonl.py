@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 from milepost.errors import RecordError, did_you_mean
@@ -11,7 +12,7 @@ KEYS = ("id", "messages", "prompt", "target", "choices", "meta")
 ROLES = ("system", "user", "assistant")
 
 
-def read_items(path: str) -> list[Prompt]:
+def read_items(path: str | Path) -> list[Prompt]:
     """Read and check the items of a task.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Turns rows of known benchmarks into items: a question, its right answers, and wrong answers to compare with.
+"""Turns rows of known benchmarks into items: a question, and what its answers are compared with or checked against.
 
-The data is the benchmark's own, as JSON Lines with the columns that it has on the hub; the task's `format` names which.
+The data is the benchmark's own, with the columns that it has on the hub; the task's `format` names which.
 What counts as wrong follows A-VERT's definitions for bAbI, MMLU, MMLU-Pro, GPQA, GSM8K and BIG-Bench Hard.
 """
 
@@ -10,12 +10,16 @@ import hashlib
 import random
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from milepost.errors import RecordError
-from milepost.records import Prompt, read_records
+from milepost.records import Prompt
 from milepost.tasks.babi import Targets, babi_targets
+from milepost.tasks.data_files import read_rows
+from milepost.tasks.instructions import instruction_item
 from milepost.text import normalized
 
 ADVICE = "Answer the question, and say why in short."
@@ -26,7 +30,7 @@ EXACT = "exact"
 _BINARY = (["yes", "no"], ["true", "false"], ["valid", "invalid"], ["plausible", "implausible"])
 
 
-def read_known(path: str, form: str) -> list[Prompt]:
+def read_known(path: str | Path, form: str) -> list[Prompt]:
     """Read a benchmark's rows as items.
 
     Args:
@@ -38,7 +42,7 @@ def read_known(path: str, form: str) -> list[Prompt]:
     """
     items: list[Prompt] = []
     ambiguous = 0
-    for number, row in enumerate(read_records(path), 1):
+    for number, row in enumerate(read_rows(path), 1):
         try:
             item = item_of(row, form)
         except RecordError as error:
@@ -47,7 +51,7 @@ def read_known(path: str, form: str) -> list[Prompt]:
         if len(set(choices)) < len(choices):
             ambiguous += 1
             continue
-        item["id"] = str(number)
+        item["id"] = item["id"] or str(number)
         items.append(item)
     if ambiguous:
         # Options that read alike cannot be told apart by what is said.
@@ -57,11 +61,28 @@ def read_known(path: str, form: str) -> list[Prompt]:
         )
     if not items:
         raise RecordError(f"{path} holds no row that can be asked.")
+    _tell_apart(items)
     return items
 
 
+def _tell_apart(items: Sequence[Prompt]) -> None:
+    """Give rows with one key ids of their own. They ask for several things on the same text, so they are no independent items."""
+    times = Counter(item["id"] for item in items)
+    known, seen = set(times), Counter[str]()
+    for item in items:
+        key = item["id"]
+        if times[key] == 1:
+            continue
+        item["meta"] = {**item.get("meta", {}), "cluster": key}
+        while seen[key] and item["id"] in known:
+            seen[key] += 1
+            item["id"] = f"{key}.{seen[key]}"
+        seen[key] = seen[key] or 1
+        known.add(item["id"])
+
+
 def item_of(row: Mapping[str, Any], form: str) -> Prompt:
-    """Turn a benchmark's row into an item, whose id is left empty.
+    """Turn a benchmark's row into an item, whose id is its key, or empty where it has none.
 
     Raises:
         RecordError: A column that is missing, or from which no wrong answer can be made.
@@ -200,4 +221,6 @@ FORMATS: Mapping[str, Callable[[Mapping[str, Any]], Prompt]] = {
     "gsm8k": _gsm8k,
     "bbh": _bbh,
     "arc": _arc,
+    "ifeval": instruction_item,
+    "ifbench": instruction_item,
 }

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from milepost.campaign.identity import DigestCache
+from milepost.campaign.types import NemoTask
 from milepost.errors import ConfigError, HarnessError
 
 # The loaders of `datasets` that read files of this machine.
@@ -32,19 +33,19 @@ class _Lenient(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[m
 _Lenient.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 
-def include_folders(spec: Mapping[str, Any], where: str = "the task's file") -> list[Path]:
+def include_folders(params: Mapping[str, Any], where: str = "the task's file") -> list[Path]:
     """The folders of lm-eval task files that a task names in `params.extra.args`.
 
-    >>> include_folders({"params": {"extra": {"args": "--include_path harness"}}})
+    >>> include_folders({"extra": {"args": "--include_path harness"}})
     [PosixPath('harness')]
     """
-    words = command_line(spec, where)
+    words = command_line(params, where)
     after = [value for name, value in pairwise(words) if name == "--include_path"]
     joined = [word.partition("=")[2] for word in words if word.startswith("--include_path=")]
     return [Path(folder) for folder in after + joined]
 
 
-def command_line(spec: Mapping[str, Any], where: str) -> list[str]:
+def command_line(params: Mapping[str, Any], where: str) -> list[str]:
     """The words of `params.extra.args`.
 
     Raises:
@@ -52,37 +53,37 @@ def command_line(spec: Mapping[str, Any], where: str) -> list[str]:
     """
     try:
         # Without a text it would read the terminal.
-        args = spec.get("params", {}).get("extra", {}).get("args") or ""
+        args = params.get("extra", {}).get("args") or ""
         return shlex.split(args)
     except (ValueError, AttributeError) as error:
         raise ConfigError(f"{where}: params.extra.args cannot be read as a command line: {error}.") from None
 
 
-def files_digest(spec: Mapping[str, Any], cache: DigestCache) -> str | None:
+def files_digest(task: NemoTask, cache: DigestCache) -> str | None:
     """Digest of all the user's own files that a task of NeMo Evaluator rests on; None where there are none.
 
     Args:
-        spec: The task's file.
+        task: The task.
         cache: Digests of files by name, size and time; the caller saves it.
 
     Raises:
         HarnessError: A folder or a data file is not there, or a task file cannot be read.
     """
-    parts = [(path.name, cache.digest(path)) for path in local_files(spec)]
-    tokenizer = Path(spec.get("tokenizer", ""))
-    if "tokenizer" in spec and tokenizer.is_dir():
+    parts = [(path.name, cache.digest(path)) for path in local_files(task.eval_type, task.params)]
+    tokenizer = Path(task.tokenizer or "")
+    if task.tokenizer is not None and tokenizer.is_dir():
         parts += [(path.name, cache.digest(path)) for path in sorted(tokenizer.iterdir()) if "token" in path.name]
     if not parts:
         return None
     return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()
 
 
-def local_files(spec: Mapping[str, Any]) -> list[Path]:
+def local_files(eval_type: str, params: Mapping[str, Any]) -> list[Path]:
     """Find the user's own task files, code and data that a task rests on, as lm-eval will find them from this folder.
 
     Code may read further files by itself; those are not seen.
     """
-    folders = include_folders(spec)
+    folders = include_folders(params)
     files: set[Path] = set()
     for folder in folders:
         if not folder.is_dir():
@@ -91,7 +92,7 @@ def local_files(spec: Mapping[str, Any]) -> list[Path]:
                 " Correct the path in the task's file; it starts in the campaign's folder."
             )
         configs = {path: _read(path) for path in sorted(folder.rglob("*.yaml"))}
-        name = spec["eval_type"].partition(".")[2]
+        name = eval_type.partition(".")[2]
         used = _used(name, configs) or list(configs)
         for path in used:
             files.add(path)

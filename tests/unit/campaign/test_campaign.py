@@ -1,3 +1,4 @@
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from milepost.campaign.frozen import FROZEN
 from milepost.campaign.models import find_model, has_chat_template
 from milepost.campaign.schemas import check, load_schema
 from milepost.campaign.sheet import parse_options
-from milepost.campaign.types import Checkpoint, Serving
+from milepost.campaign.types import Checkpoint, NativeTask, NemoTask, Serving
 from milepost.errors import (
     ConfigError,
     EnvironmentMissingError,
@@ -112,11 +113,12 @@ def test_what_only_looks_like_a_secret_is_an_option(options):
 
 
 def test_a_task_may_take_the_models_own_sampling():
-    assert write(task={**TASK, "sampling": "model"}).tasks["t"].spec["sampling"] == {"from": "model"}
-    assert (
-        write(task={**TASK, "sampling": {"from": "model", "max_tokens": 9}}).tasks["t"].spec["sampling"]["max_tokens"]
-        == 9
-    )
+    assert write(task={**TASK, "sampling": "model"}).tasks["t"].sampling == {
+        "from": "model",
+        "max_tokens": 2048,
+        "seed": 0,
+    }
+    assert write(task={**TASK, "sampling": {"from": "model", "max_tokens": 9}}).tasks["t"].sampling["max_tokens"] == 9
     assert write(task={**NEMO, "sampling": "model"}).tasks["t"].questions()["sampling"] == "model"
     fails(ConfigError, "sampling", task={**TASK, "sampling": "models"})
     fails(ConfigError, "sampling", task={**NEMO, "sampling": {"temperature": 0}})
@@ -415,14 +417,28 @@ def test_a_run_reads_its_own_copy_of_the_configuration(monkeypatch):
     assert freeze_campaign(campaign) != copy, "its files are read anew"
 
 
+@pytest.mark.parametrize("kind", [NativeTask, NemoTask])
+def test_a_task_has_the_keys_of_its_schema(kind):
+    keys = set(load_schema(f"task_{kind.kind}")["properties"])
+    # `harness` says which kind it is, and `description` is for whoever reads the file.
+    assert {field.name for field in fields(kind)} - {"name"} == keys - {"harness", "description"}
+    assert {*kind.asks, *kind.scores} <= keys
+
+
 def test_parts_of_a_task_so_that_a_change_reruns_only_what_depends_on_it():
     task = write(task={**TASK, "title": "T", "description": "D", "metric": "m", "samples": 2, "beside": ["x"]}).tasks[
         "t"
     ]
-    assert task.questions() == {"version": 1, "data": "data/t.jsonl", "samples": 2}
+    assert task.questions() == {
+        "version": 1, "generation": 1, "data": "data/t.jsonl", "format": "items", "samples": 2,
+        "sampling": {"temperature": 0.7, "max_tokens": 2048, "seed": 0},
+    }  # fmt: skip
     assert task.scoring() == {"scorer": {"name": "exact_match"}, "metric": "m"}
     task = write(task={**NEMO, "params": {"temperature": 0}, "title": "T"}).tasks["t"]
-    assert task.questions() == {"version": 1, "eval_type": NEMO["eval_type"], "params": {"temperature": 0}}
+    assert task.questions() == {
+        "version": 1, "generation": 1, "samples": 1, "eval_type": NEMO["eval_type"], "endpoint_type": "chat",
+        "params": {"temperature": 0}, "adapter": {},
+    }  # fmt: skip
     assert task.scoring() == {"metric": "acc"}
 
 

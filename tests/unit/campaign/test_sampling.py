@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from milepost.campaign.config import native_task
 from milepost.campaign.identity import identify
 from milepost.campaign.sampling import NEUTRAL, bases, effective, own_sampling, server_options, server_sampling
-from milepost.campaign.types import Checkpoint, Serving, Task
+from milepost.campaign.types import Checkpoint, Serving
 from milepost.evaluation.work import requests_of
 from milepost.records import PromptSet
 from milepost.tasks import build_prompts
@@ -99,7 +100,7 @@ def test_a_hub_model_is_the_same_before_and_after_its_files_are_here(monkeypatch
 def task(sampling, items='{"id": "a", "prompt": "?", "target": "x"}\n'):
     Path("t.jsonl").write_text(items)
     spec = {"version": 1, "data": "t.jsonl", "scorer": {"name": "exact_match"}}
-    return build_prompts(Task("t", spec if sampling is None else {**spec, "sampling": sampling}))
+    return build_prompts(native_task("t", spec if sampling is None else {**spec, "sampling": sampling}, "here"))
 
 
 @pytest.mark.parametrize(

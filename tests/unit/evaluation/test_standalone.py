@@ -169,7 +169,7 @@ def test_items_must_fit_the_endpoint(tmp_path, items):
 @pytest.mark.parametrize(("limit", "asked"), [(None, 4), (3, 3), (0.5, 2), (0.3, 2), (1, 1), (99, 4)])
 def test_limit_is_a_number_or_a_share(items, limit, asked):
     task = make_task("t", spec(items), limit)
-    assert min(task.spec.get("limit", 4), 4) == asked
+    assert min(task.limit or 4, 4) == asked
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from milepost.campaign.schemas import check
-from milepost.campaign.types import Campaign, Checkpoint, Serving, Task
+from milepost.campaign.config import nemo_task
+from milepost.campaign.types import Campaign, Checkpoint, Serving
 from milepost.errors import ConfigError, ContainerError, EnvironmentMissingError, ModelError
 from milepost.nemo import check as nemo_check
 from milepost.nemo.ask import LM_EVAL
@@ -41,9 +42,7 @@ def catalogue(tmp_path, monkeypatch):
 
 
 def task(eval_type, **changes):
-    spec = {"version": 1, "harness": "nemo", "eval_type": eval_type, "metric": "m", **changes}
-    check(spec, "task_nemo", "here")
-    return Task("t", spec)
+    return nemo_task("t", {"version": 1, "harness": "nemo", "eval_type": eval_type, "metric": "m", **changes}, "here")
 
 
 def include():
@@ -147,9 +146,8 @@ def test_a_dry_run_goes_on_without_the_environment(tmp_path, monkeypatch, caplog
     assert "task 't' was not checked: it is not installed" in caplog.text
 
 
-def campaign_in(config, *specs):
-    tasks = {f"t{number}": Task(f"t{number}", spec) for number, spec in enumerate(specs)}
-    return Campaign(config, {}, tasks)
+def campaign_in(config, *tasks):
+    return Campaign(config, {}, {f"t{number}": replace(each, name=f"t{number}") for number, each in enumerate(tasks)})
 
 
 @pytest.mark.parametrize(
@@ -166,7 +164,7 @@ def campaign_in(config, *specs):
 @pytest.mark.parametrize("installed", [True, False])
 def test_an_image_that_is_not_there(monkeypatch, caplog, containers, changes, words, installed):
     monkeypatch.setattr(nemo_check, "read_catalogue", read_catalogue)
-    made = campaign_in({"containers": containers}, task("ifeval", **changes).spec)
+    made = campaign_in({"containers": containers}, task("ifeval", **changes))
     if words:
         with pytest.raises(ContainerError, match=words):
             nemo_check.check_nemo_tasks(made, installed=installed)
@@ -179,7 +177,7 @@ def test_an_image_that_is_not_there(monkeypatch, caplog, containers, changes, wo
 def test_an_image_is_checked_as_soon_as_it_is_there(monkeypatch):
     asked = []
     monkeypatch.setattr(nemo_check, "read_catalogue", lambda installation: asked.append(installation) or CATALOGUE)
-    made = campaign_in({"containers": {"nemo": "docker://x/nemo:1", "folder": "apps"}}, task("ifevl").spec)
+    made = campaign_in({"containers": {"nemo": "docker://x/nemo:1", "folder": "apps"}}, task("ifevl"))
     with pytest.raises(ConfigError, match="Did you mean 'ifeval'"):
         nemo_check.check_nemo_tasks(made)
     assert asked == [NemoInstallation(None, Path("apps/x_nemo_1.sif"))]
@@ -190,7 +188,7 @@ def test_where_only_the_nodes_have_apptainer_the_plan_goes_on(tmp_path, monkeypa
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "n.sif").touch()
-    made = campaign_in({"containers": {"nemo": str(tmp_path / "n.sif")}}, task("ifeval").spec)
+    made = campaign_in({"containers": {"nemo": str(tmp_path / "n.sif")}}, task("ifeval"))
     nemo_check.check_nemo_tasks(made)
     assert (
         "task 't0' was not checked: The config names a container image, but there is neither apptainer" in caplog.text

@@ -175,7 +175,8 @@ def test_an_image_in_place_of_an_environment(binaries, monkeypatch, harness, def
     monkeypatch.setenv("PATH", f"{binaries}{os.pathsep}{os.environ['PATH']}")
     containers = Containers(nemo=Path(default) if default else None, folder=binaries)
     env = {"MILEPOST_ENDPOINT_KEY": "very-secret", "HF_HOME": str(binaries / "hf")}
-    command, around = nemo.command_of(harness, Path("run-0.yml"), env, nemo.Setting(containers=containers))
+    asked = {"eval_type": "h.t", "params": {}, **harness}
+    command, around = nemo.command_of(asked, Path("run-0.yml"), env, nemo.Setting(containers=containers))
     assert [word for word in command if word.endswith(".sif")] == ([str(binaries / image)] if image else [])
     assert "very-secret" not in " ".join(command)
     if image:
@@ -193,7 +194,8 @@ def test_an_environment_goes_into_an_image_that_brings_none(binaries, monkeypatc
     containers = Containers(nemo=Path("d.sif"), bind_environments=True, binds=(Path("/usr"),))
     env = {"HF_HOME": str(binaries / "hf")}
     for harness, name in (({}, "nemo"), ({"environment": "other"}, "other")):
-        command, around = nemo.command_of(harness, Path("run-0.yml"), env, nemo.Setting(containers=containers))
+        asked = {"eval_type": "h.t", "params": {}, **harness}
+        command, around = nemo.command_of(asked, Path("run-0.yml"), env, nemo.Setting(containers=containers))
         assert command[command.index(str(binaries / "d.sif")) + 1] == "sh"
         assert command[-5] == str(binaries / name / ".venv/bin/nemo-evaluator")
         assert 'type=bind,"src=/usr","dst=/usr"' in command

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from milepost.campaign.config import nemo_task
 from milepost.errors import HarnessError, StatsError
 from milepost.nemo.scores import summarize_harness
 
@@ -36,9 +37,9 @@ def write_run(folder, number, values, value=None, stderr=0.1, metric="exact_matc
 
 
 def summarize(folder, samples=1, metric="exact_match", spec=None, **header):
-    return summarize_harness(
-        "c", {**HEADER, "samples": samples, **header}, {"metric": metric, **(spec or {})}, folder, {"model": "d"}
-    )
+    content = {"version": 2, "harness": "nemo", "eval_type": "h.t", "metric": metric, **(spec or {})}
+    task = nemo_task("t", content, "here")
+    return summarize_harness("c", {**HEADER, "samples": samples, **header}, task, folder, {"model": "d"})
 
 
 def test_numbers_are_made_from_the_samples_as_for_our_own_tasks(tmp_path):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from milepost.campaign.types import Campaign, Checkpoint, Serving, Task
+from milepost.campaign.config import nemo_task
+from milepost.campaign.types import Campaign, Checkpoint, Serving
 from milepost.nemo import prefetch
 from milepost.nemo.catalogue import Benchmark, Catalogue
 from milepost.nemo.installation import NemoInstallation
@@ -27,7 +28,10 @@ CATALOGUE = Catalogue(
 
 
 def campaign(tasks, checkpoints=(), **config):
-    nemo = {name: Task(name, {"harness": "nemo", "metric": "acc", **spec}) for name, spec in tasks.items()}
+    nemo = {
+        name: nemo_task(name, {"version": 1, "harness": "nemo", "metric": "acc", **spec}, "here")
+        for name, spec in tasks.items()
+    }
     return Campaign(config, {ckpt.name: ckpt for ckpt in checkpoints}, nemo)
 
 

@@ -305,6 +305,7 @@ def test_whole_weights_in_many_shapes_are_ready(campaign, files):
         ({"max_position_embeddings": 512}, {}, {"max_tokens": 512}, ["up to 512 tokens, and question and answer together may have 512"]),
         ({"max_position_embeddings": 4096}, {"max-model-len": 512}, {"max_tokens": 1000}, ["up to 1000 tokens", "may have 512"]),
         ({}, {"max-model-len": 512}, {"max_tokens": 1000}, ["may have 512"]),
+        ({"max_position_embeddings": 2048}, {}, {"temperature": 0}, ["up to 2048 tokens", "may have 2048"]),  # the default of max_tokens
     ],
 )  # fmt: skip
 def test_lengths_that_do_not_fit_are_not_ready(campaign, config, options, task, words):

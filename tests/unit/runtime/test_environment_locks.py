@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 
 ENVS = Path(__file__).parents[3] / "envs"
-NAMES = ["workflow", "dev", "vllm", "nemo", "nemo-simple-evals", "train", "semantic", "equator"]
+NAMES = [
+    "workflow",
+    "dev",
+    "vllm",
+    "nemo",
+    "nemo-simple-evals",
+    "train",
+    "semantic",
+    "equator",
+    "benchmarks",
+    "ifbench",
+]
 
 
 def requirements(path: Path) -> dict[str, str]:
@@ -122,7 +133,7 @@ def test_setup_names_what_there_is(names, said):
     done = subprocess.run(["bash", ENVS / "setup.sh", *names], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert said in done.stderr
-    assert "workflow dev vllm nemo nemo-simple-evals train semantic equator" in done.stderr
+    assert "workflow dev vllm nemo nemo-simple-evals train semantic equator benchmarks ifbench" in done.stderr
 
 
 @pytest.mark.parametrize(

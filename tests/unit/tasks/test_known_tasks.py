@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from milepost.campaign.config import load_task
-from milepost.campaign.types import Task
+from milepost.campaign.config import load_task, native_task
 from milepost.errors import RecordError
 from milepost.scorers import load_scorer
 from milepost.scorers.avert.scorer import Scorer
@@ -146,7 +145,9 @@ def embed(texts):
 def test_each_benchmark_is_asked_and_scored(tmp_path, form):
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in ROWS[form]))
-    items = load_items(Task("t", {"version": 1, "data": str(data), "format": form, "scorer": {"name": "avert"}}))
+    items = load_items(
+        native_task("t", {"version": 1, "data": str(data), "format": form, "scorer": {"name": "exact_match"}}, "here")
+    )
     assert [item["id"] for item in items] == [str(n + 1) for n in range(len(ROWS[form]))]
     for item in items:
         (message,) = item["messages"]
@@ -184,12 +185,12 @@ def test_example_of_a_task(example, tmp_path, monkeypatch):
     name = example.stem
     (tmp_path / "config/tasks" / example.name).write_text(example.read_text())
     task = load_task(name)
-    form = task.spec.get("format")
+    form = task.format
     free = {"id": "sky", "prompt": "Which colour is the sky?", "target": ["blue"], "meta": {"wrong": ["green"]}}
     # The part of BIG-Bench Hard that it is about.
     rows = [{"input": "Back?\nOptions:\n- Yes\n- No", "target": "No"}] if form == "bbh" else ROWS.get(form, [free])
-    (tmp_path / task.spec["data"]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / task.data).write_text("".join(json.dumps(row) + "\n" for row in rows))
     prompts = build_prompts(task)
     assert len(prompts.prompts) == len(rows)
-    scorer = load_scorer({key: value for key, value in task.spec["scorer"].items() if key != "embed"})
-    assert {task.spec["metric"], *task.spec["beside"]} <= set(scorer.metric_names)
+    scorer = load_scorer({key: value for key, value in task.scorer.items() if key != "embed"})
+    assert {task.metric, *task.beside} <= set(scorer.metric_names)

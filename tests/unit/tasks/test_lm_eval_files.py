@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from milepost.campaign.config import nemo_task
 from milepost.campaign.identity import DigestCache
 from milepost.errors import ConfigError, HarnessError
 from milepost.tasks.lm_eval_files import files_digest, include_folders, local_files
@@ -31,8 +32,24 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def spec(name, args="--include_path h"):
-    return {"eval_type": f"lm-evaluation-harness.{name}", "params": {"extra": {"args": args}}}
+def params(args="--include_path h"):
+    return {"extra": {"args": args}}
+
+
+def eval_type(name):
+    return f"lm-evaluation-harness.{name}"
+
+
+def digest(name="one", **more):
+    content = {
+        "version": 1,
+        "harness": "nemo",
+        "metric": "acc",
+        "eval_type": eval_type(name),
+        "params": params(),
+        **more,
+    }
+    return files_digest(nemo_task("t", content, "here"), DigestCache(Path("cache.json")))
 
 
 ONE = ["data/base.jsonl", "h/base.yaml", "h/one.yaml", "h/utils.py"]
@@ -50,16 +67,18 @@ TWO = ["data/two-a.jsonl", "data/two-b.jsonl", "h/sub/two.yaml", "h/utils.py"]
     ],
 )
 def test_a_task_rests_on_its_own_files_alone(name, files):
-    assert [str(path) for path in local_files(spec(name))] == files
+    assert [str(path) for path in local_files(eval_type(name), params())] == files
 
 
 def test_without_a_folder_there_are_none():
-    assert local_files({"eval_type": "mmlu"}) == []
-    assert files_digest({"eval_type": "mmlu"}, DigestCache(Path("cache.json"))) is None
+    assert local_files("mmlu", {}) == []
+    assert digest(params={}) is None
 
 
 def test_a_task_of_another_name_rests_on_all():
-    assert {"h/one.yaml", "h/three.yaml", "data/own.csv"} <= {str(path) for path in local_files(spec("mmlu"))}
+    assert {"h/one.yaml", "h/three.yaml", "data/own.csv"} <= {
+        str(path) for path in local_files(eval_type("mmlu"), params())
+    }
 
 
 @pytest.mark.parametrize(
@@ -72,14 +91,11 @@ def test_a_task_of_another_name_rests_on_all():
     ],
 )
 def test_folders_from_a_command_line(args, folders):
-    assert [str(path) for path in include_folders(spec("one", args))] == folders
+    assert [str(path) for path in include_folders(params(args))] == folders
 
 
 @pytest.mark.parametrize("changed", ["h/one.yaml", "h/base.yaml", "h/utils.py", "data/base.jsonl"])
 def test_an_edit_changes_the_digest_and_one_of_a_neighbour_does_not(changed):
-    def digest(name="one"):
-        return files_digest(spec(name), DigestCache(Path("cache.json")))
-
     before = digest()
     Path("h/three.yaml").write_text("task: three\ndescription: new\n")
     Path("data/unused.jsonl").write_text("new")
@@ -90,20 +106,19 @@ def test_an_edit_changes_the_digest_and_one_of_a_neighbour_does_not(changed):
 
 
 def test_a_campaign_that_was_moved_keeps_its_digest(folder, monkeypatch):
-    before = files_digest(spec("one"), DigestCache(Path("cache.json")))
+    before = digest()
     moved = folder.with_name(folder.name + "-moved")
     folder.rename(moved)
     monkeypatch.chdir(moved)
-    assert files_digest(spec("one"), DigestCache(Path("cache.json"))) == before
+    assert digest() == before
 
 
 def test_the_content_of_a_tokenizers_folder_counts():
     Path("tok").mkdir()
     Path("tok/tokenizer.json").write_text("1")
-    task = {**spec("one"), "tokenizer": "tok"}
-    before = files_digest(task, DigestCache(Path("cache.json")))
+    before = digest(tokenizer="tok")
     Path("tok/tokenizer.json").write_text("22")
-    assert files_digest(task, DigestCache(Path("cache.json"))) != before
+    assert digest(tokenizer="tok") != before
 
 
 @pytest.mark.parametrize(
@@ -118,9 +133,9 @@ def test_the_content_of_a_tokenizers_folder_counts():
 def test_what_is_missing_is_named(break_it, error, words):
     break_it()
     with pytest.raises(error, match=words):
-        local_files(spec("one"))
+        local_files(eval_type("one"), params())
 
 
 def test_a_command_line_that_cannot_be_read():
     with pytest.raises(ConfigError, match="cannot be read as a command line"):
-        include_folders(spec("one", "--include_path 'h"))
+        include_folders(params("--include_path 'h"))

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from milepost.campaign.types import Task
+from milepost.campaign.config import native_task, nemo_task
 from milepost.errors import RecordError
 from milepost.tasks import asks_chat, build_prompts, draw, with_system
 from milepost.tasks.jsonl import read_items
@@ -23,11 +23,11 @@ def data(tmp_path):
 
 
 def native(path, **spec):
-    return Task("t", {"version": 3, "data": path, "scorer": {"name": "exact_match"}, **spec})
+    return native_task("t", {"version": 3, "data": path, "scorer": {"name": "exact_match"}, **spec}, "here")
 
 
 def nemo(**spec):
-    return Task("n", {"version": 1, "harness": "nemo", "eval_type": "h.t", "metric": "m", **spec})
+    return nemo_task("n", {"version": 1, "harness": "nemo", "eval_type": "h.t", "metric": "m", **spec}, "here")
 
 
 def test_items_are_read_as_they_are(data):

@@ -6,7 +6,8 @@ everybody can read, then shows a path that only the user can enter.
 
 In MILEPOST_PORT, the port of loopback that the program is going to listen at: our own process has bound it (`hold`) and
 never lets go, so that nobody else can take it, neither before the program does nor after its end. The program shares it
-(SO_REUSEPORT, which the kernel grants to the same user only). And it takes no connection there but this user's.
+(SO_REUSEPORT, which the kernel grants to the same user only). And it takes no connection there but this user's. Where
+MILEPOST_PORT is the name of a variable, from which the program reads its port, this process holds one itself.
 
 This file imports nothing of Milepost. Processes that the program starts by multiprocessing run it as well.
 """
@@ -21,6 +22,7 @@ import sys
 from typing import Any
 
 HELD = "MILEPOST_PORT"
+HOLDING: list[socket.socket] = []
 
 
 def hold(address: str = "127.0.0.1") -> tuple[int, list[socket.socket]]:
@@ -106,6 +108,11 @@ def main() -> None:
         with open(arguments[0][1:], encoding="utf-8") as file:
             arguments = json.load(file)
     sys.argv = [target, *arguments]
+    if os.environ.get(HELD, "0").isidentifier():
+        port, held = hold()
+        HOLDING.extend(held)
+        os.environ |= {os.environ[HELD]: str(port), HELD: str(port)}
+        share(port)
     for command in importlib.metadata.entry_points(group="console_scripts", name=target):
         sys.exit(command.load()())
     runpy.run_module(target, run_name="__main__", alter_sys=True)
@@ -114,7 +121,7 @@ def main() -> None:
 # Beside this file lie modules whose names would hide others.
 if sys.path and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(__file__)):
     del sys.path[0]
-if os.environ.get(HELD):
+if os.environ.get(HELD, "").isdecimal():
     share(int(os.environ[HELD]))
 if __name__ == "__main__":
     main()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -27,7 +28,8 @@ def serve(port):
     HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 
 def main():
-    port = int(os.environ["MILEPOST_PORT"])
+    port = int(os.environ.get("ITS_PORT") or os.environ["MILEPOST_PORT"])
+    open(os.path.join(os.environ["PYTHONPATH"], "port"), "w").write(str(port))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", port))
     child = multiprocessing.get_context("spawn").Process(target=serve, args=(port,), daemon=True)
@@ -54,19 +56,23 @@ def package(folder, name, function):
     (folder / f"{name}-1.dist-info/entry_points.txt").write_text(f"[console_scripts]\n{name}-run = {name}:{function}\n")
 
 
-@pytest.fixture
-def program(tmp_path):
-    """A program of a package that is not ours, launched at a port that is held here; its port."""
+@pytest.fixture(params=["here", "there"])
+def program(request, tmp_path):
+    """A program of a package that is not ours, launched at a port that is held here, or by the launched process; its port."""
     (tmp_path / "program.py").write_text(PROGRAM)
     package(tmp_path, "program", "main")
     (tmp_path / "words").write_text('["--name", "a secret"]')
     port, held = hold()
     env = {**os.environ, HELD: str(port), "PYTHONPATH": str(tmp_path)}
+    if request.param == "there":
+        env[HELD] = "ITS_PORT"
     command = [sys.executable, launch.__file__, "program-run", f"@{tmp_path}/words"]
     with subprocess.Popen(command, env=env) as process:
         try:
             for _ in range(600):
                 assert process.poll() is None
+                with suppress(OSError, ValueError):
+                    port = int((tmp_path / "port").read_text())
                 with socket.socket() as probe:
                     if probe.connect_ex(("127.0.0.1", port)) == 0:
                         break

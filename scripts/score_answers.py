@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     scorer = load_scorer(scoring["scorer"], CheckpointTask(args.ckpt, args.task))
     headline = scorer.metrics[0].name
     metric = scoring.get("metric") or headline
-    check_metric(scorer, metric, f"Task {args.task!r}")
     prompts = scorer.sample(read_prompts(args.prompts))
+    check_metric(scorer, prompts.prompts, metric, f"Task {args.task!r}")
     drawn = {prompt["id"] for prompt in prompts.prompts}
     answers = [answer for answer in read_answers(args.answers) if answer["id"] in drawn]
     model = read_record(args.model)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         provenance=provenance,
         metrics=[
             replace(one, better=scoring.get("better", one.better)) if one.name == metric else one
-            for one in scorer.metrics
+            for one in scorer.metrics_of(prompts.prompts)
         ],
         reduce=partial(scorer.reduce, prompts.prompts),
         ks=scoring.get("k", ()),

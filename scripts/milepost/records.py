@@ -110,11 +110,31 @@ class EvaluatorVerdict(TypedDict):
     asked: NotRequired[int]  # where one reply could not be read
 
 
+class JudgedVerdict(TypedDict):
+    """One judge's verdict on one point of an answer: its value, or null with the `problem` and what the judge said last."""
+
+    about: str
+    value: float | bool | str | None
+    explanation: NotRequired[str]
+    problem: NotRequired[str]
+    reply: NotRequired[str]
+    asked: NotRequired[int]  # where one reply could not be read
+
+
 class Winner(TypedDict):
     """The candidate that an answer was nearest to, of all that it was compared with."""
 
     group: str
     candidate: str
+
+
+class Followed(TypedDict):
+    """Whether an answer follows one instruction; `crashed` says how its check failed, if it did, which counts as not followed."""
+
+    id: str
+    strict: bool
+    loose: bool
+    crashed: NotRequired[str]
 
 
 class Score(TypedDict):
@@ -132,7 +152,9 @@ class Score(TypedDict):
     cluster: NotRequired[str]
     note: NotRequired[str]
     verdicts: NotRequired[dict[str, EvaluatorVerdict]]
+    judged: NotRequired[dict[str, list[JudgedVerdict]]]
     winner: NotRequired[Winner]
+    instructions: NotRequired[list[Followed]]
 
 
 Better = Literal["higher", "lower"]

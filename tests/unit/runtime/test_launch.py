@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import signal
 import socket
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def program(request, tmp_path):
     if request.param == "there":
         env[HELD] = "ITS_PORT"
     command = [sys.executable, launch.__file__, "program-run", f"@{tmp_path}/words"]
-    with subprocess.Popen(command, env=env) as process:
+    with subprocess.Popen(command, env=env, start_new_session=True) as process:
         try:
             for _ in range(600):
                 assert process.poll() is None
@@ -79,7 +80,7 @@ def program(request, tmp_path):
                 time.sleep(0.05)
             yield port
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGKILL)
             for one in held:
                 one.close()
 

@@ -150,10 +150,10 @@ def try_sockets():
     for line in open("/proc/net/unix").readlines()[1:]:
         fields = line.split()
         path = fields[7] if len(fields) > 7 else ""
-        if "milepost" in path and path not in done:
+        if re.match("/tmp/milepost-[0-9a-z_]{8,}/", path) and path not in done:
             done.add(path)
             try:
-                socket.socket(socket.AF_UNIX).connect(path if path[0] != "@" else "\0" + path[1:])
+                socket.socket(socket.AF_UNIX).connect(path)
                 say("entered", path)
             except OSError as error:
                 say("refused", path, str(error))
@@ -203,10 +203,11 @@ class Stranger:
 
     def __exit__(self, *error: object) -> None:
         """End it; what it saw can be read on."""
+        failed = [one for one in self._running if one.poll() is not None]
         for one in self._running:
-            assert one.poll() is None, "the stranger's program has failed"
             one.kill()
             one.wait()
+        assert not failed, "a stranger's program has failed"
 
     def saw(self, what: str) -> list[list[Any]]:
         """What it wrote down of one kind."""

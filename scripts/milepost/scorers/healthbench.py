@@ -130,8 +130,9 @@ class Scorer(JudgedScorer):
             for number, one in enumerate(response.prompt["meta"]["rubrics"])
         }
 
-    def measures(self, prompt: Prompt, values: Values) -> Measured:
+    def measures(self, response: Response, values: Values) -> Measured:
         """The points; none as long as one statement could not be read: without it they would be another measure."""
+        prompt = response.prompt
         rubrics = prompt["meta"]["rubrics"]
         met = [values.get(str(number)) for number in range(len(rubrics))]
         if any(value is None for value in met):

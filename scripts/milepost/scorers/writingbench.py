@@ -149,8 +149,9 @@ class Scorer(JudgedScorer):
             for number, one in enumerate(response.prompt["meta"]["criteria"], 1)
         }
 
-    def measures(self, prompt: Prompt, values: Values) -> Measured:
+    def measures(self, response: Response, values: Values) -> Measured:
         """The means over the criteria that could be read; none where no one could."""
+        prompt = response.prompt
         marks: dict[str, list[float]] = defaultdict(list)
         for about, value in values.items():
             if value is not None:

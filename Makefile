@@ -72,6 +72,11 @@ test-events: setup ## Play EVENTS random events of a campaign's life, and compar
 test-serving: setup-serving setup ## NeMo Evaluator's harnesses on the demo's model, served by vLLM (minutes).
 	pytest -n 2 --dist loadfile tests/serving
 
+.PHONY: test-instruct
+test-instruct: setup ## A slice of IFEval on a real instruct model served by vLLM, against lm-eval's own verdicts (minutes).
+	@envs/setup.sh vllm instruct benchmarks ifbench
+	pytest tests/serving/test_instruct.py
+
 .PHONY: test-kills
 test-kills: setup-serving setup ## Kill running campaigns at KILLS random moments, and see that nothing is lost.
 	pytest tests/kills

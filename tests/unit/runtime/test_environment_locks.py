@@ -22,7 +22,8 @@ NAMES = [
     "semantic",
     "equator",
     "benchmarks",
-    "ifbench", "instruct",
+    "ifbench",
+    "instruct",
 ]
 
 

@@ -7,7 +7,7 @@ import logging
 import random
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 
 import orjson
 
+from milepost.client.bills import Bill
 from milepost.client.connections import ConnectError, HttpResponse, Pool, ServerDisconnectedError
 from milepost.client.endpoint import Endpoint
 from milepost.client.outside import Outside, on_this_host
@@ -107,6 +108,7 @@ class Client:
         shape: Shape | None = None,
         patience_s: float | None = None,
         throttle: Throttle | None = None,
+        bill: Bill | None = None,
     ) -> None:
         """Describe the endpoint; nothing is sent yet.
 
@@ -123,9 +125,11 @@ class Client:
             patience_s: Seconds without any answer for which an endpoint that refuses for haste (429) is asked again,
                 whatever `retries` says; how fast it is asked is then found out. None counts such a refusal as any other.
             throttle: The pace that all processes of the user keep together; none for servers of ours.
+            bill: What the campaign pays this endpoint, and may pay it.
         """
         self.url = url.rstrip("/")
         self._throttle = throttle
+        self._bill = bill
         self.retries = retries
         self.pause_s = pause_s
         self.concurrency = room_for(concurrency)
@@ -205,7 +209,7 @@ class Client:
                 async with self._places if self._pace is None else self._pace as sent_at:
                     if self._throttle is not None:
                         await self._throttle.wait(body)
-                    reply, headers = await self._try(path, data, check, **limit)
+                    reply, headers = await self._billed(body, self._try(path, data, check, **limit))
                 wait_s = told_pause_s(headers)
             except TimeoutError:
                 wait_s = headers = None
@@ -248,6 +252,37 @@ class Client:
             return None
         message = f"{reply.error['message']} (nothing was answered for {silence_s:.0f} s)"
         return RequestError(AnswerError(type="endpoint", message=message), TOO_MANY, Fault.ENDPOINT)
+
+    async def _billed(
+        self,
+        body: Mapping[str, Any],
+        sending: Coroutine[Any, Any, tuple[Reply | RequestError, Mapping[str, str] | None]],
+    ) -> tuple[Reply | RequestError, Mapping[str, str] | None]:
+        """Await one try, and put what it costs on the bill.
+
+        Raises:
+            BudgetError: It could cost more than is left; it was not sent.
+        """
+        if self._bill is None:
+            return await sending
+        try:
+            held = await self._bill.reserve(body)
+        except BaseException:
+            sending.close()
+            raise
+        try:
+            reply, headers = await sending
+        except ConnectError:
+            await self._bill.settle(held, body, None)  # nobody was asked
+            raise
+        except BaseException:
+            await self._bill.settle_unknown(held, body)
+            raise
+        if isinstance(reply, RequestError) and reply.status == 200:
+            await self._bill.settle_unknown(held, body)
+        else:
+            await self._bill.settle(held, body, reply.body if isinstance(reply, Reply) else None)
+        return reply, headers
 
     async def _try(
         self, path: str, data: bytes, check: Callable[[Any], object] | None, **limit: float

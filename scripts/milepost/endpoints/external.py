@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from milepost.campaign.types import EndpointSpec, Serving
+from milepost.client.money import Price
 from milepost.client.shape import Shape
 from milepost.endpoints import ENDPOINTS, Endpoint
 from milepost.endpoints.keys import OURS, read_key
@@ -20,7 +21,7 @@ from milepost.schemas import defaults, of_schema
 
 ATTEMPT_S = 4.0  # patience with a server behind a tunnel: opening the tunnel has taken some time already
 SHAPED = ("parameters", "extra_body", "headers", "key_header")
-LIMITS = ("requests_per_minute", "tokens_per_minute", "max_calls", "max_tokens", "fingerprint")
+LIMITS = ("requests_per_minute", "tokens_per_minute", "max_calls", "max_tokens", "fingerprint", "budget")
 SERVED = ("concurrency", "request_timeout_s", "retries")
 
 
@@ -37,10 +38,12 @@ class External(EndpointSpec):
         key_file: File with the key.
         shape: How it takes requests.
         accepts: Names of models that may answer, beside the one that answers first.
-        requests_per_minute: As many of all processes of the user, as a judge; None for no limit.
+        requests_per_minute: As many of all processes of the user; None for no limit.
         tokens_per_minute: Of prompts and replies, likewise.
-        max_calls: As many replies as a campaign may pay for, of this judge.
+        max_calls: As many replies as a campaign may pay for.
         max_tokens: As many tokens, likewise.
+        price: What a million of its tokens costs.
+        budget: What it may cost a campaign.
         fingerprint: What has to stay as it is in a campaign: the `whole` of what replies say of their model, or its `name`.
     """
 
@@ -60,6 +63,8 @@ class External(EndpointSpec):
     tokens_per_minute: float | None = None
     max_calls: int | None = None
     max_tokens: int | None = None
+    price: Price | None = None
+    budget: float | None = None
     fingerprint: Literal["whole", "name"] = of_schema("endpoint_external", "fingerprint")
 
     @property
@@ -159,6 +164,11 @@ def parse(name: str, entry: Mapping[str, Any], where: str) -> External:
         raise ConfigError(
             f"{where} has an ssh_config, but no host to tunnel to. Take it out, or add host and port_file."
         )
+    if "budget" in entry and "price" not in entry:
+        raise ConfigError(
+            f"{where} has a budget, but no price, so that nobody can tell what it costs. Add `price: {{input: …, output: …}}`,"
+            " for a million tokens; what is free costs 0."
+        )
     entry = {**defaults("endpoint_external"), **entry}
     return External(
         name=name,
@@ -174,5 +184,6 @@ def parse(name: str, entry: Mapping[str, Any], where: str) -> External:
         key_file=path_in(entry, "key_file"),
         shape=Shape(**{key: entry[key] for key in SHAPED if key in entry}),
         accepts=tuple(entry.get("accepts", ())),
+        price=Price(**entry["price"]) if "price" in entry else None,
         **{key: entry[key] for key in LIMITS if key in entry},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -16,7 +17,9 @@ import yaml
 
 from milepost import __version__
 from milepost.campaign.sampling import MODEL, effective
+from milepost.client.client import Client
 from milepost.endpoints import Endpoint
+from milepost.endpoints.seen import Seen
 from milepost.errors import HarnessError
 from milepost.nemo.catalogue import read_catalogue
 from milepost.nemo.installation import NemoInstallation, own_harnesses, recorded_installation
@@ -56,6 +59,7 @@ class Setting:
         sampling: How the server samples where a request says nothing (`campaign.sampling.bases`); the supervisor fills it
             in, but for an endpoint of others.
         attempt: The supervisor's; stands with each reply.
+        others: The job's client of an endpoint of others, and who has answered there; None for a server of ours.
     """
 
     tokenizer: str = ""
@@ -64,6 +68,7 @@ class Setting:
     offline: bool = of_schema("config", "offline")
     sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     attempt: str = ""
+    others: tuple[Client, Seen] | None = None
 
 
 def run_seed(task: str, repetition: int) -> int:
@@ -170,9 +175,11 @@ async def run(
 
     Raises:
         HarnessError: It failed; with its last lines.
+        ServerError: The endpoint refuses every question, or another model answers there.
+        BudgetError: It has cost what it may cost.
     """
     # Here, because its web server takes longer to import than most steps take, and they import this module.
-    from milepost.nemo.relay import Relay, answered, sampled
+    from milepost.nemo.relay import Relay, answered, outcomes, sampled
 
     folder.mkdir(parents=True, exist_ok=True)
     for mark in MARKS:
@@ -183,15 +190,23 @@ async def run(
     config = folder.with_suffix(".yml")
     models_own = dict(setting.sampling.get(MODEL, {})) if header["harness"].get("sampling") == MODEL else None
     seed = run_seed(header["task"], repetition)
-    async with Relay(endpoint, seed, record, told, models_own, setting.attempt) as relayed:
+    relay = Relay(endpoint, seed, record, told, models_own, setting.attempt, setting.others)
+    async with relay as relayed:
         made = run_config(header, relayed, folder, setting)
         config.write_text(yaml.safe_dump(made, sort_keys=False))
         env = variables(relayed, setting)
         command, around = command_of(header["harness"], config, env, setting)
         group = await ProcessGroup.start(command, env=around, log=log, watchdog=watchdog)
         try:
-            code = await group.process.wait()
+            ending = asyncio.ensure_future(group.process.wait())
+            either: list[asyncio.Future[Any]] = [ending, relay.ended]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if relay.ended.done():
+                # The harness would ask on, and be refused each time.
+                raise relay.ended.result()
+            code = ending.result()
         finally:
+            ending.cancel()
             await group.stop(SHUTDOWN_S + 1)
             _given_ports.discard(int(env["ADAPTER_PORT"]))
     # An exit code of 0 after a signal is possible, so it takes all three.
@@ -207,6 +222,7 @@ async def run(
         "run": repetition,
         "eval_type": header["harness"]["eval_type"],
         "requests": answered(record),
+        "outcomes": outcomes(record),
         "sampling": [effective(asked, setting.sampling) for asked in sampled(record)],
         "versions": versions(recorded_installation(header["harness"], setting.containers)),
     }

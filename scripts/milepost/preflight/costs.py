@@ -1,0 +1,168 @@
+"""Estimates what endpoints of others will cost a campaign, and says what they did cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from milepost.campaign.types import Campaign, EndpointSpec
+from milepost.client.bills import read_bills
+from milepost.client.money import BYTES_PER_TOKEN, Tokens, likely_tokens, most_tokens
+from milepost.endpoints.external import External
+from milepost.endpoints.specs import load_endpoints
+from milepost.errors import ConfigError, listed
+from milepost.evaluation.work import Request
+from milepost.preflight.campaign import scorer_of
+from milepost.records import PromptSet
+from milepost.style import money
+from milepost.terminal import columns
+
+SUMMARIES = Path("results/summaries")
+# Of a judge's reply, as long as none has come.
+VERDICT = 300.0
+
+
+@dataclass
+class CostEstimate:
+    """What one endpoint did cost, and what the rest of the campaign is expected to add.
+
+    Attributes:
+        spec: The endpoint.
+        calls: Calls that were answered.
+        cost: What they did cost.
+        guessed: How many of them no server has counted the tokens of.
+        missing: Calls that are still to be made, retries aside.
+        likely: What these will probably cost.
+        most: More than they can cost; None where replies of judges have no known limit.
+    """
+
+    spec: External
+    calls: float = 0.0
+    cost: float = 0.0
+    guessed: float = 0.0
+    missing: float = 0.0
+    likely: float = 0.0
+    most: float | None = 0.0
+    mean_out: float | None = None
+
+    @classmethod
+    def of(cls, spec: External, bill: Mapping[str, Any]) -> CostEstimate:
+        """The estimate of an endpoint with its bill, before anything that is missing is added."""
+        calls = bill.get("calls", 0.0)
+        mean = bill.get("tokens_out", 0.0) / calls if calls else None
+        return cls(spec, calls, bill.get("cost", 0.0), bill.get("guessed", 0.0), mean_out=mean)
+
+    def add(self, request: Request) -> None:
+        """Add a question of ours that is not answered."""
+        assert self.spec.price is not None
+        body = self.spec.shape.body(request.body)
+        self.missing += 1
+        self.likely += self.spec.price.of(likely_tokens(body, self.mean_out))
+        if self.most is not None:
+            self.most += self.spec.price.of(most_tokens(body))
+
+    def add_verdicts(self, calls: float, tokens_in: float) -> None:
+        """Add verdicts that a judge is still to give."""
+        assert self.spec.price is not None
+        self.missing += calls
+        self.likely += self.spec.price.of(Tokens(tokens_in, calls * (self.mean_out or VERDICT)))
+        self.most = None
+
+
+def priced(campaign: Campaign) -> dict[str, External]:
+    """The endpoints of others that a campaign asks and that say what they cost, by name."""
+    return {name: spec for name, spec in asked_endpoints(campaign).items() if spec.price is not None}
+
+
+def asked_endpoints(campaign: Campaign) -> dict[str, External]:
+    """The endpoints of others that a campaign asks, by name: its checkpoints', and its scorers'."""
+    known = load_endpoints()
+    named: list[EndpointSpec] = [ckpt.endpoint for ckpt in campaign.checkpoints.values() if ckpt.endpoint is not None]
+    for task in campaign.native.values():
+        needed = scorer_of(task).needs().endpoints
+        named += [known[endpoint] for endpoint in needed if endpoint in known]
+    return {spec.name: spec for spec in named if isinstance(spec, External)}
+
+
+def check_budget(campaign: Campaign) -> None:
+    """See that a campaign with a budget can tell what each endpoint costs.
+
+    Raises:
+        ConfigError: One says no price.
+    """
+    if campaign.config.get("budget") is None:
+        return
+    asked = asked_endpoints(campaign)
+    without = sorted(name for name, spec in asked.items() if spec.price is None)
+    if without or not asked:
+        what = (
+            f"{listed(without)} in config/endpoints.yaml say no price" if without else "no endpoint of others is asked"
+        )
+        raise ConfigError(
+            f"config/config.yaml has a budget, and {what}: nobody could tell when it is spent. Add `price: {{input: …,"
+            " output: …}` to each (0 for what is free), or take the budget out."
+        )
+
+
+def estimate_costs(
+    campaign: Campaign, prompts: Mapping[str, PromptSet], missing: Mapping[str, Iterable[Request]]
+) -> list[CostEstimate]:
+    """What each priced endpoint did cost, and what is expected.
+
+    Args:
+        campaign: The campaign.
+        prompts: What each task asks.
+        missing: By checkpoint, the questions of our own tasks that are not answered.
+    """
+    specs = priced(campaign)
+    if not specs:
+        return []
+    bills = read_bills().get("endpoints", {})
+    found = {name: CostEstimate.of(spec, bills.get(name, {})) for name, spec in specs.items()}
+    for ckpt in campaign.checkpoints.values():
+        if ckpt.endpoint is not None and ckpt.endpoint.name in found:
+            for request in missing.get(ckpt.name, ()):
+                found[ckpt.endpoint.name].add(request)
+    for name, task in campaign.native.items():
+        scorer = scorer_of(task)
+        judges = [judge for judge in scorer.needs().judges if judge in found]
+        if not judges:
+            continue
+        unscored = sum(not (SUMMARIES / ckpt / f"{name}.json").exists() for ckpt in campaign.checkpoints)
+        header, items = prompts[name].header, scorer.sample(prompts[name]).prompts
+        times = unscored * header["samples"]
+        expected = [scorer.expected_calls(item) for item in items]
+        calls = float(sum(one.calls for one in expected))
+        answer = float(header["sampling"].get("max_tokens") or 0)
+        tokens = sum(one.chars / BYTES_PER_TOKEN + one.answers * answer for one in expected)
+        for judge in judges:
+            found[judge].add_verdicts(times * calls, times * tokens)
+    return list(found.values())
+
+
+def render_costs(costs: list[CostEstimate], budget: float | None) -> str:
+    """The table of costs, and what it rests on."""
+    if not costs:
+        return ""
+    rows = [("endpoint", "calls so far", "cost so far", "calls missing", "expected", "at most", "budget")]
+    for one in costs:
+        most = "?" if one.most is None else money(one.most)
+        bound = "-" if one.spec.budget is None else money(one.spec.budget)
+        rows.append(
+            (one.spec.name, f"{one.calls:.0f}", money(one.cost), f"{one.missing:.0f}", money(one.likely), most, bound)
+        )
+    spent, expected = sum(one.cost for one in costs), sum(one.likely for one in costs)
+    lines = [
+        f"Cost so far {money(spent)}, and {money(expected)} expected, in the currency of the prices. Expected: prompts at"
+        " 4 bytes a token, replies as long as they were on average so far, or as their limit; retries and runs of NeMo"
+        " Evaluator aside."
+    ]
+    if budget is not None:
+        lines.append(f"The campaign's budget is {money(budget)}.")
+    bounds = [(f"of {one.spec.name}", one.cost + one.likely, one.spec.budget) for one in costs]
+    for name, sum_, allowed in [*bounds, ("of the campaign", spent + expected, budget)]:
+        if allowed is not None and sum_ > allowed:
+            lines.append(f"WARNING: the budget {name} ({money(allowed)}) will probably end the asking early.")
+    return "\n".join([*columns(rows, right=range(1, 7)), *lines])

@@ -35,6 +35,7 @@ from milepost.endpoints.seen import Seen
 from milepost.errors import BudgetError, MilepostError, ModelError, ServerError
 from milepost.evaluation import asking
 from milepost.evaluation.asking import Asking
+from milepost.evaluation.progress import Progress
 from milepost.evaluation.work import Request, remember_complete, requests_of
 from milepost.nemo import run as nemo
 from milepost.nemo.installation import recorded_installation
@@ -109,6 +110,7 @@ class Supervisor:
         self.attempt = uuid.uuid4().hex[:12]
         self.errors: dict[str, str] = {}
         self.total = self.done = 0
+        self.progress = Progress()
         self.sampling: dict[
             str, dict[str, Any]
         ] = {}  # what holds where a task says nothing; unknown of others' endpoints
@@ -247,7 +249,7 @@ class Supervisor:
             nonlocal logged
             if self.done > logged:
                 logged = self.done
-                log.info("%d of %d answers", self.done, self.total)
+                log.info("%s", self.progress.words(self.done, self.total, time.monotonic()))
 
         async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
             while True:
@@ -304,6 +306,7 @@ class Supervisor:
             death = asyncio.create_task(endpoint.died())
             # One for all: what an endpoint of others bears, it bears from all tasks together.
             client = await stack.enter_async_context(self.asking().client(endpoint, self.job.ckpt.endpoint))
+            self.progress.slowed(lambda: client.slowed_by)
             native = asyncio.create_task(self.ask(work, stores, endpoint, client))
             harness = asyncio.create_task(self.run_nemo(runs, endpoint, watchdog, client))
             both = asyncio.gather(native, harness)

@@ -33,7 +33,7 @@ class CostEstimate:
         calls: Calls that were answered.
         cost: What they did cost.
         guessed: How many of them no server has counted the tokens of.
-        missing: Calls that are still to be made, retries aside.
+        left: Calls that are still to be made, retries aside.
         likely: What these will probably cost.
         most: More than they can cost; None where replies of judges have no known limit.
     """
@@ -42,7 +42,7 @@ class CostEstimate:
     calls: float = 0.0
     cost: float = 0.0
     guessed: float = 0.0
-    missing: float = 0.0
+    left: float = 0.0
     likely: float = 0.0
     most: float | None = 0.0
     mean_out: float | None = None
@@ -58,7 +58,7 @@ class CostEstimate:
         """Add a question of ours that is not answered."""
         assert self.spec.price is not None
         body = self.spec.shape.body(request.body)
-        self.missing += 1
+        self.left += 1
         self.likely += self.spec.price.of(likely_tokens(body, self.mean_out))
         if self.most is not None:
             self.most += self.spec.price.of(most_tokens(body))
@@ -66,7 +66,7 @@ class CostEstimate:
     def add_verdicts(self, calls: float, tokens_in: float) -> None:
         """Add verdicts that a judge is still to give."""
         assert self.spec.price is not None
-        self.missing += calls
+        self.left += calls
         self.likely += self.spec.price.of(Tokens(tokens_in, calls * (self.mean_out or VERDICT)))
         self.most = None
 
@@ -151,7 +151,7 @@ def render_costs(costs: list[CostEstimate], budget: float | None) -> str:
         most = "?" if one.most is None else money(one.most)
         bound = "-" if one.spec.budget is None else money(one.spec.budget)
         rows.append(
-            (one.spec.name, f"{one.calls:.0f}", money(one.cost), f"{one.missing:.0f}", money(one.likely), most, bound)
+            (one.spec.name, f"{one.calls:.0f}", money(one.cost), f"{one.left:.0f}", money(one.likely), most, bound)
         )
     spent, expected = sum(one.cost for one in costs), sum(one.likely for one in costs)
     lines = [

@@ -20,6 +20,7 @@ from milepost.errors import ConfigError, EndpointError
 from milepost.schemas import defaults, of_schema
 
 ATTEMPT_S = 4.0  # patience with a server behind a tunnel: opening the tunnel has taken some time already
+PAUSE_S = 0.3
 SHAPED = ("parameters", "extra_body", "headers", "key_header")
 LIMITS = ("requests_per_minute", "tokens_per_minute", "max_calls", "max_tokens", "fingerprint", "budget")
 SERVED = ("concurrency", "request_timeout_s", "retries")
@@ -103,21 +104,19 @@ class External(EndpointSpec):
                 await verify(endpoint, self)
             yield endpoint
             return
-        async with self._tunnelled(key) as (endpoint, tunnel):
+        async with self.tunnelled(key) as (endpoint, tunnel):
             try:
                 if verified:
                     await verify(endpoint, self, ATTEMPT_S)
             except EndpointError as error:
                 if "open failed" in tunnel.said():
-                    raise EndpointError(
-                        f"Endpoint {self.name!r}: nobody listens on the port that {self.port_file} names, on {self.host}."
-                        " The server has ended or not begun: ask whoever runs it."
-                    ) from None
+                    raise self._nobody() from None
                 raise EndpointError(f"{error} (Reached through the tunnel to {self.host}.)") from None
             yield endpoint
 
     @asynccontextmanager
-    async def _tunnelled(self, key: str) -> AsyncIterator[tuple[Endpoint, Any]]:
+    async def tunnelled(self, key: str) -> AsyncIterator[tuple[Endpoint, Any]]:
+        """Open a tunnel to the endpoint's host; returns the endpoint at its near end, and the tunnel."""
         from milepost.client.proof import proves, published
         from milepost.endpoints.tunnel import Tunnel, Way, read_port
 
@@ -144,7 +143,35 @@ class External(EndpointSpec):
         check = is_it if key.startswith(OURS) else None
         tunnel = Tunnel(place, name=self.name, file=str(ENDPOINTS), ssh_config=self.ssh_config, check=check)
         async with tunnel as near:
+            if check is not None:
+                await self._first_proof(tunnel)
             yield self._endpoint(f"http://127.0.0.1:{near}/v1", key), tunnel
+
+    async def _first_proof(self, tunnel: Any) -> None:
+        """Wait a little until a server that knows the key is behind the tunnel.
+
+        Raises:
+            EndpointError: There is none.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ATTEMPT_S
+        while not await tunnel.holds(ATTEMPT_S):
+            if loop.time() < deadline:
+                await asyncio.sleep(PAUSE_S)
+            elif "open failed" in tunnel.said():
+                raise self._nobody()
+            else:
+                raise EndpointError(
+                    f"Endpoint {self.name!r}: whoever answers at the port that {self.port_file} names, on {self.host}, does not"
+                    f" know the key in {self.key_from}, and was not sent it. It is the key of another start of the server, or"
+                    " somebody else has the port: ask whoever runs the server for today's key."
+                )
+
+    def _nobody(self) -> EndpointError:
+        return EndpointError(
+            f"Endpoint {self.name!r}: nobody listens on the port that {self.port_file} names, on {self.host}. The server has"
+            " ended or not begun: ask whoever runs it."
+        )
 
     def _endpoint(self, url: str, key: str) -> Endpoint:
         return Endpoint(url, key, model=self.model, name=self.model, shape=self.shape, accepts=self.accepts)

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -28,7 +29,8 @@ from milepost.records import TaskHeader, write_record
 from milepost.runtime.containers import Containers, reached_from
 from milepost.runtime.environments import environment_python
 from milepost.runtime.images import image_digests
-from milepost.runtime.processes import ProcessGroup, Watchdog, free_port, last_lines
+from milepost.runtime.launch import HELD, hold
+from milepost.runtime.processes import ProcessGroup, Watchdog, last_lines
 from milepost.schemas import defaults, of_schema
 from milepost.tasks.lm_eval_files import include_folders, local_files
 
@@ -44,7 +46,6 @@ MARKS = (".nemo_evaluator_interrupted", ".nemo_evaluator_server_error")
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 log = logging.getLogger(__name__)
-_given_ports: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -108,16 +109,15 @@ def run_config(header: TaskHeader, endpoint: Endpoint, folder: Path, setting: Se
     }
 
 
-def variables(endpoint: Endpoint, setting: Setting) -> dict[str, str]:
-    """The environment variables of a run: the key, caches, a port of its own, and no telemetry."""
-    port = free_port()
-    while port in _given_ports:  # a port that was just given to another run may not be taken yet
-        port = free_port()
-    _given_ports.add(port)
+def variables(endpoint: Endpoint, setting: Setting, port: int) -> dict[str, str]:
+    """The environment variables of a run: the key, caches, the adapter's port, and no telemetry."""
     home = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
     return {
         KEY_VARIABLE: endpoint.key,
+        # Its adapter asks for no key, and the harness sends it the relay's.
+        "ADAPTER_HOST": "127.0.0.1",
         "ADAPTER_PORT": str(port),
+        HELD: str(port),
         "NEMO_EVALUATOR_SHUTDOWN_TIMEOUT_SECONDS": str(SHUTDOWN_S),
         "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -194,21 +194,24 @@ async def run(
     async with relay as relayed:
         made = run_config(header, relayed, folder, setting)
         config.write_text(yaml.safe_dump(made, sort_keys=False))
-        env = variables(relayed, setting)
-        command, around = command_of(header["harness"], config, env, setting)
-        group = await ProcessGroup.start(command, env=around, log=log, watchdog=watchdog)
-        try:
-            ending = asyncio.ensure_future(group.process.wait())
-            either: list[asyncio.Future[Any]] = [ending, relay.ended]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if relay.ended.done():
-                # The harness would ask on, and be refused each time.
-                raise relay.ended.result()
-            code = ending.result()
-        finally:
-            ending.cancel()
-            await group.stop(SHUTDOWN_S + 1)
-            _given_ports.discard(int(env["ADAPTER_PORT"]))
+        with ExitStack() as holding:
+            port, held = hold()
+            for one in held:
+                holding.enter_context(one)
+            env = variables(relayed, setting, port)
+            command, around = command_of(header["harness"], config, env, setting)
+            group = await ProcessGroup.start(command, env=around, log=log, watchdog=watchdog)
+            try:
+                ending = asyncio.ensure_future(group.process.wait())
+                either: list[asyncio.Future[Any]] = [ending, relay.ended]
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if relay.ended.done():
+                    # The harness would ask on, and be refused each time.
+                    raise relay.ended.result()
+                code = ending.result()
+            finally:
+                ending.cancel()
+                await group.stop(SHUTDOWN_S + 1)
     # An exit code of 0 after a signal is possible, so it takes all three.
     marks = [mark for mark in MARKS if (folder / mark).exists()]
     if code != 0 or marks or not (folder / "results.yml").is_file():

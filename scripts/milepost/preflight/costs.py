@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from milepost.campaign.types import Campaign, EndpointSpec
@@ -15,13 +14,8 @@ from milepost.endpoints.specs import load_endpoints
 from milepost.errors import ConfigError, listed
 from milepost.evaluation.work import Request
 from milepost.preflight.campaign import scorer_of
-from milepost.records import PromptSet
 from milepost.style import money
 from milepost.terminal import columns
-
-SUMMARIES = Path("results/summaries")
-# Of a judge's reply, as long as none has come.
-VERDICT = 300.0
 
 
 @dataclass
@@ -32,19 +26,18 @@ class CostEstimate:
         spec: The endpoint.
         calls: Calls that were answered.
         cost: What they did cost.
-        guessed: How many of them no server has counted the tokens of.
         left: Calls that are still to be made, retries aside.
         likely: What these will probably cost.
-        most: More than they can cost; None where replies of judges have no known limit.
+        most: More than they can cost.
+        mean_out: Tokens of a reply, on average so far; None where none has come.
     """
 
     spec: External
     calls: float = 0.0
     cost: float = 0.0
-    guessed: float = 0.0
     left: float = 0.0
     likely: float = 0.0
-    most: float | None = 0.0
+    most: float = 0.0
     mean_out: float | None = None
 
     @classmethod
@@ -52,7 +45,7 @@ class CostEstimate:
         """The estimate of an endpoint with its bill, before anything that is missing is added."""
         calls = bill.get("calls", 0.0)
         mean = bill.get("tokens_out", 0.0) / calls if calls else None
-        return cls(spec, calls, bill.get("cost", 0.0), bill.get("guessed", 0.0), mean_out=mean)
+        return cls(spec, calls, bill.get("cost", 0.0), mean_out=mean)
 
     def add(self, request: Request) -> None:
         """Add a question of ours that is not answered."""
@@ -60,15 +53,16 @@ class CostEstimate:
         body = self.spec.shape.body(request.body)
         self.left += 1
         self.likely += self.spec.price.of(likely_tokens(body, self.mean_out))
-        if self.most is not None:
-            self.most += self.spec.price.of(most_tokens(body))
+        self.most += self.spec.price.of(most_tokens(body))
 
-    def add_verdicts(self, calls: float, tokens_in: float) -> None:
-        """Add verdicts that a judge is still to give."""
+    def add_verdicts(self, calls: int, tokens_in: float, tokens_out: float) -> None:
+        """Add verdicts that a judge is still to give: a guess at the tokens of all prompts, and the most of all replies."""
         assert self.spec.price is not None
+        said = tokens_out if self.mean_out is None else min(tokens_out, calls * self.mean_out)
         self.left += calls
-        self.likely += self.spec.price.of(Tokens(tokens_in, calls * (self.mean_out or VERDICT)))
-        self.most = None
+        self.likely += self.spec.price.of(Tokens(tokens_in, said))
+        # A token is a byte at least.
+        self.most += self.spec.price.of(Tokens(tokens_in * BYTES_PER_TOKEN, tokens_out))
 
 
 def priced(campaign: Campaign) -> dict[str, External]:
@@ -107,14 +101,16 @@ def check_budget(campaign: Campaign) -> None:
 
 
 def estimate_costs(
-    campaign: Campaign, prompts: Mapping[str, PromptSet], missing: Mapping[str, Iterable[Request]]
+    campaign: Campaign,
+    missing: Mapping[str, Iterable[Request]],
+    verdicts: Iterable[tuple[str, int, float, float]] = (),
 ) -> list[CostEstimate]:
     """What each priced endpoint did cost, and what is expected.
 
     Args:
         campaign: The campaign.
-        prompts: What each task asks.
         missing: By checkpoint, the questions of our own tasks that are not answered.
+        verdicts: By judge, those that are still to be given: how many, and their tokens in and, at most, out.
     """
     specs = priced(campaign)
     if not specs:
@@ -125,20 +121,9 @@ def estimate_costs(
         if ckpt.endpoint is not None and ckpt.endpoint.name in found:
             for request in missing.get(ckpt.name, ()):
                 found[ckpt.endpoint.name].add(request)
-    for name, task in campaign.native.items():
-        scorer = scorer_of(task)
-        judges = [judge for judge in scorer.needs().judges if judge in found]
-        if not judges:
-            continue
-        unscored = sum(not (SUMMARIES / ckpt / f"{name}.json").exists() for ckpt in campaign.checkpoints)
-        header, items = prompts[name].header, scorer.sample(prompts[name]).prompts
-        times = unscored * header["samples"]
-        expected = [scorer.expected_calls(item) for item in items]
-        calls = float(sum(one.calls for one in expected))
-        answer = float(header["sampling"].get("max_tokens") or 0)
-        tokens = sum(one.chars / BYTES_PER_TOKEN + one.answers * answer for one in expected)
-        for judge in judges:
-            found[judge].add_verdicts(times * calls, times * tokens)
+    for judge, calls, tokens_in, tokens_out in verdicts:
+        if judge in found and calls > 0:
+            found[judge].add_verdicts(calls, tokens_in, tokens_out)
     return list(found.values())
 
 
@@ -148,10 +133,17 @@ def render_costs(costs: list[CostEstimate], budget: float | None) -> str:
         return ""
     rows = [("endpoint", "calls so far", "cost so far", "calls missing", "expected", "at most", "budget")]
     for one in costs:
-        most = "?" if one.most is None else money(one.most)
         bound = "-" if one.spec.budget is None else money(one.spec.budget)
         rows.append(
-            (one.spec.name, f"{one.calls:.0f}", money(one.cost), f"{one.left:.0f}", money(one.likely), most, bound)
+            (
+                one.spec.name,
+                f"{one.calls:.0f}",
+                money(one.cost),
+                f"{one.left:.0f}",
+                money(one.likely),
+                money(one.most),
+                bound,
+            )
         )
     spent, expected = sum(one.cost for one in costs), sum(one.likely for one in costs)
     lines = [

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from project import Project
 
-RIGHT_GPU = "gpu_model: \"'A40' if gpus(wildcards) else ''\""
+RIGHT_GPU = "gpu_model: \"'A40' if gpus(wildcards) else ''\"\n    # gpu_model: \"dict("  # of evaluate_checkpoint
 # What a user may write wrongly into the profile, and what is found of it: state, check, words.
 MISTAKES = {
     "account": (

@@ -32,6 +32,7 @@ from milepost.nemo.check import check_nemo_tasks
 from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign, scorer_of
 from milepost.preflight.decides import asked_digest, code_of, digest_of, scored_digest, shown_record
 from milepost.records import read_records
+from milepost.runtime.environments import surroundings
 from milepost.scorers import scorer_module
 from milepost.tasks.data_files import own_files
 
@@ -46,9 +47,12 @@ gc.set_threshold(50_000, 20, 20)
 
 # Every step runs with the Python that runs Snakemake, and ends when this process is gone. None of it is a parameter, so
 # none of it makes anything run again.
-# Packages in the user's home are of another Python, or of other versions.
+# What the user's shell holds for another Python does not get into them.
+own = surroundings()
+for name in set(os.environ) - set(own):
+    del os.environ[name]
 os.environ.update(
-    PYTHONNOUSERSITE="1",
+    own,
     MILEPOST_SCRIPTS=str(CODE / "scripts"),
     MILEPOST_SNAKEMAKE=f"{socket.gethostname()}:{os.getpid()}",
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -56,7 +60,6 @@ os.environ.update(
 
 # A job on SLURM parses the workflow again: what is checked before anything runs need not be checked there, and what was
 # planned holds, whatever was edited since.
-IS_MAIN = workflow.is_main_process
 if IS_MAIN:
     os.environ.pop(FROZEN, None)
 
@@ -66,26 +69,6 @@ def remove_withdrawn_notes():
     for mark in Path("results/evaluated").glob("*.withdrawn"):
         mark.with_suffix("").unlink(missing_ok=True)
         mark.unlink()
-
-
-# Targets whose own words are all that is to be seen of a run.
-LOOKS = {
-    "check_endpoint",
-    "forget_attempt",
-    "forget_refusals",
-    "list_evals",
-    "plan",
-    "prefetch",
-    "preflight",
-    "preview_prompts",
-    "stop_servers",
-}
-
-
-def only_looks(looks):
-    """Whether nothing but these targets is asked for. While rules are read, only the command line knows."""
-    targets = set(workflow.dag_settings.targets) if workflow.dag_settings is not None else set(sys.argv) & looks
-    return bool(targets) and targets <= looks
 
 
 try:
@@ -118,43 +101,6 @@ def remove_unfinished_results():
             path.unlink(missing_ok=True)
 
 
-# Options with which Snakemake runs nothing. While rules are read, it does not say itself that a run is a dry one.
-NO_RUN = (
-    "--dry",
-    "--lint",
-    "--list",
-    "--summary",
-    "--detailed-summary",
-    "--dag",
-    "--rulegraph",
-    "--filegraph",
-    "--d3dag",
-    "--report",
-    "--archive",
-    "--touch",
-    "--unlock",
-    "--cleanup",
-    "--delete",
-    "--containerize",
-    "--print",
-    "--generate",
-)
-
-
-def runs_nothing(word):
-    """Whether a word of the command line is an option with which nothing runs; short ones may stand together (-np)."""
-    return word.startswith(NO_RUN) or re.fullmatch("-[npqkFlSDt]*[nlSDt][npqkFlSDt]*", word) is not None
-
-
-# Whether this is the start of a run: no look at what one would do, and none beside another run.
-RUNS = (
-    IS_MAIN
-    and not any(map(runs_nothing, sys.argv[1:]))
-    and not only_looks(LOOKS | {"partial_report"})
-    and not any(Path(".snakemake/locks").glob("*"))
-)
-
-
 if RUNS:
     if not only_looks({"serve_shared"}):
         try:
@@ -171,7 +117,7 @@ COLLECT = {"native": "collect_answers.py", "nemo": "collect_harness.py"}
 CHECKPOINTS = list(CAMPAIGN.checkpoints)
 TASKS = list(CAMPAIGN.tasks)
 # Beside CSV, Markdown and plain text.
-TABLES = [f"results/tables/scores.{kind}" for kind in config.get("tables", {}).get("formats", [])]
+TABLES = [f"results/tables/scores.{kind}" for kind in config["tables"]["formats"]]
 DIGESTS = DigestCache(CACHE)
 # Planning asks for one checkpoint after the other: writing all that is known each time would cost its square.
 atexit.register(DIGESTS.save)
@@ -371,7 +317,7 @@ def awaited(kind, suffix=""):
                 collected, asked_of(task), identity_of(ckpt)["digest"], code_of(COLLECT[kind])
             )
             (there if current else missing).setdefault(ckpt, []).append(task)
-    if RUNS:
+    if RUNS and not is_locked():
         withdraw_wrong_notes(missing)
     either = min(
         (pairs_pattern(there), f"(?!{{}}{suffix}$)"),
@@ -421,5 +367,5 @@ def remove_others():
             Path(path).unlink()
 
 
-if RUNS:
+if RUNS and not is_locked():
     remove_others()

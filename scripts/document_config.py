@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from milepost.campaign.schemas import SCHEMAS, load_schema
 from milepost.endpoints.specs import SCHEMA, providers
 from milepost.errors import run_step
+from milepost.schemas import SCHEMAS, load_schema
 
 README = SCHEMAS.parent / "README.md"
 INTRODUCTION = """\

@@ -4,7 +4,7 @@ It stands where the interpreter of envs/vllm would (tests copy the workflow and 
 is real. $STUB_LOG gets a line per event, with the checkpoint's name: START, ASK for each request that came, ANSWER for
 each that was answered; the first line of the prompt follows. Faults are lines in the file `stub.faults` of the model's
 folder, which is no part of its identity: `fail WORDS` answers 500 to prompts that hold these words, `die WORDS` ends the
-server at such a prompt, `slow SECONDS` delays every answer.
+server at such a prompt, `slow SECONDS` delays every answer, `hold WORDS` keeps such answers back for as long as it stands there.
 """
 
 import argparse
@@ -118,6 +118,8 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(7)
         for seconds in faults("slow"):
             time.sleep(float(seconds))
+        while any(word in asked for word in faults("hold")):
+            time.sleep(0.05)
         if any(word in asked for word in faults("fail")):
             self.reply(500, {"error": {"message": "failed on purpose"}})
             return

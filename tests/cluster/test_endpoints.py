@@ -54,7 +54,11 @@ from milepost.errors import run_step
 
 async def play():
     spec = load_endpoints()["judge"]
-    async with open_endpoint(spec) as endpoint, Calls(endpoint, Path(sys.argv[1]), identity=spec.identity) as calls:
+    asked = {"concurrency": 4, "timeout_s": 120.0, "retries": 5}
+    async with (
+        open_endpoint(spec) as endpoint,
+        Calls(endpoint, Path(sys.argv[1]), identity=spec.identity, **asked) as calls,
+    ):
         print("open", endpoint.url, flush=True)
         # In a thread: the tunnel lives in this loop.
         while line := await asyncio.to_thread(sys.stdin.readline):

@@ -42,9 +42,9 @@ class Calls:
         path: Path | None,
         *,
         identity: Mapping[str, Any] | None = None,
-        concurrency: int = 64,
-        timeout_s: float = 120.0,
-        retries: int = 5,
+        concurrency: int,
+        timeout_s: float,
+        retries: int,
         pause_s: float = 0.5,
         throttle: Throttle | None = None,
     ) -> None:

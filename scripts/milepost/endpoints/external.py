@@ -16,6 +16,7 @@ from milepost.endpoints import ENDPOINTS, Endpoint
 from milepost.endpoints.keys import OURS, read_key
 from milepost.endpoints.specs import path_in
 from milepost.errors import ConfigError, EndpointError
+from milepost.schemas import defaults, of_schema
 
 ATTEMPT_S = 4.0  # patience with a server behind a tunnel: opening the tunnel has taken some time already
 SHAPED = ("parameters", "extra_body", "headers", "key_header")
@@ -46,6 +47,7 @@ class External(EndpointSpec):
     provider = "external"
     ours = False
 
+    kind: str = of_schema("endpoint_external", "kind")
     url: str | None = None
     host: str | None = None
     port_file: Path | None = None
@@ -58,7 +60,7 @@ class External(EndpointSpec):
     tokens_per_minute: float | None = None
     max_calls: int | None = None
     max_tokens: int | None = None
-    fingerprint: Literal["whole", "name"] = "whole"
+    fingerprint: Literal["whole", "name"] = of_schema("endpoint_external", "fingerprint")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -157,10 +159,11 @@ def parse(name: str, entry: Mapping[str, Any], where: str) -> External:
         raise ConfigError(
             f"{where} has an ssh_config, but no host to tunnel to. Take it out, or add host and port_file."
         )
+    entry = {**defaults("endpoint_external"), **entry}
     return External(
         name=name,
         model=entry["model"],
-        kind=entry.get("kind", "chat"),
+        kind=entry["kind"],
         revision=entry.get("revision"),
         serving=Serving(gpus=0, **{key: entry[key] for key in SERVED if key in entry}),
         url=re.sub(r"/(?=$|[?])", "", entry["url"]) if "url" in entry else None,

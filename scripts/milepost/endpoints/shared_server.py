@@ -23,7 +23,8 @@ from milepost.errors import ServerError
 from milepost.records import LedgerLine
 from milepost.runtime.containers import Containers
 from milepost.runtime.processes import Watchdog
-from milepost.runtime.walltime import MARGIN_S, near_the_end
+from milepost.runtime.walltime import near_the_end
+from milepost.schemas import of_schema
 from milepost.store.lease import BEAT_S, Lease, acquire
 from milepost.store.ledger import append_line
 
@@ -54,7 +55,7 @@ class Service:
     attempt: str
     kept: bool = False
     containers: Containers = field(default_factory=Containers)
-    margin_s: float = MARGIN_S
+    margin_s: float = of_schema("config", "walltime_margin_s")
 
 
 def serve(service: Service) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 import time
 import uuid
@@ -23,7 +24,7 @@ from typing import Any, cast
 from milepost import __version__
 from milepost.campaign.identity import identify
 from milepost.campaign.models import find_model
-from milepost.campaign.sampling import MODEL, SOURCE, bases
+from milepost.campaign.sampling import MODEL, SOURCE, bases, longest_answer
 from milepost.campaign.types import Checkpoint, EndpointSpec
 from milepost.endpoints import Endpoint
 from milepost.endpoints.gpus import check_visible
@@ -39,7 +40,8 @@ from milepost.nemo.runs import missing_runs
 from milepost.records import Answer, PromptSet, Usage
 from milepost.runtime.containers import Containers
 from milepost.runtime.processes import Watchdog
-from milepost.runtime.walltime import MARGIN_S, near_the_end
+from milepost.runtime.walltime import near_the_end
+from milepost.schemas import of_schema
 from milepost.store.answers import STORE, TaskStore, open_stores
 from milepost.store.lease import BEAT_S, Lease, acquire
 from milepost.store.ledger import Ledger, append_line, sum_lines
@@ -66,7 +68,7 @@ class EvaluationJob:
     nemo_parallel: int
     logs: Path
     nemo: dict[str, nemo.Setting] = field(default_factory=dict)
-    walltime_margin_s: float = MARGIN_S
+    walltime_margin_s: float = of_schema("config", "walltime_margin_s")
     containers: Containers = field(default_factory=Containers)
 
     @property
@@ -145,7 +147,9 @@ class Supervisor:
     def missing_requests(self, stores: dict[str, TaskStore]) -> list[Request]:
         """The requests that the store has no answer to: longest expected answers first, samples of one prompt side by side."""
         # Longest first, so that the last minutes of the GPU are not spent on one long answer.
-        names = sorted(stores, key=lambda name: -self.job.prompts[name].header["sampling"]["max_tokens"])
+        names = sorted(
+            stores, key=lambda name: -(longest_answer(self.job.prompts[name].header["sampling"]) or math.inf)
+        )
         return [
             request
             for name in names

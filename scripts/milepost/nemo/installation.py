@@ -10,7 +10,7 @@ from typing import Any
 
 from milepost.campaign.types import NemoTask
 from milepost.runtime.containers import Containers, image_file, inside, require_image
-from milepost.runtime.environments import environment_python
+from milepost.runtime.environments import environment_python, harness_folders
 
 ENVIRONMENT = "nemo"
 # The first line of its command names the Python that has it.
@@ -84,6 +84,12 @@ class NemoInstallation:
         if os.environ.get("TMPDIR"):
             yield Path(os.environ["TMPDIR"])
         yield from self.binds
+
+
+def own_harnesses() -> dict[str, str]:
+    """The variable by which NeMo Evaluator of an environment finds harnesses of the user's own, where there are any."""
+    folders = os.pathsep.join(map(str, harness_folders()))
+    return {"PYTHONPATH": folders} if folders else {}
 
 
 def installation_of(container: str | None, environment: str | None, containers: Containers) -> NemoInstallation:

@@ -19,13 +19,14 @@ from milepost.campaign.sampling import MODEL, effective
 from milepost.endpoints import Endpoint
 from milepost.errors import HarnessError
 from milepost.nemo.catalogue import read_catalogue
-from milepost.nemo.installation import NemoInstallation, recorded_installation
+from milepost.nemo.installation import NemoInstallation, own_harnesses, recorded_installation
 from milepost.nemo.runs import DONE
 from milepost.records import TaskHeader, write_record
 from milepost.runtime.containers import Containers, reached_from
 from milepost.runtime.environments import environment_python
 from milepost.runtime.images import image_digests
 from milepost.runtime.processes import ProcessGroup, Watchdog, free_port, last_lines
+from milepost.schemas import defaults, of_schema
 from milepost.tasks.lm_eval_files import include_folders, local_files
 
 KEY_VARIABLE = "MILEPOST_ENDPOINT_KEY"
@@ -60,7 +61,7 @@ class Setting:
     tokenizer: str = ""
     tuning: Mapping[str, Any] = field(default_factory=dict)
     containers: Containers = field(default_factory=Containers)
-    offline: bool = True
+    offline: bool = of_schema("config", "offline")
     sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     attempt: str = ""
 
@@ -80,7 +81,7 @@ def run_config(header: TaskHeader, endpoint: Endpoint, folder: Path, setting: Se
         params["extra"] = {**given, **params.get("extra", {})}
     adapter = {
         # Its cache merges identical requests, which would make samples of one prompt the same sample.
-        "use_caching": False,
+        "use_caching": defaults("task_nemo", "adapter")["use_caching"],
         **harness.get("adapter", {}),
         **setting.tuning.get("adapter", {}),
     }
@@ -131,7 +132,9 @@ def command_of(
     """The command of a run and the environment to start it in, in an environment of envs/ or an image."""
     installation = recorded_installation(harness, setting.containers)
     needed: list[Path] = []
-    if installation.image is not None:
+    if installation.image is None:
+        env = {**env, **own_harnesses()}
+    else:
         Path(env["HF_HOME"]).mkdir(parents=True, exist_ok=True)
         # Results may lie elsewhere, behind a link.
         needed = [config.resolve().parent, Path(env["HF_HOME"])]

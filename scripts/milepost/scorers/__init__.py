@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, cast
 from milepost.endpoints.specs import find_endpoint
 from milepost.errors import ConfigError, RecordError, UnknownScorerError, did_you_mean
 from milepost.records import Answer, Estimate, Prompt, PromptSet, Score
+from milepost.schemas import with_defaults
 from milepost.statistics.metrics import Metric, reduce_scores
 
 # What an endpoint is asked for, as config/endpoints.yaml has it.
@@ -204,21 +205,23 @@ def load_scorer(spec: Mapping[str, Any], place: CheckpointTask | None = None) ->
     """Build the scorer that a task asks for.
 
     Args:
-        spec: The task's `scorer`: its `name`, and its options as its schema allows them.
+        spec: The task's `scorer`: its `name`, and its options as its schema allows them, which has the defaults.
         place: Whose answers to which task are scored, for one that keeps what it asks of models.
 
     Raises:
         UnknownScorerError: There is no scorer of this name.
         ConfigError: Options that contradict each other.
     """
-    options = dict(spec)
-    name = options.pop("name", None)
+    name = spec.get("name")
     known = scorer_names()
     if name not in known:
         raise UnknownScorerError(
             f"There is no scorer {name!r}. Scorers: {', '.join(known)}.{did_you_mean(str(name), known)} "
             "Correct the task's `scorer: {name: …}`, or add scripts/milepost/scorers/ and config/schemas/scorers/ files."
         )
+    # A constructor has no defaults of its own: they stand in the schema.
+    options = with_defaults(spec, f"scorers/{name}")
+    del options["name"]
     made = import_module(scorer_module(name)).Scorer
     if place is not None and made.keeps_calls:
         options["place"] = place

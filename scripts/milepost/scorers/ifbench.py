@@ -8,6 +8,7 @@ Source: Pyatkin et al. (2025), arXiv 2507.02833.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class Scorer(FollowingScorer):
     environment = "ifbench"
     library = "ifbench"
 
-    def __init__(self, *, ifbench_dir: str, compat: bool = False) -> None:
+    def __init__(self, *, ifbench_dir: str, compat: bool) -> None:
         super().__init__()
         self._checkout = Path(ifbench_dir)
         self._compat = compat
@@ -63,7 +64,9 @@ class Scorer(FollowingScorer):
         modules = self._modules()
         if modules is None:
             there = (
-                "is no folder" if not self._checkout.is_dir() else f"has no {_REGISTRY}, nor one in its folder ifbench"
+                "is no folder"
+                if not os.path.isdir(self._checkout)
+                else f"has no {_REGISTRY}, nor one in its folder ifbench"
             )
             raise ConfigError(
                 f"The scorer ifbench takes its checkers from a checkout of the benchmark's repository, and `ifbench_dir: "
@@ -79,8 +82,9 @@ class Scorer(FollowingScorer):
 
     def _modules(self) -> Path | None:
         """The folder with the modules of the checkers; None where there is none."""
+        # os.path takes a name that no file can have for one that is not there.
         places = (self._checkout / "ifbench", self._checkout)
-        return next((place for place in places if (place / _REGISTRY).is_file()), None)
+        return next((place for place in places if os.path.isfile(place / _REGISTRY)), None)
 
 
 def _is_package(folder: Path) -> bool:

@@ -49,6 +49,7 @@ class JudgedScorer(BaseScorer):
     Attributes:
         prompt_version: Version of what judges are asked.
         own_metrics: The scorer's numbers, the headline first; with several judges, each has its own of them as well.
+        fact_metrics: What is known of an answer without a judge.
 
     Args:
         judges: Names of endpoints.
@@ -64,16 +65,17 @@ class JudgedScorer(BaseScorer):
     keeps_calls = True
     prompt_version: ClassVar[int]
     own_metrics: tuple[Metric, ...]
+    fact_metrics: tuple[Metric, ...] = ()
 
     def __init__(
         self,
         *,
         judges: Sequence[str],
         ensemble: Sequence[str] | None = None,
-        ask_again: int = 3,
-        max_tokens: int = 1024,
-        temperature: float = 0,
-        seed: int = 0,
+        ask_again: int,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
         place: CheckpointTask | None = None,
         opens: Opens = open_endpoint,
     ) -> None:
@@ -96,9 +98,14 @@ class JudgedScorer(BaseScorer):
         """What judges are asked about one answer, by what it is about; the same for all judges."""
         raise NotImplementedError
 
-    def measures(self, prompt: Prompt, values: Values) -> Measured:
+    def measures(self, response: Response, values: Values) -> Measured:
         """The numbers that follow from one judge's verdicts on an answer; a headline of None is an answer without a score."""
         raise NotImplementedError
+
+    def facts(self, response: Response) -> Mapping[str, float]:
+        """The values of `fact_metrics` for an answer."""
+        del response
+        return {}
 
     def families(self, items: Sequence[Prompt]) -> Sequence[Metric]:
         """Metrics of parts of the items, such as their categories."""
@@ -126,6 +133,11 @@ class JudgedScorer(BaseScorer):
         """The name of the first of the metrics."""
         return self.own_metrics[0].name
 
+    @property
+    def fact_names(self) -> list[str]:
+        """Names of `fact_metrics`."""
+        return [metric.name for metric in self.fact_metrics]
+
     def by_judge(self, metrics: Sequence[Metric]) -> tuple[Metric, ...]:
         """Metrics of the ensemble and, where there are several judges, the same of each judge."""
         several = self.judges if len(self.judges) > 1 else []
@@ -133,6 +145,7 @@ class JudgedScorer(BaseScorer):
         return (
             *metrics,
             UNREADABLE,
+            *self.fact_metrics,
             *of_judges,
             *(replace(UNREADABLE, name=of_judge(UNREADABLE.name, j)) for j in several),
         )
@@ -197,16 +210,14 @@ class JudgedScorer(BaseScorer):
             for about in next(iter(values.values()), {})
         }
         parts = [
-            self.measures(
-                response.prompt, {about: value if common[about] else None for about, value in values[judge].items()}
-            )
+            self.measures(response, {about: value if common[about] else None for about, value in values[judge].items()})
             for judge in self.ensemble
         ]
         whole = mean_measured(parts)
-        metrics, weights = dict(whole.metrics), dict(whole.weights)
+        metrics, weights = {**whole.metrics, **self.facts(response)}, dict(whole.weights)
         metrics[UNREADABLE.name] = _mean([_unreadable(verdicts[judge]) for judge in self.ensemble])
         for judge in self.judges if len(self.judges) > 1 else []:
-            own = self.measures(response.prompt, values[judge])
+            own = self.measures(response, values[judge])
             metrics |= {of_judge(name, judge): value for name, value in own.metrics.items()}
             weights |= {of_judge(name, judge): value for name, value in own.weights.items()}
             metrics[of_judge(UNREADABLE.name, judge)] = _unreadable(verdicts[judge])
@@ -298,7 +309,7 @@ def mean_measured(parts: Sequence[Measured]) -> Measured:
     return Measured(metrics, weights)
 
 
-def json_forms(name: str, schema: Mapping[str, Any], output: str = "auto") -> list[Mapping[str, Any]]:
+def json_forms(name: str, schema: Mapping[str, Any], output: str) -> list[Mapping[str, Any]]:
     """The forms of a reply that is one JSON object: all to be tried, or the one that is named."""
     forms: dict[str, Mapping[str, Any]] = {
         "json_schema": {

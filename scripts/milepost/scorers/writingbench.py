@@ -96,11 +96,10 @@ class Scorer(JudgedScorer):
         self,
         *,
         requirements: str | None = None,
-        output: Literal["auto", "json_schema", "json_object", "free"] = "auto",
-        max_tokens: int = 2048,
+        output: Literal["auto", "json_schema", "json_object", "free"],
         **options: Any,
     ) -> None:
-        super().__init__(max_tokens=max_tokens, **options)
+        super().__init__(**options)
         self._folder = requirements
         self._output = output
         self._requirements: dict[str, Requirement] | None = None
@@ -150,8 +149,9 @@ class Scorer(JudgedScorer):
             for number, one in enumerate(response.prompt["meta"]["criteria"], 1)
         }
 
-    def measures(self, prompt: Prompt, values: Values) -> Measured:
+    def measures(self, response: Response, values: Values) -> Measured:
         """The means over the criteria that could be read; none where no one could."""
+        prompt = response.prompt
         marks: dict[str, list[float]] = defaultdict(list)
         for about, value in values.items():
             if value is not None:

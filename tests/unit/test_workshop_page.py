@@ -1,9 +1,11 @@
 """The workshop's page agrees with its files. tests/cluster/test_workshop.py runs it."""
 
+import json
 import os
 import re
 import subprocess
-import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -24,12 +26,9 @@ def test_exercises_are_there_and_nothing_else():
     assert [heading[1] for heading in re.findall(r"^## (\(.\))", PAGE, re.MULTILINE)] == list("abcde")
 
 
-# In place of ssh: the teacher's server, at the near end of the tunnel that it is told to make.
-SSH = """\
-import json, re, sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
+class Teacher(BaseHTTPRequestHandler):
+    """The teacher's server, at the near end of the tunnel."""
 
-class Server(BaseHTTPRequestHandler):
     def reply(self, body):
         status = 200 if self.headers["Authorization"] == "Bearer right" else 401
         content = json.dumps(body if status == 200 else {"error": "Unauthorized"}).encode()
@@ -48,10 +47,6 @@ class Server(BaseHTTPRequestHandler):
     def log_message(self, *said):
         pass
 
-(port,) = re.findall(r"127\\.0\\.0\\.1:(\\d+):127", " ".join(sys.argv))
-HTTPServer(("127.0.0.1", int(port)), Server).serve_forever()
-"""
-
 
 @pytest.mark.parametrize(
     ("key", "code", "words"),
@@ -61,22 +56,20 @@ HTTPServer(("127.0.0.1", int(port)), Server).serve_forever()
         ("", 1, "with the key: 401\n"),
     ],
 )
-def test_a_wrong_key_is_the_401_of_the_page(tmp_path, key, code, words):
-    (tmp_path / "ssh.py").write_text(SSH)
-    (tmp_path / "ssh").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/ssh.py" "$@"\n')
-    (tmp_path / "ssh").chmod(0o755)
-    (tmp_path / "port").write_text("40123\n")
+def test_a_key_that_the_server_refuses_is_a_status_and_no_traceback(tmp_path, key, code, words):
     (tmp_path / "key").write_text(f"{key}\n")
+    server = HTTPServer(("127.0.0.1", 0), Teacher)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     env = {
-        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "WORKSHOP_HOST": "login",
-        "WORKSHOP_PORT_FILE": str(tmp_path / "port"), "WORKSHOP_KEY_FILE": str(tmp_path / "key"),
+        **os.environ, "MILEPOST": str(FOLDER.parents[1]), "WORKSHOP_HOST": "login", "WORKSHOP_PORT_FILE": "port",
+        "WORKSHOP_KEY_FILE": str(tmp_path / "key"), "TUNNEL_URL": f"http://127.0.0.1:{server.server_port}/v1",
     }  # fmt: skip
-    done = subprocess.run(
-        ["bash", FOLDER / "a-tunnel.sh"],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout.partition("without the key: 401\n")[2]) == (code, words)
+    try:
+        done = subprocess.run(
+            ["bash", FOLDER / "a-tunnel.sh"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            check=False,
+        )  # fmt: skip
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (done.returncode, done.stdout) == (code, f"without the key: 401\n{words}")

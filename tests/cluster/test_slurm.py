@@ -211,9 +211,9 @@ def test_after_a_kill_of_snakemake_the_next_run_names_the_jobs_that_go_on(projec
     ((job, _, _),) = cluster.queue()
     project.kill()
     project.start("--unlock")
-    assert project.finish(60) == 0
+    assert project.finish(180) == 0
     project.start()
-    assert project.finish(60) != 0
+    assert project.finish(180) != 0
     said = " ".join(project.said().split())
     assert (
         f"1 job of an earlier run of this campaign is still in SLURM's queue: {job} (evaluate_checkpoint demo-400"
@@ -232,7 +232,7 @@ def test_ctrl_c_cancels_its_jobs(project: Project, cluster: Cluster, measured: C
     processes = cluster.processes(host)
     project.interrupt()
     measured(f"Ctrl-C: all processes gone after {gone(cluster, host, processes):.1f} s")
-    assert project.finish(60) != 0
+    assert project.finish(180) != 0
     wait_until("the end of the job", lambda: not cluster.queue(), 30)
     assert [cluster.processes(host) for host in HOSTS] == [[]] * len(HOSTS)
 

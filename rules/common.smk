@@ -30,6 +30,7 @@ from milepost.evaluation.earlier import refuse_beside_others, refuse_unwritable
 from milepost.evaluation.work import is_complete
 from milepost.nemo.check import check_nemo_tasks
 from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign, scorer_of
+from milepost.preflight.costs import check_budget
 from milepost.preflight.decides import asked_digest, code_of, digest_of, scored_digest, shown_record
 from milepost.records import read_records
 from milepost.runtime.environments import surroundings
@@ -77,6 +78,7 @@ try:
     if IS_MAIN:
         check_campaign(CAMPAIGN, installed=not workflow.dryrun, fetched=not only_looks({"prefetch"}))
         check_nemo_tasks(CAMPAIGN, installed=not workflow.dryrun)
+        check_budget(CAMPAIGN)
         if not workflow.dryrun:
             os.environ[FROZEN] = str(freeze_campaign(CAMPAIGN))
     # The scorer of every task of our own. What it needs, and has of its own, decides which rules are for the task.

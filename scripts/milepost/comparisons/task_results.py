@@ -46,8 +46,8 @@ class TaskResults:
     @property
     def bounds(self) -> Bounds | None:
         """The lowest and the highest score of an item, where the metric has them."""
-        found = self.scale["range"]
-        return None if found is None else (found[0], found[1])
+        ends = self.scale["range"]
+        return None if ends is None else (ends[0], ends[1])
 
     def partial(self, *ckpts: str) -> str | None:
         """The mark of a score on part of the items only, if one of these checkpoints has one."""

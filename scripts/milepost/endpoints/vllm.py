@@ -116,7 +116,7 @@ class VllmServer:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where it answers."""
+        """The open endpoint of the server."""
         place = self.place
         origin = "localhost" if place.socket else f"{place.address}:{place.port}"
         return Endpoint(
@@ -240,7 +240,7 @@ class VllmServer:
             await self._group.stop()
 
     async def _wait(self) -> None:
-        """Wait until it answers.
+        """Wait until the server answers.
 
         Raises:
             ServerError: It ended, took too long, or its guard is not there.
@@ -293,7 +293,7 @@ class VllmServer:
             return "unknown"
 
     async def usage(self) -> dict[str, Any]:
-        """How long and how often it was asked, as its guard counts; nothing where it does not say."""
+        """How long and how often the server was asked, as its guard counts; empty where it does not say."""
         try:
             status, body = await self._get("/milepost/usage")
             return dict(json.loads(body)) if status == 200 else {}

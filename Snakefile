@@ -15,6 +15,7 @@ include: "rules/endpoints.smk"
 include: "rules/evaluate.smk"
 include: "rules/score.smk"
 include: "rules/report.smk"
+include: "rules/phases.smk"
 
 
 rule all:

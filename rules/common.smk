@@ -292,6 +292,15 @@ def answers_of(ckpt, task):
     return f"results/answers/{ckpt}/{task}.jsonl"
 
 
+def is_collected(ckpt, task):
+    """Whether answers to a task are there, and answer today's questions by today's model."""
+    collected = Path(answers_of(ckpt, task))
+    # The identity is looked up last: it takes a look at the model's files.
+    return collected.exists() and is_current(
+        collected, asked_of(task), identity_of(ckpt)["digest"], code_of(COLLECT[CAMPAIGN.tasks[task].kind])
+    )
+
+
 def awaited(kind, suffix=""):
     """A pattern for checkpoints that fits only where answers to a task must be collected: not where they are there, and
     answer today's questions by today's model.
@@ -305,12 +314,7 @@ def awaited(kind, suffix=""):
     there, missing = {}, {}
     for ckpt in CHECKPOINTS:
         for task in CAMPAIGN.named(kind):
-            collected = Path(answers_of(ckpt, task))
-            # The identity is looked up last: it takes a look at the model's files.
-            current = collected.exists() and is_current(
-                collected, asked_of(task), identity_of(ckpt)["digest"], code_of(COLLECT[kind])
-            )
-            (there if current else missing).setdefault(ckpt, []).append(task)
+            (there if is_collected(ckpt, task) else missing).setdefault(ckpt, []).append(task)
     if RUNS and not is_locked():
         withdraw_wrong_notes(missing)
     either = min(
@@ -319,6 +323,16 @@ def awaited(kind, suffix=""):
         key=lambda each: len(each[0]),
     )
     return either[1].replace("{}", either[0]) + name
+
+
+def scores_of_collected(wildcards):
+    """The scores and numbers of all answers that are there: what can be made without a checkpoint's server."""
+    pairs = [(ckpt, task) for ckpt in CHECKPOINTS for task in TASKS if is_collected(ckpt, task)]
+    return [
+        path
+        for ckpt, task in pairs
+        for path in (f"results/scores/{ckpt}/{task}.jsonl", f"results/summaries/{ckpt}/{task}.json")
+    ]
 
 
 def pairs_pattern(pairs):

@@ -20,6 +20,8 @@ from pathlib import Path
 
 if sys.argv[-1] == "--milepost-asks-what-is-known":
     sys.exit("stub_server.py: error: unrecognized arguments: --milepost-asks-what-is-known")
+# vLLM's own arguments stand in a file that `milepost.runtime.launch` reads.
+WORDS = json.loads(Path(sys.argv[-1][1:]).read_text()) if sys.argv[-1].startswith("@") else []
 parser = argparse.ArgumentParser()
 parser.add_argument("-m", dest="module")
 parser.add_argument("--model", type=Path)
@@ -27,7 +29,7 @@ parser.add_argument("--served-model-name", nargs="+")
 parser.add_argument("--host")
 parser.add_argument("--port", type=int)
 parser.add_argument("--uds")
-ARGS, _ = parser.parse_known_args()
+ARGS, _ = parser.parse_known_args([*sys.argv[1:], *WORDS])
 CKPT = ARGS.served_model_name[-1] if ARGS.served_model_name else ""
 KEY = f"Bearer {os.environ['VLLM_API_KEY']}"
 LOCK = threading.Lock()
@@ -134,6 +136,7 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     """An HTTP server that answers many connections at once, each in a thread."""
 
+    allow_reuse_port = True  # as vLLM: our own process holds its port
     request_queue_size = 256
     daemon_threads = True
     asked, last = 0, time.monotonic()

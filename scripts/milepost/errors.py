@@ -77,6 +77,10 @@ class JudgeError(MilepostError):
     """A judge that has become another one, or that has cost what it may cost."""
 
 
+class BudgetError(JudgeError):
+    """An endpoint has cost a campaign what it may cost."""
+
+
 class EndpointError(MilepostError):
     """An endpoint of config/endpoints.yaml does not answer, or not as the model that was named."""
 

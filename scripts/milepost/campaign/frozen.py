@@ -60,9 +60,9 @@ def freeze(config: Mapping[str, Any], rows: Sequence[Mapping[str, str]], tasks: 
     files = {"config.json": json.dumps(config, sort_keys=True), "checkpoints.json": json.dumps(list(rows))}
     sources = [Path("config/tasks") / f"{name}.yaml" for name in tasks]
     files |= {f"tasks/{path.name}": path.read_text(encoding="utf-8") for path in sources}
-    endpoints = Path("config/endpoints.yaml")
-    if endpoints.is_file():
-        files[endpoints.name] = endpoints.read_text(encoding="utf-8")
+    for others in (Path("config/endpoints.yaml"), Path("config/presets.yaml")):
+        if others.is_file():
+            files[others.name] = others.read_text(encoding="utf-8")
     folder = FOLDER / hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
     if not folder.is_dir():
         unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -15,10 +16,12 @@ from milepost.client.money import Price
 from milepost.client.shape import Shape
 from milepost.endpoints import ENDPOINTS, Endpoint
 from milepost.endpoints.keys import OURS, read_key
+from milepost.endpoints.presets import preset
 from milepost.endpoints.specs import path_in
 from milepost.errors import ConfigError, EndpointError
 from milepost.schemas import defaults, of_schema
 
+log = logging.getLogger("milepost")
 ATTEMPT_S = 4.0  # patience with a server behind a tunnel: opening the tunnel has taken some time already
 PAUSE_S = 0.3
 SHAPED = ("parameters", "extra_body", "headers", "key_header")
@@ -39,6 +42,7 @@ class External(EndpointSpec):
         key_file: File with the key.
         shape: How it takes requests.
         accepts: Names of models that may answer, beside the one that answers first.
+        adapt: Whether a job learns by a question which parameters it refuses.
         requests_per_minute: As many of all processes of the user; None for no limit.
         tokens_per_minute: Of prompts and replies, likewise.
         max_calls: As many replies as a campaign may pay for.
@@ -60,6 +64,7 @@ class External(EndpointSpec):
     key_file: Path | None = None
     shape: Shape = field(default_factory=Shape)
     accepts: tuple[str, ...] = ()
+    adapt: bool = of_schema("endpoint_external", "adapt")
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     max_calls: int | None = None
@@ -102,7 +107,7 @@ class External(EndpointSpec):
             endpoint = self._endpoint(self.url, key)
             if verified:
                 await verify(endpoint, self)
-            yield endpoint
+            yield await self._adapted(endpoint)
             return
         async with self.tunnelled(key) as (endpoint, tunnel):
             try:
@@ -147,6 +152,22 @@ class External(EndpointSpec):
                 await self._first_proof(tunnel)
             yield self._endpoint(f"http://127.0.0.1:{near}/v1", key), tunnel
 
+    async def _adapted(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint as it takes requests, found by a question if the entry asks for that."""
+        if not self.adapt or self.kind != "chat":
+            return endpoint
+        from milepost.endpoints.adapting import adapted, line_of
+
+        found, refused = await adapted(endpoint)
+        if found.shape.identity != endpoint.shape.identity:
+            raise EndpointError(
+                f"Endpoint {self.name!r}: {endpoint.url} refuses parameters without which its answers may be others:"
+                f" {refused[-1]}. Nothing was asked. Write `{line_of(found.shape)}` into its entry in {ENDPOINTS}."
+            )
+        if found.shape != endpoint.shape:
+            log.info("endpoint %s takes other parameters, and is asked so: %s", self.name, line_of(found.shape))
+        return found
+
     async def _first_proof(self, tunnel: Any) -> None:
         """Wait a little until a server that knows the key is behind the tunnel.
 
@@ -183,6 +204,16 @@ def parse(name: str, entry: Mapping[str, Any], where: str) -> External:
     Raises:
         ConfigError: Keys that exclude or need each other.
     """
+    if "preset" in entry:
+        known = preset(entry["preset"], where)
+        if "host" in entry or ("{" in known["url"] and "url" not in entry):
+            raise ConfigError(
+                f"{where} takes preset {entry['preset']!r}, whose address is {known['url']}. Write it as `url`, with your own in"
+                " place of the braces."
+            )
+        if "key_file" in entry:
+            known.pop("key_env", None)
+        entry = {**known, **{key: value for key, value in entry.items() if key != "preset"}}
     if "key_env" in entry and "key_file" in entry:
         raise ConfigError(f"{where} names both key_env and key_file. Take one of them out.")
     if ("url" in entry) == ("host" in entry) or ("host" in entry) != ("port_file" in entry):
@@ -211,6 +242,7 @@ def parse(name: str, entry: Mapping[str, Any], where: str) -> External:
         key_file=path_in(entry, "key_file"),
         shape=Shape(**{key: entry[key] for key in SHAPED if key in entry}),
         accepts=tuple(entry.get("accepts", ())),
+        adapt=entry["adapt"],
         price=Price(**entry["price"]) if "price" in entry else None,
         **{key: entry[key] for key in LIMITS if key in entry},
     )

@@ -26,6 +26,12 @@ MARKS: Marks = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("◁think▷", "◁/think▷"),
+    ("<mm:think>", "</mm:think>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<ifm|think>", "</ifm|think>"),
+    ("<ifm|think_fast>", "</ifm|think_fast>"),
+    ("<ifm|think_faster>", "</ifm|think_faster>"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
 )
 # The channels of the harmony format, with its special tokens, and as they read where a server leaves these out.
 _HARMONY_OPEN = r"(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)[^<]{0,80}<\|message\|>"

@@ -63,6 +63,20 @@ def opens_reasoning(ckpt: Checkpoint, cache: DigestCache, marks: Marks = ()) -> 
     return {said: opens_trace for opens_trace, said in _KNOWN.items()}[cache.digests[key]]
 
 
+def template_of(ckpt: Checkpoint) -> str | None:
+    """The text of a checkpoint's chat template; None where it has none, or its files are not here.
+
+    Raises:
+        OSError, ValueError: Its files cannot be read.
+    """
+    folder = find_model(ckpt)
+    if folder is None:
+        return None
+    options = ckpt.serving.vllm_args
+    tokenizer = Path(str(options.get("tokenizer", folder)))
+    return _template(tokenizer, str(options.get("chat-template", "")), _read(tokenizer / "tokenizer_config.json"))
+
+
 def model_record(
     identity: Mapping[str, Any], ckpt: Checkpoint, config: Mapping[str, Any], cache: DigestCache
 ) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from milepost.endpoints.direct import carry, context
+from milepost.endpoints.direct import HANDSHAKE_S, carry, context
 from milepost.errors import EndpointError
 from milepost.runtime.processes import ProcessGroup, Watchdog, last_lines
 
@@ -304,7 +304,13 @@ class Tunnel:
             if self._direct is not None and self._direct.socket is not None:
                 reader, writer = await asyncio.open_unix_connection(self._direct.socket)
             elif self._direct is not None:
-                reader, writer = await asyncio.open_connection(self._direct.address, self._direct.port, ssl=self._tls)
+                reader, writer = await asyncio.open_connection(
+                    self._direct.address,
+                    self._direct.port,
+                    ssl=self._tls,
+                    # Who has the port of a server that is gone may be silent.
+                    ssl_handshake_timeout=HANDSHAKE_S if self._tls else None,
+                )
             else:
                 reader, writer = await asyncio.open_unix_connection(self._socket)
         except OSError:

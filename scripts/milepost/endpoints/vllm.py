@@ -114,6 +114,11 @@ class VllmServer:
         """A file for whoever publishes it, which tells it the place that it is to prove."""
         return self._private / "published"
 
+    def take_port(self) -> None:
+        """Have it listen at a port of loopback that this process holds, in place of a socket."""
+        port, self._held = hold(LOOPBACK)
+        self.place = Place.here(address=LOOPBACK, port=port)
+
     @property
     def endpoint(self) -> Endpoint:
         """The open endpoint of the server."""
@@ -230,8 +235,7 @@ class VllmServer:
                 said = last_lines(self.log, 500)
                 if self.place.socket and NO_SOCKETS in said:
                     log.info("this vLLM knows no Unix sockets: it gets a port of loopback")
-                    port, self._held = hold(LOOPBACK)
-                    self.place = Place.here(address=LOOPBACK, port=port)
+                    self.take_port()
                 elif taken < STARTS and TAKEN in f"{first_error(said)}\n{last_lines(self.log)}".lower():
                     taken += 1
                     log.warning("%s: vLLM is started again", whose(said))

@@ -20,6 +20,7 @@ from milepost.paths import WORKFLOW
 from milepost.preflight.campaign import check_task, scorer_of
 from milepost.preflight.checks import Check, write_probe
 from milepost.preflight.models import check_models, unreadable
+from milepost.preflight.reasoning import check_reasoning
 from milepost.preflight.serving import check_serving
 from milepost.preflight.submission import Submission
 from milepost.runtime.containers import find_apptainer, is_made, read_containers
@@ -39,6 +40,7 @@ def check_local(campaign: Campaign, submission: Submission) -> list[Check]:
     checks += check_tasks(campaign)
     checks += check_environments(campaign)
     checks += check_serving(campaign)
+    checks += check_reasoning(campaign)
     checks += check_images(campaign, submission)
     checks += check_caches(campaign, submission)
     checks.append(check_link(WORKFLOW))

@@ -111,7 +111,7 @@ class VllmServer:
 
     @property
     def published(self) -> Path:
-        """A file for whoever publishes it, which tells it the place that it is to prove."""
+        """The file by which whoever publishes the server tells it which place it is to prove."""
         return self._private / "published"
 
     def take_port(self) -> None:
@@ -151,7 +151,7 @@ class VllmServer:
         ]  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
-        """The variables of its own, on top of the surroundings'."""
+        """The server's own environment variables, on top of those of this process."""
         defaults = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
         if self._model is not None:
             defaults["HF_HUB_OFFLINE"] = "1"
@@ -290,7 +290,7 @@ class VllmServer:
         return True
 
     async def version(self) -> str:
-        """What the server says its version is."""
+        """The version that the server reports."""
         try:
             return f"vllm-{json.loads((await self._get('/version'))[1])['version']}"
         except (OSError, TimeoutError, ValueError, KeyError, TypeError):
@@ -320,7 +320,7 @@ class VllmServer:
         return self._died("died")
 
     async def _healthy(self) -> bool:
-        """False if the server says that its engine is dead, or nobody listens; a slow answer is none."""
+        """False if the server reports a dead engine, or nobody listens; a slow answer does not count as dead."""
         try:
             return (await self._get("/health"))[0] < 500
         except TimeoutError:

@@ -49,7 +49,7 @@ class Request:
 
     @property
     def body(self) -> dict[str, Any]:
-        """What is sent, but for the name that the server goes by."""
+        """The body of the request, without the model's served name."""
         return self.body_with({})
 
     def body_with(self, models_own: Mapping[str, Any]) -> dict[str, Any]:

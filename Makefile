@@ -16,7 +16,7 @@ export MILEPOST_KILLS := $(KILLS)
 EVENTS ?= 1000
 
 SERVING := workflow vllm nemo train semantic equator benchmarks ifbench
-HARNESSES := nemo nemo-simple-evals
+HARNESSES := nemo nemo-simple-evals nemo-0.1 nemo-0.1.95 nemo-0.3
 
 .PHONY: help
 help: ## Show this.
@@ -31,7 +31,7 @@ setup-serving: ## Install all that it takes to train, serve and score a model he
 	@envs/setup.sh $(SERVING)
 
 .PHONY: setup-harnesses
-setup-harnesses: ## Install NeMo Evaluator's harnesses: lm-eval and simple-evals (1.3 GB, a minute).
+setup-harnesses: ## Install NeMo Evaluator in all its versions, with lm-eval and simple-evals (3.5 GB, a minute).
 	@envs/setup.sh $(HARNESSES)
 
 .PHONY: demo
@@ -63,6 +63,7 @@ test-events: setup ## Play EVENTS random events of a campaign's life, and compar
 
 .PHONY: test-serving
 test-serving: setup-serving setup ## NeMo Evaluator's harnesses on the demo's model, served by vLLM (minutes).
+	@envs/setup.sh nemo-0.1 nemo-0.1.95 nemo-0.3
 	$(bin)/pytest -n 2 --dist loadfile tests/serving
 
 .PHONY: test-kills

@@ -14,7 +14,9 @@ from milepost.runtime.environments import environment_python
 
 ENVIRONMENT = "nemo"
 # The first line of its command names the Python that has it.
-FIND_PYTHON = 'script=$(command -v nemo-evaluator) || exit 127; exec $(sed -n "1s/^#!//p" "$script") - "$@"'
+FIND_PYTHON = (
+    'script=$(command -v nemo-evaluator || command -v nel) || exit 127; exec $(sed -n "1s/^#!//p" "$script") - "$@"'
+)
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,13 @@ class NemoInstallation:
         ]
         return " with ".join(filter(None, parts))
 
-    def nemo_evaluator(
+    def command(
         self, words: Sequence[str], env: Mapping[str, str], binds: Iterable[Path] = ()
     ) -> tuple[list[str], dict[str, str]]:
-        """The command that runs `nemo-evaluator` here with the given arguments, and the environment to start it in.
+        """The command that runs a program of this installation, and the environment to start it in.
 
         Args:
-            words: Arguments.
+            words: The program, `nemo-evaluator` or from 0.3 on `nel`, and its arguments.
             env: Variables of its own, on top of those of this process.
             binds: What of this host it needs in an image, beside the current folder.
 
@@ -55,11 +57,11 @@ class NemoInstallation:
             ContainerError: No such image, no Apptainer here, or a path that cannot be bound.
         """
         if self.environment is None:
-            return self._inside(["nemo-evaluator", *words], env, binds)
+            return self._inside(list(words), env, binds)
         binaries = environment_python(self.environment).parent
         # The harnesses are commands of that environment.
         path = f"{binaries}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        return self._inside([str(binaries / "nemo-evaluator"), *words], {**env, "PATH": path}, binds)
+        return self._inside([str(binaries / words[0]), *words[1:]], {**env, "PATH": path}, binds)
 
     def python(
         self, words: Sequence[str], env: Mapping[str, str], binds: Iterable[Path] = ()

@@ -18,7 +18,8 @@ from milepost import __version__
 from milepost.campaign.sampling import MODEL, effective
 from milepost.endpoints import Endpoint
 from milepost.errors import HarnessError
-from milepost.nemo.catalogue import read_catalogue
+from milepost.nemo import nel
+from milepost.nemo.catalogue import Interface, read_catalogue
 from milepost.nemo.installation import NemoInstallation, recorded_installation
 from milepost.nemo.runs import DONE
 from milepost.records import TaskHeader, write_record
@@ -70,9 +71,14 @@ def run_seed(task: str, repetition: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{task}/{repetition}".encode()).digest()[:4], "big") >> 1
 
 
-def run_config(header: TaskHeader, endpoint: Endpoint, folder: Path, setting: Setting) -> dict[str, Any]:
+def run_config(
+    header: TaskHeader, endpoint: Endpoint, folder: Path, setting: Setting, interface: Interface | None = None
+) -> dict[str, Any]:
     """NeMo Evaluator's configuration of one run. The key stays in the environment."""
-    harness = header.get("harness", {})
+    harness, interface = header.get("harness", {}), interface or Interface()
+    url = f"{endpoint.url}/{PATHS[harness['endpoint_type']]}"
+    if interface.is_nel:
+        return nel.run_config(harness, url, endpoint.name, KEY_VARIABLE, folder, setting.tuning)
     params = {**harness["params"], **setting.tuning.get("params", {})}
     # lm-eval's log-probability tasks need a tokenizer, and fail without; a harness that knows none passes over it.
     if "tokenizer" in harness or harness["endpoint_type"] in ("completions", "completions_logprob"):
@@ -90,10 +96,10 @@ def run_config(header: TaskHeader, endpoint: Endpoint, folder: Path, setting: Se
         "config": {"type": harness["eval_type"], "output_dir": str(folder.resolve()), "params": params},
         "target": {
             "api_endpoint": {
-                "url": f"{endpoint.url}/{PATHS[harness['endpoint_type']]}",
+                "url": url,
                 "model_id": endpoint.name,
                 "type": harness["endpoint_type"],
-                "api_key_name": KEY_VARIABLE,
+                interface.key: KEY_VARIABLE,
                 "adapter_config": adapter,
             }
         },
@@ -126,10 +132,16 @@ def variables(endpoint: Endpoint, setting: Setting) -> dict[str, str]:
 
 
 def command_of(
-    harness: Mapping[str, Any], config: Path, env: Mapping[str, str], setting: Setting
+    harness: Mapping[str, Any],
+    config: Path,
+    env: Mapping[str, str],
+    setting: Setting,
+    interface: Interface | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """The command of a run and the environment to start it in, in an environment of envs/ or an image."""
     installation = recorded_installation(harness, setting.containers)
+    is_nel = interface is not None and interface.is_nel
+    words = ["nel", "eval", "run"] if is_nel else ["nemo-evaluator", "run_eval", "--run_config"]
     needed: list[Path] = []
     if installation.image is not None:
         Path(env["HF_HOME"]).mkdir(parents=True, exist_ok=True)
@@ -140,7 +152,7 @@ def command_of(
         tokenizer = Path(_path(harness.get("tokenizer", setting.tokenizer)))
         if tokenizer.is_dir():
             needed += reached_from(tokenizer)
-    return installation.nemo_evaluator(["run_eval", "--run_config", str(config.resolve())], env, needed)
+    return installation.command([*words, str(config.resolve())], env, needed)
 
 
 async def run(
@@ -180,11 +192,14 @@ async def run(
     config = folder.with_suffix(".yml")
     models_own = dict(setting.sampling.get(MODEL, {})) if header["harness"].get("sampling") == MODEL else None
     seed = run_seed(header["task"], repetition)
+    interface = read_catalogue(recorded_installation(header["harness"], setting.containers)).interface
     async with Relay(endpoint, seed, record, told, models_own, setting.attempt) as relayed:
-        made = run_config(header, relayed, folder, setting)
+        made = run_config(header, relayed, folder, setting, interface)
         config.write_text(yaml.safe_dump(made, sort_keys=False))
         env = variables(relayed, setting)
-        command, around = command_of(header["harness"], config, env, setting)
+        if interface.is_nel:
+            env |= {**nel.VARIABLES, "XDG_DATA_HOME": str(folder.resolve())}
+        command, around = command_of(header["harness"], config, env, setting, interface)
         group = await ProcessGroup.start(command, env=around, log=log, watchdog=watchdog)
         try:
             code = await group.process.wait()
@@ -192,6 +207,8 @@ async def run(
             await group.stop(SHUTDOWN_S + 1)
             _given_ports.discard(int(env["ADAPTER_PORT"]))
     # An exit code of 0 after a signal is possible, so it takes all three.
+    if code == 0 and interface.is_nel:
+        nel.bring_into_form(folder)
     marks = [mark for mark in MARKS if (folder / mark).exists()]
     if code != 0 or marks or not (folder / "results.yml").is_file():
         how = f"ended with {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

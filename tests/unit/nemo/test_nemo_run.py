@@ -8,7 +8,7 @@ import pytest
 from milepost import __version__
 from milepost.endpoints import Endpoint
 from milepost.nemo import run as nemo
-from milepost.nemo.catalogue import Catalogue
+from milepost.nemo.catalogue import Catalogue, Interface
 from milepost.nemo.installation import NemoInstallation
 from milepost.nemo.results import read_samples
 from milepost.nemo.runs import collect, run_folders
@@ -51,6 +51,12 @@ def test_the_configuration_of_a_run():
         "metadata": {"versioning": {"milepost": __version__}},
     }
     assert "very-secret" not in json.dumps(made)
+
+
+def test_early_versions_name_the_variable_of_the_key_otherwise():
+    made = nemo.run_config(header(), ENDPOINT, Path("/s"), nemo.Setting(), Interface(key="api_key"))
+    assert made["target"]["api_endpoint"]["api_key"] == "MILEPOST_ENDPOINT_KEY"
+    assert "api_key_name" not in made["target"]["api_endpoint"]
 
 
 @pytest.mark.parametrize(

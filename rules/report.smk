@@ -2,6 +2,7 @@
 
 
 localrules:
+    check_numbers,
     compare,
     partial_report,
     tabulate,
@@ -51,7 +52,7 @@ rule tabulate:
         "logs/tabulate.log",
     params:
         code=code("tabulate.py"),
-        settings=shown("tables", "title", numbers=True),
+        settings=shown("tables", "title", "marks", numbers=True),
         # Left from an earlier run that was asked for them, they would show its numbers beside new ones.
         unwanted=[path for path in ("results/tables/scores.tex", "results/tables/scores.xlsx") if path not in TABLES],
     shell:
@@ -111,6 +112,26 @@ rule report:
         """
         python "$MILEPOST_SCRIPTS/report.py" --settings {params.settings:q} --tables results/tables --figures results/figures --prompts results/prompts \
             --summaries results/summaries --store results/store --out {output:q} 2> >(tee {log:q} >&2)
+        """
+
+
+rule check_numbers:
+    """Say which numbers are not what they seem. Fails if nothing of a task could be scored, when all else is made."""
+    input:
+        # Everything that a run makes: this is its last step, so that its failure keeps nothing from being made.
+        report="results/report.html",
+        scores="results/tables/scores.csv",
+        own=[f"results/{SCORERS[task].name}/{task}" for task in TABULATED],
+    output:
+        "results/checked.json",
+    log:
+        "logs/check_numbers.log",
+    retries: 0  # a second look would find the same
+    params:
+        code=code("check_numbers.py"),
+    shell:
+        """
+        python "$MILEPOST_SCRIPTS/check_numbers.py" --scores {input.scores:q} --out {output:q} 2> >(tee {log:q} >&2)
         """
 
 

@@ -15,6 +15,7 @@ from milepost.reasoning import split_answers
 from milepost.records import Score, read_answers, read_prompts, read_record, write_record, write_records
 from milepost.runtime.processes import end_with_snakemake
 from milepost.scorers import CheckpointTask, check_metric, load_scorer
+from milepost.statistics.outcomes import server_facts
 from milepost.statistics.summary import summarize
 from milepost.store.provenance import provenance_of, server_sampling
 
@@ -40,11 +41,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     scorer = load_scorer(scoring["scorer"], CheckpointTask(args.ckpt, args.task))
     headline = scorer.metrics[0].name
     metric = scoring.get("metric") or headline
-    check_metric(scorer, metric, f"Task {args.task!r}")
     prompts = scorer.sample(read_prompts(args.prompts))
+    check_metric(scorer, prompts.prompts, metric, f"Task {args.task!r}")
     drawn = {prompt["id"] for prompt in prompts.prompts}
     answers = [answer for answer in read_answers(args.answers) if answer["id"] in drawn]
-    answers = split_answers(answers, prompts.prompts, read_record(args.model).get("reasoning", {}))
+    model = read_record(args.model)
+    answers = split_answers(answers, prompts.prompts, model.get("reasoning", {}))
     scores = list(scorer.score(prompts.prompts, answers))
     if metric != headline:
         scores = [Score(**{**score, "score": score["metrics"].get(metric)}) for score in scores]
@@ -60,10 +62,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         provenance=provenance,
         metrics=[
             replace(one, better=scoring.get("better", one.better)) if one.name == metric else one
-            for one in scorer.metrics
+            for one in scorer.metrics_of(prompts.prompts)
         ],
         reduce=partial(scorer.reduce, prompts.prompts),
         ks=scoring.get("k", ()),
+        server=server_facts(model),
     )
     write_records(args.scores, scores)
     write_record(args.summary, summary)

@@ -45,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     campaign = read_shown(args.settings)
     summaries = read_summaries(args.summaries, campaign)
     curves = {name: Curve(run=ckpt.run, step=ckpt.step) for name, ckpt in campaign.checkpoints.items()}
-    rows = score_rows(summaries, curves, {name: task.title for name, task in campaign.tasks.items()})
-    metrics = metric_rows(summaries, curves)
+    shares = campaign.config.get("marks")
+    rows = score_rows(summaries, curves, {name: task.title for name, task in campaign.tasks.items()}, shares)
+    metrics = metric_rows(summaries, curves, shares)
     comparisons: list[ComparisonRow] = []
     trends: list[TrendRow] = []
     ranking: list[RankRow] = []

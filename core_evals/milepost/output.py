@@ -10,7 +10,8 @@ def parse_output(output_dir: str) -> EvaluationResult:
     """Read the summary of a run.
 
     Every metric has its value, our standard error over items and, as `count`, the items that it rests on. The metric
-    `rates` holds the shares of truncated, empty, unreadable and failed answers, without which no value can be judged.
+    `rates` holds the shares of truncated, empty, unreadable, failed and other such answers, without which no value can be
+    judged.
 
     Raises:
         ValueError: No answer could be scored: there is no number, and 0 would be a wrong one.

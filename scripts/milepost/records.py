@@ -110,11 +110,31 @@ class EvaluatorVerdict(TypedDict):
     asked: NotRequired[int]  # where one reply could not be read
 
 
+class JudgedVerdict(TypedDict):
+    """One judge's verdict on one point of an answer: its value, or null with the `problem` and what the judge said last."""
+
+    about: str
+    value: float | bool | str | None
+    explanation: NotRequired[str]
+    problem: NotRequired[str]
+    reply: NotRequired[str]
+    asked: NotRequired[int]  # where one reply could not be read
+
+
 class Winner(TypedDict):
     """The candidate that an answer was nearest to, of all that it was compared with."""
 
     group: str
     candidate: str
+
+
+class Followed(TypedDict):
+    """Whether an answer follows one instruction; `crashed` says how its check failed, if it did, which counts as not followed."""
+
+    id: str
+    strict: bool
+    loose: bool
+    crashed: NotRequired[str]
 
 
 class Score(TypedDict):
@@ -132,7 +152,9 @@ class Score(TypedDict):
     cluster: NotRequired[str]
     note: NotRequired[str]
     verdicts: NotRequired[dict[str, EvaluatorVerdict]]
+    judged: NotRequired[dict[str, list[JudgedVerdict]]]
     winner: NotRequired[Winner]
+    instructions: NotRequired[list[Followed]]
 
 
 Better = Literal["higher", "lower"]
@@ -154,12 +176,38 @@ class Estimate(TypedDict):
 
 
 class Rates(TypedDict):
-    """Shares of all answers, in [0, 1]; null where a harness does not tell."""
+    """Shares of all answers, in [0, 1]; null where a harness does not tell. One answer can count in several.
+
+    `empty` counts all without text; `refused`, `filtered`, `reasoning_only` and `tool_calls` say what stands in its place.
+    `identical` are those that say the same to whatever item.
+    """
 
     truncated: float | None
     empty: float | None
     unreadable: float | None
     failed: float | None
+    refused: NotRequired[float | None]
+    filtered: NotRequired[float | None]
+    reasoning_only: NotRequired[float | None]
+    tool_calls: NotRequired[float | None]
+    identical: NotRequired[float | None]
+
+
+class Outcomes(TypedDict):
+    """What came of the questions of one number.
+
+    `kinds` counts answers by kind, each once, those that were read and could not be scored as `unreadable`; `models`, `fingerprints` and `providers` by who gave them, where replies say
+    it; `reasons` has the words that were said most often of a kind; `server` what is known of a server of our own.
+    """
+
+    asked: int
+    answered: int
+    kinds: dict[str, int]
+    reasons: NotRequired[dict[str, str]]
+    models: NotRequired[dict[str, int]]
+    fingerprints: NotRequired[dict[str, int]]
+    providers: NotRequired[dict[str, int]]
+    server: NotRequired[dict[str, Any]]
 
 
 class ReasoningUse(TypedDict):
@@ -218,6 +266,7 @@ class Summary(TypedDict):
     variance: Variance
     rates: Rates
     mean_tokens: float | None
+    outcomes: NotRequired[Outcomes]
     reasoning: NotRequired[ReasoningUse]
     provenance: dict[str, Any]
     runs: NotRequired[Runs]

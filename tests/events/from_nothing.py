@@ -60,7 +60,7 @@ for name, kind in (
     ("scores.txt", "text"),
 ):
     written[written.index(f"--{kind}") + 1] = f"{tables}/{name}"
-tabulate.main([*settings("tables", "title"), *summaries, "--compared", tables, *written])
+tabulate.main([*settings("tables", "title", "marks"), *summaries, "--compared", tables, *written])
 drawn = ["--scores", f"{tables}/scores.csv", "--metrics", f"{tables}/metrics.csv", "--steps", f"{tables}/steps.csv"]
 drawing = [sys.executable, str(Path(__file__).with_name("drawing.py"))]
 subprocess.run([*drawing, *settings("figures", numbers=False), *drawn, "--out", "results/figures"], check=True)

@@ -9,7 +9,7 @@ import yaml
 from campaigns import REPOSITORY
 from test_random_events import Life, from_nothing, make_life, shown_of  # noqa: F401 (a fixture)
 
-READERS = {"all", "compare", "tabulate", "plot", "report"}
+READERS = {"all", "compare", "tabulate", "plot", "report", "check_numbers"}
 SCORED = READERS | {"score_answers"}
 ASKED = SCORED | {"prepare_prompts", "evaluate_checkpoint", "collect_answers"}
 OF_MODEL = ASKED - {"prepare_prompts"} | {"describe_checkpoint"}
@@ -25,6 +25,7 @@ CONFIG: list[Change] = [
     ("comparisons", {"pairs": [["c2", "c1"]]}, READERS),
     ("comparisons", {"against": "c1"}, READERS),
     ("tables", {"metrics": "all"}, READERS),
+    ("marks", {"truncated": 0.5}, READERS),
     ("figures", {"smoothing": 1}, READERS),
     ("figures", {"band": "std"}, READERS),
     ("walltime_margin_s", 30, NOTHING),

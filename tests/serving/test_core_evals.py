@@ -87,6 +87,11 @@ def test_results_hold_our_numbers_with_stderr_and_n(folder, server):
         "empty": 0.0,
         "unreadable": 0.0,
         "failed": 0.0,
+        "refused": 0.0,
+        "filtered": 0.0,
+        "reasoning_only": 0.0,
+        "tool_calls": 0.0,
+        "identical": 0.0,
     }
     answers = [json.loads(line) for line in (folder / "out" / "milepost" / "answers.jsonl").read_text().splitlines()]
     assert len({answer["content"] for answer in answers}) == 8

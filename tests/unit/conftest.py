@@ -6,6 +6,8 @@ from pathlib import Path
 from hypothesis import settings
 
 sys.path.append(str(Path(__file__).parents[1] / "workflow"))
+# Stand-ins that are programs, too.
+sys.path.append(str(Path(__file__).parents[1]))
 # The stand-in for a server that its test has is used by the rooms above.
 sys.path.append(str(Path(__file__).parent / "client"))
 

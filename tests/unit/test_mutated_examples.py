@@ -34,7 +34,16 @@ ROWS = {
     "gsm8k": {"question": "1 + 1?", "answer": "It is two. #### 2"},
     "mmlu": {"question": "?", "choices": ["a", "b"], "answer": 0},
     "mmlu_pro": {"question": "?", "options": ["a", "b"], "answer_index": 0, "answer": "A"},
+    "ifeval": {
+        "key": 1, "prompt": "?", "instruction_id_list": ["length_constraints:number_words"],
+        "kwargs": [{"relation": "at least", "num_words": 3, "letter": None}],
+    },
+    "ifbench": {
+        "key": "1", "prompt": "?", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}],
+        "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}, {"role": "user", "content": "?"}],
+    },
 }  # fmt: skip
+SCORERS = {"items": "exact_match", "ifeval": "ifeval", "ifbench": "ifeval"}
 CONFIG = {
     "title": "T", "tasks": ["t"], "limit": 2, "walltime_margin_s": 60, "nemo_parallel": 2, "offline": True,
     "model_profiles": {"default": {"gpus": 0, "vllm_args": {"dtype": "float32"}, "env": {"A": "b"}, "concurrency": 2}},
@@ -228,7 +237,11 @@ def prepare(place, kind, data):
         entry = {"provider": "external", "model": "m", "kind": kind_of, "url": "http://127.0.0.1:1/v1"}
         place.write(endpoints={**ENDPOINTS, **dict.fromkeys(names, entry)})
     data = deepcopy(data)
-    if "data" in data:
+    if "ifbench_dir" in scorer:
+        Path(scorer["ifbench_dir"]).mkdir(exist_ok=True)
+        Path(scorer["ifbench_dir"], "instructions_registry.py").touch()
+    # A package may bring the data.
+    if "data" in data or data.get("format") in ROWS:
         data["data"] = "data/t.jsonl"
         place.write(items=ROWS[data.get("format", "items")])
     if "answer_key" in scorer:
@@ -280,7 +293,7 @@ def test_a_spoiled_file_is_read_or_ends_in_a_paragraph(place, kind):
 
 @pytest.mark.parametrize("form", ROWS)
 def test_a_spoiled_item_is_read_or_ends_in_a_paragraph(place, form):
-    scorer = {"name": "avert"} if form != "items" else {"name": "exact_match"}
+    scorer = {"name": SCORERS.get(form, "avert")}
     place.write(task={"version": 1, "data": "data/t.jsonl", "format": form, "scorer": scorer}, items=ROWS[form])
     assert place.result() is None, place.result()
     wrong = []

@@ -27,7 +27,7 @@ CODE = ("Snakefile", "rules", "scripts", "config/schemas", "profiles", "report")
 STUB = REPOSITORY / "tests" / "stub_server.py"
 TIMEOUT_S = 300.0  # of one call of Snakemake, on a machine that does much else
 # What may run when nothing is asked and nothing is scored: from the numbers to what people read.
-FOR_READERS = {"all", "tabulate", "plot", "compare", "report"}
+FOR_READERS = {"all", "tabulate", "plot", "compare", "report", "check_numbers"}
 
 
 def copy_code(folder: Path) -> Path:

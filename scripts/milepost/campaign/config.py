@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign.frozen import config_folder, frozen_folder
-from milepost.campaign.sampling import SOURCE, task_sampling
+from milepost.campaign.sampling import AT_MOST, REST, SOURCE, task_sampling
 from milepost.campaign.schemas import SCHEMAS, check, defaults, expand, read_yaml
 from milepost.campaign.types import LONGEST, NAME, NativeTask, NemoTask, Task
 from milepost.errors import ConfigError, UnknownScorerError, UnknownTaskError, did_you_mean
@@ -63,6 +63,11 @@ def native_task(name: str, content: Mapping[str, Any], where: str) -> NativeTask
     scorer = expand(content["scorer"], f"scorers/{content['scorer']['name']}", f"{where}, scorer")
     given = content.get("sampling", {})
     sampling = {**defaults("task_native", "sampling"), **given}
+    if AT_MOST in sampling and sampling["max_tokens"] != REST:
+        raise ConfigError(
+            f"{where}: `at_most` in `sampling` is for `max_tokens: rest`, and `max_tokens` is {sampling['max_tokens']}. Take "
+            "one of them out."
+        )
     if SOURCE in given and "temperature" not in given:
         del sampling["temperature"]
     return NativeTask(**_fields(NativeTask, name, {**content, "scorer": scorer, "sampling": sampling}))

@@ -29,6 +29,8 @@ SAME_AS_NEUTRAL = {"top_k": -1}
 OPTION, OVERRIDE = "generation-config", "override-generation-config"
 SOURCE = "from"  # in a task's sampling: whose settings hold where it says nothing
 MODEL = "model"
+REST = "rest"  # as max_tokens: what the model's context leaves
+AT_MOST = "at_most"  # beside it: and not more than that
 
 
 def task_sampling(given: Any) -> Any:
@@ -38,6 +40,17 @@ def task_sampling(given: Any) -> Any:
     {'from': 'model'}
     """
     return {SOURCE: MODEL} if given == MODEL else given
+
+
+def longest_answer(sampling: Mapping[str, Any]) -> int | None:
+    """How many tokens an answer may have at most; None where only the model's context says it.
+
+    >>> longest_answer({"max_tokens": 9}), longest_answer({"max_tokens": "rest", "at_most": 7}), longest_answer({"max_tokens": "rest"})
+    (9, 7, None)
+    """
+    limit = sampling.get("max_tokens")
+    limit = sampling.get(AT_MOST) if limit == REST else limit
+    return None if limit is None else int(limit)
 
 
 def own_sampling(serving: Serving, folder: Path | None) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from milepost.client.client import Client, RequestError, read_reply
+from milepost.client.client import Client, Reply, RequestError, read_reply
 from milepost.client.refusals import Fault
 from milepost.client.replies import read_choice, who_answered
 from milepost.client.shape import line_for
 from milepost.endpoints import ENDPOINTS, Endpoint
 from milepost.errors import ServerError
-from milepost.evaluation.work import Request
+from milepost.evaluation.work import Request, unlimited
 from milepost.records import Answer
 
 log = logging.getLogger("milepost")
@@ -23,6 +23,8 @@ log = logging.getLogger("milepost")
 HINDSIGHT_S = 3.0
 # How long an endpoint may answer nothing but that it is asked too fast. Limits of a day end a job, those of minutes do not.
 PATIENCE_S = 600.0
+# How servers say that they give no answers of this length, whatever the question.
+TOO_LARGE = ("max_tokens", "max_completion_tokens", "completion tokens")
 
 Keep = Callable[[Request, Answer, bool], None]
 """Keeps the answer to a request; the last says whether it is one for good, or an error that may go away."""
@@ -99,7 +101,7 @@ class Asking:
         """Ask one request; returns the answer, and whether it is final."""
         try:
             body = {"model": endpoint.model, **request.body_with(self.models_own)}
-            reply = await client.post(self.path_of(request), body, read_choice)
+            reply = await _post(client, self.path_of(request), body, takes_rest=request.takes_rest)
             answer = read_reply(reply, request.id, request.sample, request.seed)
             if not endpoint.watched:  # one of ours has proved who it is
                 who = who_answered(reply.body)
@@ -122,6 +124,25 @@ class Asking:
                 # A server that dies answers what is under way with errors: its death ends all of this meanwhile.
                 await asyncio.sleep(HINDSIGHT_S)
             return Answer(id=request.id, sample=request.sample, seed=request.seed, error=failure.error), failure.lasting
+
+
+async def _post(client: Client, path: str, body: Mapping[str, Any], *, takes_rest: bool) -> Reply:
+    """Send a request; where its answer may be cut to what the context leaves, again without a limit if that is less.
+
+    A server that refuses a limit for being too large gives the rest of its context where no limit is named: question and
+    limit are too long together, so the rest is less than the limit. A question that is too long by itself is refused again.
+
+    Raises:
+        RequestError: It was refused, or all tries failed.
+    """
+    try:
+        return await client.post(path, body, read_choice)
+    except RequestError as failure:
+        said = failure.error["message"]
+        too_large = failure.error["type"] == "context" or any(word in said for word in TOO_LARGE)
+        if not takes_rest or body.get("max_tokens") is None or not too_large:
+            raise
+        return await client.post(path, unlimited(body), read_choice)
 
 
 class Seen:

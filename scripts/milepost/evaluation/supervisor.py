@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 import time
 import uuid
@@ -23,7 +24,7 @@ from typing import Any, cast
 from milepost import __version__
 from milepost.campaign.identity import identify
 from milepost.campaign.models import find_model
-from milepost.campaign.sampling import MODEL, SOURCE, bases
+from milepost.campaign.sampling import MODEL, SOURCE, bases, longest_answer
 from milepost.campaign.types import Checkpoint, EndpointSpec
 from milepost.endpoints import Endpoint
 from milepost.endpoints.gpus import check_visible
@@ -144,7 +145,9 @@ class Supervisor:
     def missing_requests(self, stores: dict[str, TaskStore]) -> list[Request]:
         """The requests that the store has no answer to: longest expected answers first, samples of one prompt side by side."""
         # Longest first, so that the last minutes of the GPU are not spent on one long answer.
-        names = sorted(stores, key=lambda name: -self.job.prompts[name].header["sampling"]["max_tokens"])
+        names = sorted(
+            stores, key=lambda name: -(longest_answer(self.job.prompts[name].header["sampling"]) or math.inf)
+        )
         return [
             request
             for name in names

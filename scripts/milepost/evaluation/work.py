@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign.identity import request_key
-from milepost.campaign.sampling import MODEL, SOURCE
+from milepost.campaign.sampling import AT_MOST, MODEL, REST, SOURCE
 from milepost.errors import RecordError
 from milepost.nemo.runs import missing_runs
 from milepost.records import Prompt, PromptSet, TaskHeader, read_prompts, read_record, record_line, write_record
@@ -55,7 +55,26 @@ class Request:
     def body_with(self, models_own: Mapping[str, Any]) -> dict[str, Any]:
         """What is sent, with the model's own settings where the task takes them and says nothing itself."""
         body = body_of(self.header, self.prompt, self.seed)
+        if self.takes_rest:
+            body["max_tokens"] = body.pop(AT_MOST, None)
+            body = body if body["max_tokens"] else unlimited(body)
         return {**models_own, **body} if body.pop(SOURCE, None) == MODEL else body
+
+    @property
+    def takes_rest(self) -> bool:
+        """Whether its answer may have as many tokens as the model's context leaves, if that is less than what is sent."""
+        return self.header["sampling"].get("max_tokens") == REST
+
+
+def unlimited(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A body that asks for as many tokens as the model's context leaves.
+
+    >>> unlimited({"messages": [], "max_tokens": 9}), unlimited({"prompt": "", "max_tokens": 9})
+    ({'messages': []}, {'prompt': '', 'max_tokens': None})
+    """
+    rest = {name: value for name, value in body.items() if name != "max_tokens"}
+    # A text to go on from gets 16 tokens where nothing is said.
+    return {**rest, "max_tokens": None} if "prompt" in rest else rest
 
 
 def requests_of(prompts: PromptSet, digest: str) -> Iterator[Request]:

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from milepost.campaign.models import find_model
+from milepost.campaign.sampling import REST, longest_answer
 from milepost.campaign.types import Campaign, Checkpoint, NativeTask, NemoTask, Serving, Task
 from milepost.endpoints.specs import load_endpoints
 from milepost.endpoints.vllm import command_line
@@ -160,10 +161,13 @@ def _lengths_of(ckpt: Checkpoint, campaign: Campaign) -> Iterator[Check]:
 
 
 def _longest_answer(task: Task) -> int | None:
-    """How many tokens an answer may have; None where only the harness knows."""
+    """How many tokens an answer has to have room for; None where only the harness knows, or the context says it."""
     if isinstance(task, NemoTask):
         return task.params.get("max_new_tokens")
-    return int(task.sampling["max_tokens"]) if isinstance(task, NativeTask) else None
+    # Answers that are cut to what the context leaves are never too long for it.
+    if not isinstance(task, NativeTask) or task.sampling.get("max_tokens") == REST:
+        return None
+    return longest_answer(task.sampling)
 
 
 def model_length(ckpt: Checkpoint) -> int | None:

@@ -29,6 +29,7 @@ BANDS = {
     "std": "± standard deviation over runs",
     "none": "",
 }
+MARKED = "! not what it seems: the table says why"
 FIRST_BETTER = "first step better than the start (p ≤ .05)"
 
 # Words of metrics that are yes or no for each answer.
@@ -185,11 +186,12 @@ def draw_curves(axes: Axes, panel: Panel) -> Legend:
         legend[SMOOTHED, text] = _line(color=GREY, **thick), text
     legend |= _mark_rows(axes, rows, look, "step", "value") | _draw_beside(axes, panel, look)
     outside = panel.rows[panel.rows["step"].isna()].dropna(subset="value")
-    for ckpt, value, low, high in outside[["ckpt", "value", "band_low", "band_high"]].to_numpy():
+    columns = ["ckpt", "value", "band_low", "band_high", "marks"]
+    for ckpt, value, low, high, marks in outside[columns].to_numpy():
         # A model outside of training, such as the one that a run started from.
         own = look[OUTSIDE, ckpt]
         axes.axhspan(low, high, color=own["color"], alpha=0.08, linewidth=0)
-        legend[OUTSIDE, ckpt] = axes.axhline(value, linewidth=1.3, **own), ckpt
+        legend[OUTSIDE, ckpt] = axes.axhline(value, linewidth=1.3, **own), f"{ckpt} !" if marks else ckpt
     legend |= _mark_chance(axes.axhline, panel)
     _label(axes, panel, "training step", panel.value_label)
     # As many numbers as find room beside each other.
@@ -265,6 +267,14 @@ def _mark_rows(axes: Axes, rows: pd.DataFrame, look: Looks, x: str, y: str) -> L
         axes.scatter(rows.loc[own, x], rows.loc[own, y], s=16, edgecolor=list(edges[own]), **hollow)
         text = "harness's own number"
         legend[MARK, text] = axes.scatter([], [], s=16, edgecolor=GREY, **hollow), text
+    marked = rows["marks"].notna() & rows["value"].notna()
+    if marked.any():
+        # A ring around the point: whatever the point looks like, it is seen.
+        ring: dict[str, Any] = {"marker": "o", "facecolor": "none", "edgecolor": "black", "linewidth": 1.1, "zorder": 5}
+        axes.scatter(rows.loc[marked, x], rows.loc[marked, y], s=150, **ring)
+        for at, to in rows.loc[marked, [x, y]].to_numpy():
+            axes.annotate("!", (at, to), xytext=(7, 3), textcoords="offset points", fontsize=SMALL, fontweight="bold")
+        legend[MARK, MARKED] = axes.scatter([], [], s=80, **ring), MARKED
     first = rows["first_better"].astype(bool) & rows["value"].notna()
     if first.any():
         star: dict[str, Any] = {"marker": "*", "s": 160, "edgecolor": "black", "linewidth": 0.9, "zorder": 5}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Columns of the data beside a figure.
 DRAWN = (
     "ckpt", "run", "step", "metric", "value", "ci_low", "ci_high", "band", "band_low", "band_high", "smoothed",
-    "first_better", "chance", "partial", "harness",
+    "first_better", "chance", "partial", "harness", "marks",
 )  # fmt: skip
 
 

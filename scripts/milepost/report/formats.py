@@ -6,7 +6,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from milepost.report.tables import ScoreRow, notes, score_cell
+from milepost.report.legend import notes
+from milepost.report.tables import ScoreRow, score_cell
 from milepost.report.tables_to_read import Table, coverage_table, score_table
 from milepost.terminal import columns
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,16 @@ from milepost.comparisons.rows import ComparisonRow, FlipRow, RankRow, StepRow, 
 from milepost.errors import RecordError
 from milepost.paths import WORKFLOW
 from milepost.records import Summary
-from milepost.report import parts, tables
+from milepost.report import legend, parts, tables
 from milepost.report.partial import MissingRow, by_state
 from milepost.report.tables import MetricRow, ScoreRow
-from milepost.report.tables_to_read import probability, signed
+from milepost.report.tables_to_read import probability, problems, signed
 
 TEMPLATES = WORKFLOW / "report"
 
 # Lines that a table shows at first, and those that it can unfold; the CSV has all of them.
 SHOWN, UNFOLDED = 40, 400
+FEW = 6  # marked numbers whose reasons stand on the first screen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def render_report(content: Content) -> str:
     }  # fmt: skip
     environment.globals |= {
         "interval": tables.interval, "samples": tables.samples_cell, "SHOWN": SHOWN, "UNFOLDED": UNFOLDED,
-        "MUCH": parts.MUCH,
+        "MUCH": parts.MUCH, "FEW": FEW, "mark_cell": tables.mark_cell,
     }  # fmt: skip
     rows = by_checkpoint(content.scores)
     order = {ckpt: place for place, ckpt in enumerate(rows)}
@@ -98,9 +99,12 @@ def render_report(content: Content) -> str:
         partial=[task for task in titles if any(row.task == task and row.partial for row in content.scores)],
         missing=content.missing,
         missing_by_state=by_state(content.missing),
+        marked=[row for row in content.scores if row.marks],
+        problems=problems(content.scores),
         gaps=[row for row in content.scores if row.value is None],
-        notes=tables.notes(content.scores),
-        shares=tables.SHARES,
+        # Why numbers are marked stands at the head of the page.
+        notes=legend.notes([replace(row, marks=None) for row in content.scores]),
+        shares=legend.SHARES,
         figures={task: inline_svg(content.figures / f"{task}.svg") for task in titles},
         metrics=metric_grids(content.metrics),
         findings=parts.findings(content.trends),
@@ -109,7 +113,7 @@ def render_report(content: Content) -> str:
         families=parts.families(content.comparisons),
         rankings=parts.rankings(content.ranking),
         flips=parts.flips_of(content.flips),
-        coverage=parts.coverage(content.scores),
+        coverage=parts.coverage(content.scores, problems(content.scores)),
         looks=[row for row in content.scores if parts.needs_a_look(row)],
         costs=parts.costs(ledgers),
         provenance=parts.provenance(summaries),

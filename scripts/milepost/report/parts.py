@@ -10,6 +10,7 @@ from milepost.comparisons.rows import ComparisonRow, FlipRow, RankRow, StepRow, 
 from milepost.comparisons.task_results import is_small
 from milepost.records import Summary
 from milepost.report.tables import ScoreRow, step
+from milepost.report.tables_to_read import ALWAYS, IN_PLACE
 
 # The sums of a ledger, as (key, heading); seconds are shown as minutes and hours.
 COSTS = [
@@ -34,7 +35,6 @@ FAMILIES = {
 
 # A score is marked from this share of unusable answers on.
 MUCH = 0.05
-PROBLEMS = ("truncated", "empty", "unreadable", "failed")
 # How many flipped items are named, for each direction.
 EXAMPLES = 3
 
@@ -134,7 +134,7 @@ def flips_of(rows: Iterable[FlipRow]) -> list[Flips]:
     return list(by_pair.values())
 
 
-def coverage(rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
+def coverage(rows: Iterable[ScoreRow], problems: Sequence[str]) -> list[dict[str, Any]]:
     """For each task, how many checkpoints have a score, and the highest share of each problem with its checkpoint."""
     tasks: dict[str, list[ScoreRow]] = {}
     for row in rows:
@@ -142,7 +142,7 @@ def coverage(rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
     covered = []
     for lines in tasks.values():
         worst = {}
-        for name in PROBLEMS:
+        for name in problems:
             known = [(value, row.ckpt) for row in lines if (value := getattr(row, name)) is not None]
             worst[name] = max(known, key=lambda pair: pair[0], default=(None, None))
         scored = sum(row.value is not None for row in lines)
@@ -152,8 +152,8 @@ def coverage(rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
 
 def needs_a_look(row: ScoreRow) -> bool:
     """Whether a score is missing, or rests on answers of which many could not be used: the report marks it."""
-    shares = [getattr(row, name) or 0.0 for name in PROBLEMS]
-    return row.value is None or max(shares) >= MUCH
+    shares = [getattr(row, name) or 0.0 for name in (*ALWAYS, *IN_PLACE)]
+    return row.value is None or bool(row.marks) or max(shares) >= MUCH
 
 
 def advised(summaries: Iterable[Summary]) -> dict[str, Summary]:

@@ -17,20 +17,12 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 from milepost.comparisons.rows import ComparisonRow, RankRow, StepRow
 from milepost.errors import ConfigError, RecordError
 from milepost.records import Estimate, Summary
+from milepost.statistics.marks import NOTHING, marks_of
 from milepost.statistics.metrics import scale_of
 from milepost.style import places
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-INTERVALS = "In brackets: the 95 % interval over items."
-SHORT = (
-    "0.742(35): the mean 0.742 with its standard error over items, 0.035; without brackets, the error is 0 or unknown."
-)
-LETTERS = "Within a task, checkpoints that share a letter could not be told apart (all pairs together at 5 %)."
-HARNESS = "harness: an external harness's own standard error and a normal interval, without the answers behind them."
-PARTIAL = "PARTIAL: only so many of the task's items were asked. Good for a smoke test, not for a conclusion."
-SHARES = "Truncated, empty, unreadable, failed: shares of all answers. Failed and unreadable ones have no score."
 
 
 class Curve(TypedDict):
@@ -54,6 +46,7 @@ class MetricRow:
     ci_low: float | None
     ci_high: float | None
     direction: str | None = None
+    marks: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +57,8 @@ class ScoreRow:
     does not end; `partial` is like "20/100", or nothing;
     `n_expected` is how many samples were asked for, where that is known. `run_std` and `run_sem` are over the N samples of
     every item as N runs. `direction` says which values of the metric are better: higher or lower. Those of a task that share one of the `letters` could not be told apart; `change` is better or
-    worse where the score differs significantly from that of the checkpoint `reference`.
+    worse where the score differs significantly from that of the checkpoint `reference`. `marks` says in a few words why the
+    number is not what it seems, `reasons` in sentences.
     """
 
     ckpt: str
@@ -99,15 +93,31 @@ class ScoreRow:
     change: str | None = None
     reasoning_cut: float | None = None
     reasoning_tokens: float | None = None
+    refused: float | None = None
+    filtered: float | None = None
+    reasoning_only: float | None = None
+    tool_calls: float | None = None
+    identical: float | None = None
+    marks: str | None = None
+    reasons: str | None = None
 
 
 Row = TypeVar("Row", bound="DataclassInstance")
 
 
 def score_rows(
-    summaries: Iterable[Summary], curves: Mapping[str, Curve], titles: Mapping[str, str] | None = None
+    summaries: Iterable[Summary],
+    curves: Mapping[str, Curve],
+    titles: Mapping[str, str] | None = None,
+    shares: Mapping[str, float] | None = None,
 ) -> list[ScoreRow]:
     """One row for each checkpoint and task: checkpoints in the order of `curves`, tasks in that of `titles`.
+
+    Args:
+        summaries: The numbers.
+        curves: The checkpoints' places.
+        titles: The tasks' titles.
+        shares: From which shares on numbers are marked (`statistics.marks`).
 
     Raises:
         ConfigError: A summary's checkpoint is not among the curves.
@@ -120,12 +130,14 @@ def score_rows(
         for task in tasks:
             place = {"ckpt": ckpt, **_place(curve), "task": task, "title": (titles or {}).get(task) or task}
             summary = by_place.get((ckpt, task))
-            rows.append(ScoreRow(**place, **_numbers(summary) if summary else {}))
+            rows.append(ScoreRow(**place, **_numbers(summary, shares) if summary else {}))
     return rows
 
 
-def metric_rows(summaries: Iterable[Summary], curves: Mapping[str, Curve]) -> list[MetricRow]:
-    """One row for every metric of every summary, in the order of `score_rows`."""
+def metric_rows(
+    summaries: Iterable[Summary], curves: Mapping[str, Curve], shares: Mapping[str, float] | None = None
+) -> list[MetricRow]:
+    """One row for every metric of every summary, in the order of `score_rows`, with the marks of its score."""
     by_place = _by_place(summaries, curves)
     return [
         MetricRow(
@@ -135,6 +147,7 @@ def metric_rows(summaries: Iterable[Summary], curves: Mapping[str, Curve]) -> li
             metric=metric,
             **_interval(estimate),
             direction=scale_of(by_place[ckpt, task], metric)["better"],
+            marks=_marks(by_place[ckpt, task], shares)["marks"],
         )
         for ckpt, task in sorted(by_place, key=_order(by_place, curves))
         for metric, estimate in by_place[ckpt, task]["metrics"].items()
@@ -225,7 +238,7 @@ def score_cell(row: ScoreRow) -> str:
     if row.metric is None:
         return "missing"
     if row.value is None:
-        return "not scored"
+        return " ".join(["not scored", *_warnings(row)])
     return " ".join([f"{number(row.value)}{interval(row)}", *_warnings(row)])
 
 
@@ -299,15 +312,6 @@ def samples_cell(row: ScoreRow) -> str:
     return f"{row.n_samples}" if row.n_expected in (None, row.n_samples) else f"{row.n_samples} of {row.n_expected}"
 
 
-def notes(rows: Iterable[ScoreRow]) -> list[str]:
-    """The legend of the summary table: what a reader has to know."""
-    rows = list(rows)
-    legend = [INTERVALS]
-    legend += [PARTIAL] * any(row.partial for row in rows)
-    legend += [HARNESS] * any(row.harness for row in rows)
-    return legend
-
-
 def with_direction(title: str, direction: str | None) -> str:
     """A title that says so where lower is better.
 
@@ -326,22 +330,22 @@ def step(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}" if value == int(value) else f"{value}"
 
 
-def short_notes(rows: Iterable[ScoreRow]) -> list[str]:
-    """The legend of tables with scores in the short form: what a reader has to know."""
-    rows = list(rows)
-    references = {row.reference for row in rows if row.reference}
-    legend = [SHORT]
-    if any(row.change for row in rows):
-        what = f"than {references.pop()}" if len(references) == 1 else "than the first step of its run that has scores"
-        legend.append(
-            f"↑ ↓: better or worse {what}, both together at 5 %, corrected for all that were compared with it."
-        )
-    legend += [LETTERS] * any(row.letters for row in rows)
-    return [*legend, *notes(rows)[1:]]
+def mark_cell(row: ScoreRow) -> str:
+    """The marks of a score as they stand beside it; nothing where there are none.
+
+    >>> place = {"ckpt": "a", "run": None, "step": 1, "task": "t", "title": "T"}
+    >>> mark_cell(ScoreRow(**place, value=0.0, marks="empty 100 %"))
+    '! empty 100 %'
+    >>> mark_cell(ScoreRow(**place, marks="nothing scored, refused 100 %")), mark_cell(ScoreRow(**place))
+    ('! refused 100 %', '')
+    """
+    marks = (row.marks or "").removeprefix(NOTHING).removeprefix(", ") if row.value is None else row.marks
+    return f"! {marks}".strip() if row.marks else ""
 
 
 def _warnings(row: ScoreRow) -> list[str]:
-    return [f"PARTIAL {row.partial}"] * bool(row.partial) + ["(harness)"] * row.harness
+    marks = [mark_cell(row)] if row.marks else []
+    return marks + [f"PARTIAL {row.partial}"] * bool(row.partial) + ["(harness)"] * row.harness
 
 
 def _fixed(value: float, decimals: int) -> str:
@@ -379,7 +383,15 @@ def _interval(estimate: Estimate) -> dict[str, Any]:
     return {"value": estimate["value"], "stderr": estimate["stderr"], "ci_low": low, "ci_high": high}
 
 
-def _numbers(summary: Summary) -> dict[str, Any]:
+def _marks(summary: Summary, shares: Mapping[str, float] | None) -> dict[str, str | None]:
+    marks = marks_of(summary, shares)
+    return {
+        "marks": ", ".join(mark.short for mark in marks) or None,
+        "reasons": " ".join(mark.reason for mark in marks) or None,
+    }
+
+
+def _numbers(summary: Summary, shares: Mapping[str, float] | None) -> dict[str, Any]:
     names = ["scorer", "metric", "n_items", "n_samples", "n_errors", "n_unscored", "mean_tokens"]
     partial = summary.get("partial")
     return {
@@ -395,6 +407,7 @@ def _numbers(summary: Summary) -> dict[str, Any]:
         "harness": summary.get("harness", False),
         "run_std": summary.get("runs", {}).get("std"),
         "run_sem": summary.get("runs", {}).get("sem"),
+        **_marks(summary, shares),
     }
 
 

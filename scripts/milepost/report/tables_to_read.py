@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from milepost.comparisons.rows import ComparisonRow, TrendRow
+from milepost.report.legend import MARKED, PARTIAL, SHARES, short_notes
 from milepost.report.tables import (
-    PARTIAL,
-    SHARES,
     MetricRow,
     ScoreRow,
     number,
@@ -17,13 +16,15 @@ from milepost.report.tables import (
     share,
     short,
     short_cell,
-    short_notes,
     step,
     tokens,
     with_direction,
 )
 from milepost.style import places
 
+# Shares of answers: those that are always shown, and those that are where there are any.
+ALWAYS = ("truncated", "empty", "unreadable", "failed")
+IN_PLACE = ("refused", "filtered", "reasoning_only", "tool_calls", "identical")
 # Nobody reads more lines than this: the CSV file has all of them.
 MOST_LINES = 60
 COMPARED = (
@@ -90,7 +91,7 @@ def metric_tables(rows: Sequence[ScoreRow], metrics: Iterable[MetricRow]) -> lis
                     header=[*header, *(name.replace("_", " ") for name in names)],
                     lines=lines,
                     left=1 + ("run" in header),
-                    notes=[PARTIAL] if partial else [],
+                    notes=[*[PARTIAL] * partial, *[MARKED] * any(row.task == task and row.marks for row in rows)],
                 )
             )
     return tables
@@ -140,14 +141,21 @@ def trend_table(rows: Sequence[TrendRow]) -> Table:
 def coverage_table(rows: Sequence[ScoreRow]) -> Table:
     """The table of coverage: for every score, the share of its answers that could be used."""
     header = ["checkpoint", "task", "score", "items", "samples"]
-    header += ["truncated", "empty", "unreadable", "failed", "mean tokens"]
+    names = problems(rows)
+    header += [*(name.replace("_", " ") for name in names), "mean tokens"]
     lines = []
     for row in rows:
-        shares = map(share, (row.truncated, row.empty, row.unreadable, row.failed))
+        shares = [share(getattr(row, name)) for name in names]
         items = "-" if row.n_items is None else str(row.n_items)
         lines.append([row.ckpt, row.title, score_cell(row), items, samples_cell(row), *shares, tokens(row.mean_tokens)])
     notes = ["In brackets: the 95 % interval over items.", SHARES]
     return Table(name="coverage", title="Coverage", header=header, lines=lines, left=2, notes=notes)
+
+
+def problems(rows: Iterable[ScoreRow]) -> list[str]:
+    """The kinds of answers whose shares are shown: four always, others where there are any."""
+    found = list(rows)
+    return [*ALWAYS, *(name for name in IN_PLACE if any(getattr(row, name) for row in found))]
 
 
 def probability(p: float | None) -> str:
@@ -178,7 +186,7 @@ def _checkpoints(rows: Sequence[ScoreRow]) -> tuple[list[str], dict[str, list[st
 
 
 def _metric_cell(row: MetricRow | None) -> str:
-    return "-" if row is None or row.value is None else short(row.value, row.stderr)
+    return "-" if row is None or row.value is None else short(row.value, row.stderr) + " !" * bool(row.marks)
 
 
 def _comparison(row: ComparisonRow) -> list[str]:

@@ -57,6 +57,21 @@ class Needs:
 
 
 @dataclass(frozen=True)
+class JudgeCalls:
+    """What a scorer asks of each judge about one answer.
+
+    Attributes:
+        calls: How many verdicts.
+        chars: Characters of all that is asked, but for the answer.
+        answers: How often the answer stands in it.
+    """
+
+    calls: int = 0
+    chars: int = 0
+    answers: int = 0
+
+
+@dataclass(frozen=True)
 class CheckpointResults:
     """The answers, scores and summary of one checkpoint on one task."""
 
@@ -92,6 +107,16 @@ class BaseScorer:
     def metric_names(self) -> tuple[str, ...]:
         """Names of the scorer's metrics, the headline first."""
         return tuple(metric.name for metric in self.metrics)
+
+    def metrics_of(self, items: Sequence[Prompt]) -> tuple[Metric, ...]:
+        """The metrics, and those that there are for parts of the items, such as their categories."""
+        del items
+        return self.metrics
+
+    def expected_calls(self, item: Prompt) -> JudgeCalls:
+        """What one answer to an item will be asked of each judge, for a plan's estimate."""
+        del item
+        return JudgeCalls()
 
     def needs(self) -> Needs:
         """What the scorer needs besides answers. It must be cheap: it is asked whenever a run is planned."""
@@ -214,7 +239,7 @@ def check_scoring(scorer: BaseScorer, items: Sequence[Prompt], where: str, metri
         RecordError: An item that cannot be scored.
     """
     for name in metrics:
-        check_metric(scorer, name, where)
+        check_metric(scorer, items, name, where)
     for name, kinds in scorer.needs().endpoints.items():
         spec = find_endpoint(name, f"{where}, scorer")
         if spec.kind not in kinds:
@@ -228,14 +253,15 @@ def check_scoring(scorer: BaseScorer, items: Sequence[Prompt], where: str, metri
         raise type(error)(f"{where}: {error}") from None
 
 
-def check_metric(scorer: BaseScorer, name: str, where: str) -> None:
+def check_metric(scorer: BaseScorer, items: Sequence[Prompt], name: str, where: str) -> None:
     """Check that a scorer has the metric that a task names.
 
     Raises:
         ConfigError: It does not; the message names those that it makes.
     """
-    if name not in scorer.metric_names:
+    known = [metric.name for metric in scorer.metrics_of(items)]
+    if name not in known:
         raise ConfigError(
             f"{where} asks for metric {name!r}, which its scorer {scorer.name} does not make with these options. It "
-            f"makes: {', '.join(scorer.metric_names)}.{did_you_mean(name, scorer.metric_names)}"
+            f"makes: {', '.join(known)}.{did_you_mean(name, known)}"
         )

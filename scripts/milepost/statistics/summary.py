@@ -12,9 +12,10 @@ from typing import Any
 
 from milepost.errors import RecordError
 from milepost.reasoning import reasoning_tokens, split_answer
-from milepost.records import Answer, Estimate, PromptSet, Rates, ReasoningUse, Runs, Score, Summary, Variance
+from milepost.records import Answer, Estimate, PromptSet, ReasoningUse, Runs, Score, Summary, Variance
 from milepost.statistics.means import FEW_CLUSTERS, advise, mean_estimate, split_variance
 from milepost.statistics.metrics import Metric, clusters_of
+from milepost.statistics.outcomes import outcomes_of
 from milepost.statistics.samples_at_k import estimates_at
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def summarize(
     metrics: Iterable[Metric] = (),
     reduce: Reduce | None = None,
     ks: Sequence[int] = (),
+    server: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Reduce the scores of one checkpoint on one task to the numbers that tables and figures show.
 
@@ -58,6 +60,7 @@ def summarize(
         metrics: What is known of the numbers: direction and range.
         reduce: Makes the numbers of the scores; None takes the mean over items of every metric in them.
         ks: For each k, what k samples of an item are worth joins the numbers (`samples_at_k`).
+        server: What is known of the server that bears on the form of its answers (`outcomes.server_facts`).
 
     Raises:
         RecordError: Scores, answers and prompts do not belong together.
@@ -88,6 +91,7 @@ def summarize(
         notes["clusters"] = len({clusters.get(item, item) for item in headline})
         if notes["clusters"] < FEW_CLUSTERS:
             log.warning("%s: %d clusters only; its interval is a rough guess.", where, notes["clusters"])
+    rates, outcomes = outcomes_of(answers, scores, prompts.prompts, notes["expected"]["samples"], server)
     summary = Summary(
         ckpt=ckpt,
         task=header["task"],
@@ -103,8 +107,9 @@ def summarize(
         n_unscored=len(scores) - n_samples - n_errors,
         metrics=estimates,
         variance=split_variance(list(headline.values())) if is_mean else Variance(items=None, decoding=None),
-        rates=rates_of(answers, scores),
+        rates=rates,
         mean_tokens=mean_tokens(answers),
+        outcomes=outcomes,
         provenance={**provenance, **notes},
         runs=over_runs(
             means_of_runs(scores, header["samples"])
@@ -182,38 +187,6 @@ def over_runs(per_run: Sequence[float | None]) -> Runs:
     if n < len(per_run):
         runs["missing"] = [number for number, value in enumerate(per_run) if value is None]
     return runs
-
-
-def rates_of(answers: Sequence[Answer], scores: Sequence[Score]) -> Rates:
-    """Shares of all answers that were cut off, are blank, could not be read, or failed. One answer can count twice."""
-    total = len(answers) or 1
-    pairs = list(zip(answers, scores, strict=True))
-    there = [(answer, score) for answer, score in pairs if "error" not in answer]
-    return Rates(
-        truncated=sum(is_truncated(answer) for answer, _ in there) / total,
-        empty=sum(is_empty(answer) for answer, _ in there) / total,
-        unreadable=sum(score["score"] is None for _, score in there) / total,
-        failed=(len(pairs) - len(there)) / total,
-    )
-
-
-def is_truncated(answer: Answer) -> bool:
-    """Whether an answer was cut off: by its length, or inside its reasoning.
-
-    >>> is_truncated({"id": "a", "sample": 0, "content": "<think>but then", "finish_reason": "stop"})
-    True
-    """
-    return answer.get("finish_reason") == "length" or split_answer(answer).get("reasoning_cut", False)
-
-
-def is_empty(answer: Answer) -> bool:
-    """Whether a whole answer is blank, its reasoning aside. What was cut off in its reasoning is truncated, not empty.
-
-    >>> is_empty({"id": "a", "sample": 0, "content": "<think>so</think> "})
-    True
-    """
-    answer = split_answer(answer)
-    return not (answer.get("content") or "").strip() and not answer.get("reasoning_cut")
 
 
 def reasoning_of(answers: Iterable[Answer]) -> ReasoningUse | None:

@@ -9,6 +9,7 @@ from milepost.records import Prompt
 
 # The key of an item's `meta` under which its instructions stand, each with its `id` and its `kwargs`.
 INSTRUCTIONS = "instructions"
+_EXACT = 2**53  # up to which each whole number is one of its own as a float
 
 
 def instruction_item(row: Mapping[str, Any]) -> Prompt:
@@ -39,7 +40,7 @@ def instruction_item(row: Mapping[str, Any]) -> Prompt:
 def _arguments(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     """The arguments that are given. Tables have all columns for all rows, and numbers of a column with gaps as 3.0."""
     return {
-        key: int(value) if isinstance(value, float) and value.is_integer() else value
+        key: int(value) if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT else value
         for key, value in (kwargs or {}).items()
         if value is not None
     }

@@ -20,6 +20,7 @@ from milepost.records import Prompt
 from milepost.tasks.babi import Targets, babi_targets
 from milepost.tasks.data_files import read_rows
 from milepost.tasks.instructions import instruction_item
+from milepost.tasks.judged import alpaca_eval_item, arena_hard_item, healthbench_item, writingbench_item
 from milepost.text import normalized
 
 ADVICE = "Answer the question, and say why in short."
@@ -223,4 +224,8 @@ FORMATS: Mapping[str, Callable[[Mapping[str, Any]], Prompt]] = {
     "arc": _arc,
     "ifeval": instruction_item,
     "ifbench": instruction_item,
+    "healthbench": healthbench_item,
+    "writingbench": writingbench_item,
+    "arena_hard": arena_hard_item,
+    "alpaca_eval": alpaca_eval_item,
 }

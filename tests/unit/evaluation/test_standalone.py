@@ -306,3 +306,58 @@ def test_a_parameter_that_the_endpoint_does_not_take_is_named_with_the_line_to_w
     assert f"write `{line}` into its entry in config/endpoints.yaml" in str(error.value)
     assert len(asked) == 2, "one question, and a harmless one"
     assert read_settled(tmp_path / ".answered.jsonl") == {}, "nothing is stored as refused"
+
+
+REFUSALS = {
+    "vllm": lambda limit: (
+        f"This model's maximum context length is 100 tokens. However, you requested {limit + 60} tokens"
+    ),
+    "vllm, more than its context": lambda limit: f"max_tokens={limit} cannot be greater than max_model_len=100.",
+    "openai": lambda limit: f"max_tokens is too large: {limit}. This model supports at most 90 completion tokens",
+}
+
+
+@pytest.mark.parametrize("interface", ["messages", "prompt"])
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_an_answer_is_cut_to_what_the_context_leaves(tmp_path, refusal, interface):
+    """The limit first; where it is too large, none, which is the rest; a question that is too long by itself is an error."""
+
+    def answer(body):
+        text = str(body[interface])
+        limit = body.get("max_tokens")
+        if "Peru" in text:
+            return {"error": {"message": "This model's maximum context length is 100 tokens. Your prompt contains 300"}}
+        if "Japan" in text and limit is not None:
+            return {"error": {"message": REFUSALS[refusal](limit)}}
+        return "Tokyo" if "Japan" in text else "Paris"
+
+    data = tmp_path / "items.jsonl"
+    with open(data, "w") as file:
+        for land, capital in CAPITALS.items():
+            asked = {"prompt": land} if interface == "prompt" else {"messages": [{"role": "user", "content": land}]}
+            file.write(json.dumps({"id": land, **asked, "target": capital}) + "\n")
+    task = make_task("t", spec(str(data), sampling={"max_tokens": "rest", "at_most": 50}))
+    with serving(answer) as (url, bodies):
+        kind = "completions" if interface == "prompt" else "chat"
+        summary = evaluate_task(task, target(url, kind=kind), tmp_path / "out")
+    limits = [body.get("max_tokens", "none") for body in bodies if "Japan" in str(body[interface])]
+    assert limits[0] == 50
+    assert limits[-1] == (None if interface == "prompt" else "none")
+    assert {body["max_tokens"] for body in bodies if "France" in str(body[interface])} == {50}
+    assert not any("at_most" in body for body in bodies)
+    assert (summary["value"], summary["n_items"], summary["n_errors"]) == (pytest.approx(2 / 3), 3, 1)
+    answers = {line["id"]: line for line in read_answers(tmp_path / "out" / "answers.jsonl")}
+    assert answers["Peru"]["error"]["type"] == "context"
+    assert summary["provenance"]["sampling"]["max_tokens"] == "rest"
+    assert summary["provenance"]["sampling"]["at_most"] == 50
+
+
+def test_all_that_the_context_leaves(tmp_path, items):
+    with serving(lambda body: "Paris") as (url, bodies):
+        evaluate_task(make_task("t", spec(items, sampling={"max_tokens": "rest"})), target(url), tmp_path / "out")
+    assert not any({"max_tokens", "at_most"} & body.keys() for body in bodies)
+
+
+def test_at_most_is_for_the_rest(items):
+    with pytest.raises(ConfigError, match="`at_most` in `sampling` is for `max_tokens: rest`, and `max_tokens` is 9"):
+        make_task("t", spec(items, sampling={"max_tokens": 9, "at_most": 5}))

@@ -2,13 +2,14 @@ import csv
 import re
 
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 import plot
 from milepost.campaign.shown import Shown, ShownTask
 from milepost.errors import ConfigError, UnknownTaskError
 from milepost.records import write_record
-from milepost.report.curves import RUN, SMOOTHED, draw_curves
+from milepost.report.curves import MARK, MARKED, RUN, SMOOTHED, draw_curves
 from milepost.report.figures import Look, draw_figures, make_panels
 from milepost.report.tables import MetricRow, ScoreRow, write_table
 
@@ -137,6 +138,17 @@ def test_the_first_better_step_is_marked(tmp_path):
         assert [line["first_better"] for line in csv.DictReader(file)] == ["false", "true", "false"]
     assert "first step better than the start" in (tmp_path / "sums.svg").read_text()
     assert "first step better" not in draw(tmp_path, CURVE)
+
+
+def test_a_marked_number_has_a_ring_and_a_line_in_the_legend():
+    rows = [row(0.5, 1), row(0.0, 2, marks="empty 100 %"), row(None, 3, marks="nothing scored")]
+    (panel,) = make_panels(rows, (), {"sums": ()})
+    axes = Figure().subplots()
+    legend = draw_curves(axes, panel)
+    points = [found for found in axes.collections if isinstance(found, PathCollection)]
+    rings = [found for found in points if list(found.get_sizes()) == [150.0]]
+    assert [found.get_offsets().tolist() for found in rings] == [[[2.0, 0.0]]]
+    assert legend[MARK, MARKED][1] == "! not what it seems: the table says why"
 
 
 def test_missing_checkpoints_make_a_figure_partial(tmp_path):

@@ -22,6 +22,7 @@ from milepost.report.parts import (
     provenance,
 )
 from milepost.report.tables import MetricRow, ScoreRow, write_table
+from milepost.report.tables_to_read import ALWAYS
 
 NASTY = '<script>alert("1")</script>'
 
@@ -261,7 +262,7 @@ def test_coverage_names_the_worst():
         row("b", truncated=0.3, empty=0.0),
         row("c", value=None, metric=None, truncated=None),
     ]
-    (found,) = coverage(rows)
+    (found,) = coverage(rows, ALWAYS)
     assert (found["scored"], found["of"]) == (2, 3)
     assert found["worst"]["truncated"] == (0.3, "b")
     assert found["worst"]["failed"] == (None, None)

@@ -50,7 +50,22 @@ def test_unknown_scorer_hints():
 
 
 # Options without a default.
-REQUIRED = {"equator": {"evaluators": ["e"], "answer_key": "key.jsonl"}}
+REQUIRED = {
+    "equator": {"evaluators": ["e"], "answer_key": "key.jsonl"},
+    "ifbench": {"ifbench_dir": "IFBench"},
+    **{name: {"judges": ["j"]} for name in ("healthbench", "writingbench")},
+}
+
+
+def taken_by(scorer):
+    """The options that a scorer takes; `**options` are those of the class that it is derived from."""
+    taken = {}
+    for made in type(scorer).__mro__:
+        own = inspect.signature(made).parameters
+        taken = {**{name: one for name, one in own.items() if one.kind is one.KEYWORD_ONLY}, **taken}
+        if not any(one.kind is one.VAR_KEYWORD for one in own.values()):
+            return taken
+    return taken
 
 
 @pytest.mark.parametrize("name", scorer_names())
@@ -63,7 +78,7 @@ def test_schema_is_closed_and_described_and_is_what_the_scorer_takes(name):
     required = REQUIRED.get(name, {})
     assert schema["required"] == ["name", *required]
     scorer = load_scorer({"name": name, **required})
-    taken = inspect.signature(type(scorer)).parameters
+    taken = taken_by(scorer)
     options = schema["properties"].keys() - {"name"}
     assert options == taken.keys() - {"embed", "place", "keys", "opens"}
     for option in options - required.keys():
@@ -76,6 +91,8 @@ def test_schema_is_closed_and_described_and_is_what_the_scorer_takes(name):
 
 # What may name scorers: their own files, what a user writes or reads, and what is one scorer's alone.
 OWN = ("milepost/scorers/", "score_rows.py", "document_config.py")
+# A benchmark's data has its name as well.
+FORMATS = ("milepost/tasks/data_files.py", "milepost/tasks/known.py")
 
 
 @pytest.mark.parametrize("name", scorer_names())
@@ -85,7 +102,9 @@ def test_no_other_file_names_a_scorer(name):
     there = [
         file
         for file in files
-        if not file.relative_to(ROOT / "scripts" if "scripts" in file.parts else ROOT).as_posix().startswith(OWN)
+        if not file.relative_to(ROOT / "scripts" if "scripts" in file.parts else ROOT)
+        .as_posix()
+        .startswith((*OWN, *FORMATS))
     ]
     code = {file: re.sub(r'(?s)""".*?"""|#[^\n]*', "", file.read_text()) for file in there}
     named = re.compile(rf"scorers[./]{name}\b|[\"']{name}[\"']")

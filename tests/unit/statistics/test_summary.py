@@ -5,7 +5,8 @@ from milepost.records import PromptSet
 from milepost.statistics.intervals import UNIT
 from milepost.statistics.means import mean_estimate
 from milepost.statistics.metrics import Metric, clusters_of
-from milepost.statistics.summary import is_truncated, reasoning_of, summarize
+from milepost.statistics.outcomes import is_truncated
+from milepost.statistics.summary import reasoning_of, summarize
 
 
 def prompts(n=3, samples=1, **header):
@@ -61,13 +62,19 @@ def test_a_summary_says_what_would_narrow_its_interval():
     assert "advice" not in run(prompts(1), [failed("i0")], [score("i0", None)])
 
 
+NO_RATES = dict.fromkeys(
+    ("truncated", "empty", "unreadable", "failed", "refused", "filtered", "reasoning_only", "tool_calls", "identical"),
+    0.0,
+)
+
+
 def test_what_cannot_be_scored_is_counted_and_never_zero():
     answers = [answer("i0"), failed("i1"), answer("i2", content="?"), answer("i3", content=" \n")]
     scores = [score("i0", 1.0), score("i1", None), score("i2", None), score("i3", None)]
     found = run(prompts(4), answers, scores)
     assert found["value"] == 1.0
     assert (found["n_items"], found["n_samples"], found["n_errors"], found["n_unscored"]) == (1, 1, 1, 2)
-    assert found["rates"] == {"truncated": 0.0, "empty": 0.25, "unreadable": 0.5, "failed": 0.25}
+    assert found["rates"] == {**NO_RATES, "empty": 0.25, "unreadable": 0.5, "failed": 0.25}
 
 
 def test_nothing_readable_is_null():
@@ -79,7 +86,7 @@ def test_nothing_readable_is_null():
 def test_no_answer_at_all():
     found = run(prompts(2), [], [])
     assert (found["value"], found["n_samples"]) == (None, 0)
-    assert found["rates"] == {"truncated": 0.0, "empty": 0.0, "unreadable": 0.0, "failed": 0.0}
+    assert found["rates"] == NO_RATES
 
 
 @pytest.mark.parametrize(

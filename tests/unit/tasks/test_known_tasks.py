@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,11 @@ def test_bbh(row):
     assert list(bbh_targets(*row["args"])) == row["out"]
 
 
+# Of benchmarks whose answers are compared with nothing.
+CHECKED = {
+    "ifeval": [{"key": 7, "prompt": "?", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}],
+}
+CHECKED["ifbench"] = CHECKED["ifeval"]
 ROWS = {
     "babi": [{"task": 1, "passage": "Mary went to the kitchen.", "question": "Where is Mary?", "answer": "kitchen"}],
     "mmlu": [{"question": "2 + 2?", "choices": ["3", "4", "5", "6"], "answer": 1, "subject": "sums"}],
@@ -188,9 +194,14 @@ def test_example_of_a_task(example, tmp_path, monkeypatch):
     form = task.format
     free = {"id": "sky", "prompt": "Which colour is the sky?", "target": ["blue"], "meta": {"wrong": ["green"]}}
     # The part of BIG-Bench Hard that it is about.
-    rows = [{"input": "Back?\nOptions:\n- Yes\n- No", "target": "No"}] if form == "bbh" else ROWS.get(form, [free])
+    rows = (
+        [{"input": "Back?\nOptions:\n- Yes\n- No", "target": "No"}]
+        if form == "bbh"
+        else {**ROWS, **CHECKED}.get(form, [free])
+    )
+    task = replace(task, data=task.data or "data/packaged.jsonl")
     (tmp_path / task.data).write_text("".join(json.dumps(row) + "\n" for row in rows))
     prompts = build_prompts(task)
     assert len(prompts.prompts) == len(rows)
     scorer = load_scorer({key: value for key, value in task.scorer.items() if key != "embed"})
-    assert {task.metric, *task.beside} <= set(scorer.metric_names)
+    assert {*filter(None, [task.metric]), *task.beside} <= set(scorer.metric_names)

@@ -16,7 +16,7 @@ export MILEPOST_KILLS := $(KILLS)
 EVENTS ?= 1000
 
 SERVING := workflow vllm nemo train semantic equator benchmarks ifbench
-HARNESSES := nemo nemo-simple-evals nemo-0.1 nemo-0.1.95 nemo-0.3
+HARNESSES := nemo lm-eval nemo-simple-evals nemo-0.1 nemo-0.1.95 nemo-0.3
 
 .PHONY: help
 help: ## Show this.
@@ -63,7 +63,7 @@ test-events: setup ## Play EVENTS random events of a campaign's life, and compar
 
 .PHONY: test-serving
 test-serving: setup-serving setup ## NeMo Evaluator's harnesses on the demo's model, served by vLLM (minutes).
-	@envs/setup.sh nemo-0.1 nemo-0.1.95 nemo-0.3
+	@envs/setup.sh nemo-0.1 nemo-0.1.95 nemo-0.3 lm-eval
 	$(bin)/pytest -n 2 --dist loadfile tests/serving
 
 .PHONY: test-kills

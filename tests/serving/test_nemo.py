@@ -46,6 +46,7 @@ VERSIONS = {
     "nemo-0.1": {"nemo-evaluator": "0.1.20", "nvidia-lm-eval": "25.10"},
     "nemo-0.1.95": {"nemo-evaluator": "0.1.95", "nvidia-lm-eval": "26.1"},
     "nemo-0.3": {"nemo-evaluator": "0.3.0"},
+    "lm-eval": {"nemo-evaluator": "0.2.8", "lm-eval": "0.4.13"},
 }
 OWN_FILE = {"eval_type": "harness/colours.py", "metric": "reward", "params": {**COLD, "max_new_tokens": 24}}
 TASKS |= {name: {**GENERATE, "environment": name, **(OWN_FILE if name == "nemo-0.3" else {})} for name in VERSIONS}

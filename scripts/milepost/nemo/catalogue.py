@@ -262,7 +262,7 @@ def _state(installation: NemoInstallation) -> list[Any]:
     # Harnesses of one's own are folders on PYTHONPATH.
     own = [
         [str(path), path.stat().st_mtime_ns]
-        for folder in _python_path()
+        for folder in [*_python_path(), *filter(None, [installation.harness])]
         for path in sorted(folder.glob("core_evals/*/framework.yml"))
     ]
     return [str(python), packages, own, code, inside]

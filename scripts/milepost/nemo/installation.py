@@ -61,7 +61,7 @@ class NemoInstallation:
         binaries = environment_python(self.environment).parent
         # The harnesses are commands of that environment.
         path = f"{binaries}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        return self._inside([str(binaries / words[0]), *words[1:]], {**env, "PATH": path}, binds)
+        return self._inside([str(binaries / words[0]), *words[1:]], self._with_harness({**env, "PATH": path}), binds)
 
     def python(
         self, words: Sequence[str], env: Mapping[str, str], binds: Iterable[Path] = ()
@@ -69,7 +69,21 @@ class NemoInstallation:
         """The command that runs a program on standard input with the Python that has NeMo Evaluator, and its environment."""
         if self.environment is None:
             return self._inside(["sh", "-c", FIND_PYTHON, "sh", *words], env, binds)
-        return self._inside([str(environment_python(self.environment)), "-", *words], env, binds)
+        return self._inside([str(environment_python(self.environment)), "-", *words], self._with_harness(env), binds)
+
+    @property
+    def harness(self) -> Path | None:
+        """The folder of a harness that we bring for the environment, because its packages bring none to NeMo Evaluator."""
+        if self.environment is None:
+            return None
+        folder = environment_python(self.environment).parents[2] / "harness"
+        return folder if folder.is_dir() else None
+
+    def _with_harness(self, env: Mapping[str, str]) -> dict[str, str]:
+        if self.harness is None:
+            return dict(env)
+        given = env.get("PYTHONPATH") or os.environ.get("PYTHONPATH")
+        return {**env, "PYTHONPATH": os.pathsep.join(filter(None, [str(self.harness), given]))}
 
     def _inside(
         self, command: list[str], env: Mapping[str, str], binds: Iterable[Path]

@@ -24,7 +24,6 @@ from milepost.nemo.installation import NemoInstallation, recorded_installation
 from milepost.nemo.runs import DONE
 from milepost.records import TaskHeader, write_record
 from milepost.runtime.containers import Containers, reached_from
-from milepost.runtime.environments import environment_python
 from milepost.runtime.images import image_digests
 from milepost.runtime.processes import ProcessGroup, Watchdog, free_port, last_lines
 from milepost.tasks.lm_eval_files import include_folders, local_files
@@ -234,18 +233,11 @@ def versions(installation: NemoInstallation) -> dict[str, str]:
     Raises:
         ContainerError: No such image.
     """
-    found = {}
-    if installation.environment is not None:
-        packages = environment_python(installation.environment).parent.parent
-        for info in sorted(packages.glob("lib/python*/site-packages/n*.dist-info")):
-            name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
-            if name == "nemo_evaluator" or name.startswith("nvidia_"):
-                found[name.replace("_", "-")] = version
-    else:
-        try:
-            found = dict(read_catalogue(installation).versions)
-        except HarnessError as error:
-            log.warning("The versions behind the runs are not known. %s", error)
+    found: dict[str, str] = {}
+    try:
+        found = dict(read_catalogue(installation).versions)
+    except HarnessError as error:
+        log.warning("The versions behind the runs are not known. %s", error)
     return {**found, **image_digests({"nemo": installation.image})}
 
 

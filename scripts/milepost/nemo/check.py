@@ -21,6 +21,7 @@ from milepost.nemo.catalogue import (
     read_catalogue,
 )
 from milepost.nemo.installation import installation_of
+from milepost.nemo.known_faults import known_faults, untried_version
 from milepost.runtime.containers import Containers, find_apptainer, is_made, read_containers
 from milepost.tasks.lm_eval_files import command_line, include_folders, local_files
 
@@ -92,6 +93,8 @@ def check_nemo_task(task: NemoTask, containers: Containers | None = None) -> boo
     benchmark, name = find_benchmark(task.eval_type, catalogue, included, where)
     tasks = {**included, **catalogue.tasks.get(benchmark.harness, {})}
     asks = benchmark.log_probabilities or asks_log_probabilities(name, tasks)
+    for warning in filter(None, [untried_version(catalogue.versions), *known_faults(catalogue, name)]):
+        log.warning("%s: %s", where, warning)
     if catalogue.interface.is_nel:
         _check_nel(task, asks, catalogue, where)
     _check_endpoint_type(task.endpoint_type, benchmark, asks, task.eval_type, where)

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,29 @@ def test_what_the_program_from_0_3_on_can_do(monkeypatch, eval_type, changes, wo
         return
     with pytest.raises(ConfigError, match=words):
         nemo_check.check_nemo_task(task(eval_type, **changes))
+
+
+@pytest.mark.parametrize(
+    ("versions", "name", "words"),
+    [
+        ({"nvidia-lm-eval": "26.3"}, "gpqa_diamond_zeroshot", "cuts text in square brackets"),
+        ({"nvidia-lm-eval": "25.10"}, "mathqa", "does not load. To have it right, add `environment: lm-eval`"),
+        ({"nvidia-lm-eval": "26.10"}, "gpqa_diamond_zeroshot", None),
+        ({"lm-eval": "0.4.13"}, "gpqa_diamond_zeroshot", None),
+        ({"nvidia-lm-eval": "26.3"}, "not_gpqa", None),
+        ({"nemo-evaluator": "0.4.1"}, "x", "0.4.1 was never tried with Milepost .* it is run like 0.3.0"),
+        ({"nemo-evaluator": "0.1.2"}, "x", "it is run like 0.1.20"),
+        ({"nemo-evaluator": "0.2.8"}, "x", None),
+    ],
+)
+def test_what_is_known_of_versions_is_said_before_a_run(monkeypatch, caplog, versions, name, words):
+    tasks = {LM_EVAL: {name: {"asks": "generate_until"}}}
+    monkeypatch.setattr(nemo_check, "read_catalogue", lambda _: replace(CATALOGUE, versions=versions, tasks=tasks))
+    nemo_check.check_nemo_task(task(f"{LM_EVAL}.{name}"))
+    if words is None:
+        assert caplog.text == ""
+    else:
+        assert re.search(words, caplog.text)
 
 
 def test_an_earlier_program_takes_no_python_file():

@@ -35,6 +35,11 @@ rule all:
         [f"results/{SCORERS[task].name}/{task}" for task in TABULATED],
 
 
+onstart:
+    keep_others_locks()
+    hand_down_resources(rules.serve_shared.rule)
+
+
 onsuccess:
     stop_shared_servers()
 
@@ -45,4 +50,4 @@ onerror:
     remove_withdrawn_notes()
     if any(Path("results/summaries").glob("*/*.json")):
         print("`snakemake partial_report` makes tables, figures and a report of what is there.", file=sys.stderr)
-    explain_refused_jobs(log)
+    explain_failed_jobs(log)

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # Paths of the code are nobody's inputs, so a project or a campaign alone can be moved, and nothing runs again.
 CODE = Path(workflow.basedir)
@@ -24,6 +25,7 @@ from milepost.campaign.shown import Current
 from milepost.campaign.templates import model_record
 from milepost.errors import MilepostError
 from milepost.evaluation.collect import is_current
+from milepost.evaluation.earlier import refuse_beside_others, refuse_unwritable
 from milepost.evaluation.work import is_complete
 from milepost.nemo.check import check_nemo_tasks
 from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign, scorer_of
@@ -63,6 +65,7 @@ def remove_withdrawn_notes():
 # Targets whose own words are all that is to be seen of a run.
 LOOKS = {
     "check_endpoint",
+    "forget_attempt",
     "forget_refusals",
     "list_evals",
     "plan",
@@ -144,7 +147,15 @@ RUNS = (
     and not only_looks(LOOKS | {"partial_report"})
     and not any(Path(".snakemake/locks").glob("*"))
 )
+
+
 if RUNS:
+    if not only_looks({"serve_shared"}):
+        try:
+            refuse_unwritable()
+            refuse_beside_others(logger.info)
+        except MilepostError as error:
+            raise WorkflowError(f"{type(error).__name__}: {error}") from None
     # A run that was killed could not do it at its end.
     remove_withdrawn_notes()
     remove_unfinished_results()

@@ -74,6 +74,3 @@ rule stop_servers:
         """
         python "$MILEPOST_SCRIPTS/stop_servers.py" 2>&1 | tee {log:q}
         """
-
-
-hand_down_resources(rules.serve_shared.rule)

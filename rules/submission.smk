@@ -2,11 +2,10 @@
 import subprocess
 
 from snakemake.iocontainers import Wildcards
-from snakemake.logging import logger
 
 from milepost.endpoints.shared_jobs import SBATCH, sbatch_options
 from milepost.endpoints.specs import load_endpoints
-from milepost.preflight.submission import explain_refusals
+from milepost.preflight.failures import explain_failures
 
 # What SLURM is asked for.
 SUBMITTED = {
@@ -45,11 +44,12 @@ for handler in logger.handlers:
         handler.addFilter(TableOnly())
 
 
-def explain_refused_jobs(logs):
-    """If SLURM did not take a job at all, say so in its log, and last on the terminal: Snakemake's words fill a page."""
-    if workflow.executor_plugin.name == "slurm":
-        for paragraph in explain_refusals(logs):
-            print(f"\n{paragraph}\n", file=sys.stderr)
+def explain_failed_jobs(logs):
+    """Say last on the terminal why jobs failed: Snakemake's words fill pages, and the reason stands above them."""
+    if not only_looks(LOOKS):
+        for paragraph in explain_failures(logs):
+            print(f"\n{paragraph}", file=sys.stderr)
+        print(file=sys.stderr)
 
 
 def attempts_of(step, wildcards):
@@ -91,12 +91,37 @@ def submission(wildcards):
 
 
 def hand_down_resources(step):
-    """Tell the jobs with which resources one of them starts a shared server: those that the profile gives to this rule."""
-    if SHARED and IS_MAIN and workflow.executor_plugin is not None and workflow.executor_plugin.name == "slurm":
+    """Tell the jobs with which resources one of them starts a shared server: those that the profile gives to this rule.
+
+    When the run starts: while rules are read, Snakemake does not know yet where they run.
+    """
+    if SHARED and IS_MAIN and workflow.executor_plugin.name == "slurm":
         os.environ[SBATCH] = json.dumps(sbatch_options(attempts_of(step, {})[0]))
 
 
+def own_locks():
+    """The files of this run's lock; a run without results has none."""
+    return {Path(path) for path in workflow.persistence._lockfile.values()}
+
+
+def keep_others_locks():
+    """Have this run take away its own lock only: at the end of any run, of a look too, Snakemake takes away all there are."""
+    if IS_MAIN:
+        mine = own_locks()
+        workflow.persistence.unlock = lambda: [path.unlink(missing_ok=True) for path in mine]
+
+
+def others_run():
+    """Whether another run works in this folder, on other files: Snakemake lets it."""
+    return {path.name for path in Path(".snakemake/locks").glob("*")} > {path.name for path in own_locks()}
+
+
 def stop_shared_servers():
-    """A campaign that is over needs none of its servers. Without this, they would end when nobody asks for a while."""
-    if SHARED and IS_MAIN and not workflow.dryrun:
+    """A campaign that is over needs none of its servers. Without this, they would end when nobody asks for a while.
+
+    One that only looked, or that others still run beside, leaves them: jobs may be asking them.
+    """
+    # A check may have started the server that it asked.
+    looked = only_looks(LOOKS - {"check_endpoint"})
+    if SHARED and IS_MAIN and not workflow.dryrun and not looked and not others_run():
         subprocess.run([sys.executable, CODE / "scripts" / "stop_servers.py", "--but-kept"], check=False)

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterable
+
+MINE = "`ls -ld` says whose it is: give yourself the right to it (chmod u+rwX, or ask its owner)."
+# What a user can do where a disk says no; anything else is a fault of ours, and keeps its traceback.
+DISK = {
+    errno.EACCES: MINE,
+    errno.EPERM: MINE,
+    errno.EROFS: "Its file system takes no writing now: an archived project, a snapshot, or a fault that the site knows.",
+    errno.ENOSPC: "Make room on this disk.",
+    errno.EDQUOT: "Make room: your quota is used up, of bytes or of files.",
+}
 
 
 class MilepostError(Exception):
@@ -115,10 +127,18 @@ def listed(names: Iterable[str], most: int = 5) -> str:
 
 
 def run_step(main: Callable[[], None]) -> None:
-    """Run a step's main function; an error made for users ends it with its message and exit code 1."""
+    """Run a step's main function; an error made for users, or of the disk, ends it with its message and exit code 1."""
     try:
         main()
     except MilepostError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except OSError as error:
+        advice = DISK.get(error.errno or 0)
+        if advice is None or error.filename is None:
+            raise
+        sys.exit(
+            f"StoreError: {os.fsdecode(error.filename)} cannot be read or written: {error.strerror}. What is stored is kept."
+            f" {advice} Then run the same command again."
+        )
     except KeyboardInterrupt:
         sys.exit(130)

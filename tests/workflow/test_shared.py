@@ -130,6 +130,39 @@ def test_four_jobs_at_once_share_one_server_and_it_is_ended_on_demand(campaign):
     assert "no server of this campaign runs" in stop(campaign)
 
 
+def test_runs_that_look_or_that_others_work_beside_end_no_server(campaign):
+    job = opened(client(campaign))
+    # As another run, on other files, leaves it while it works.
+    others = campaign.folder / ".snakemake/locks/0.output.lock"
+    others.parent.mkdir(parents=True)
+    others.write_text("results/evaluated/others.json\n")
+    for target in ("plan", "results/prompts/t1.jsonl"):
+        run = campaign.start(target)
+        assert run.wait(120) == 0, run.stdout.read()
+        assert ask(job, "one") == "one, said with seed 1\n"
+        assert others.exists(), "nor does it take away another's lock"
+    assert (starts(campaign), len(pids(campaign, "api_server"))) == (1, 1)
+    others.unlink()
+    end(job)
+    run = campaign.run("--force", "results/prompts/t1.jsonl")
+    assert (run.rc, starts(campaign)) == (0, 1), "and the last one ends it"
+
+
+def test_a_job_that_waits_reads_the_key_of_the_next_server(campaign):
+    job = opened(client(campaign))
+    assert ask(job, "one").startswith("one")
+    assert stop(campaign) == "ended: judge\n"
+    assert ask(job, "two") == "two, said with seed 1\n"
+    # Whoever takes the key alone away has the server end, and the job wait for the next one.
+    (campaign.folder / "results/endpoints/judge/key").unlink()
+    place_of("judge")
+    wait("the third server", lambda: starts(campaign) == 3, within_s=60)
+    assert ask(job, "three") == "three, said with seed 1\n"
+    end(job)
+    stop(campaign)
+    assert campaign.processes() == []
+
+
 @pytest.mark.parametrize(("victim", "told"), [("serve_shared.py", "killed"), ("api_server", "failed")])
 def test_a_server_that_is_killed_is_started_again_and_its_jobs_go_on(campaign, victim, told):
     job = opened(client(campaign))

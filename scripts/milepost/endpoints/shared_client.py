@@ -13,18 +13,18 @@ import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from milepost.client.proof import PROOF_S, Place, proves
 from milepost.endpoints import ENDPOINTS, Endpoint
-from milepost.endpoints.shared_jobs import submit
+from milepost.endpoints.shared_jobs import submit, submitting
 from milepost.endpoints.shared_place import SharedEndpointFolder, place_of, read_json, write_private
 from milepost.endpoints.shared_spec import SharedSpec
 from milepost.endpoints.tunnel import LOOPBACK, Tunnel, Way
-from milepost.errors import EndpointError, StoreError
+from milepost.errors import EndpointError
 from milepost.runtime.processes import last_lines
-from milepost.store.lease import STALE_S, Lease, acquire, file_age, has_ended, job_has_ended, read_lease, started
+from milepost.store.lease import STALE_S, file_age, has_ended, read_lease, started
+from milepost.store.slurm_jobs import job_is_awaited
 
 log = logging.getLogger("milepost")
 POLL_S = 1.0
@@ -131,7 +131,7 @@ class SharedServerClient:
         if age is None or age >= STALE_S:
             return False
         if time.monotonic() - self._asked > LOOK_S:
-            self._asked, self._gone = time.monotonic(), has_ended(read_lease(self.place.lease))
+            self._asked, self._gone = time.monotonic(), has_ended(read_lease(self.place.lease), age)
         return not self._gone
 
     def _submit_once(self) -> None:
@@ -139,8 +139,7 @@ class SharedServerClient:
         submitted = read_json(self.place.submitted)
         if submitted and not self._is_over(submitted):
             return
-        lock = _lock(self.place.folder / ".submitting")
-        try:
+        with submitting(self.place):
             submitted = read_json(self.place.submitted)
             if submitted and not self._is_over(submitted):
                 return
@@ -159,8 +158,6 @@ class SharedServerClient:
             self._seen.add(attempt)
             self.place.stop.unlink(missing_ok=True)
             write_private(self.place.submitted, {"attempt": attempt, "at": time.time(), **submit(self.spec, attempt)})
-        finally:
-            lock.release()
 
     def _is_over(self, submitted: Mapping[str, Any]) -> bool:
         """Whether a submitted job has ended or failed, so that it will not become a server. A living server holds the lease."""
@@ -169,7 +166,7 @@ class SharedServerClient:
             return True
         if submitted.get("job"):
             age = file_age(self.place.submitted)
-            return job_has_ended(str(submitted["job"])) and (age or 0.0) > LOOK_S
+            return not job_is_awaited(submitted) and (age or 0.0) > LOOK_S
         if submitted.get("host") == socket.gethostname():
             return started(int(submitted.get("pid", 0))) != submitted.get("started")
         age = file_age(self.place.submitted)
@@ -208,15 +205,6 @@ class SharedServerClient:
         proved.cancel()
         if watcher.done():
             watcher.result()
-
-
-def _lock(path: Path) -> Lease:
-    """Wait for a lock that is held for seconds."""
-    while True:
-        try:
-            return acquire(path, log.debug)[0]
-        except StoreError:
-            continue  # it changed hands meanwhile, which for a lease means that its holder lives
 
 
 def place_in(record: Mapping[str, Any]) -> Place | None:

@@ -11,25 +11,27 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from milepost.endpoints.shared_place import FOLDER, SharedEndpointFolder, read_json, write_private
 from milepost.endpoints.shared_spec import SharedSpec
-from milepost.errors import EndpointError
+from milepost.errors import EndpointError, StoreError
 from milepost.paths import WORKFLOW
-from milepost.store.lease import STALE_S, file_age, job_has_ended, read_lease, started
+from milepost.store.lease import STALE_S, acquire, file_age, read_lease, started
+from milepost.store.slurm_jobs import is_of_this_cluster, job_is_awaited, names_of_job
 
 log = logging.getLogger("milepost")
 SBATCH = "MILEPOST_SBATCH"  # the profile's options for a server's job, as the workflow hands them down
 
 
-def submit(spec: SharedSpec, attempt: str) -> dict[str, Any]:
+def submit(spec: SharedSpec, attempt: str) -> Mapping[str, Any]:
     """Start a server's job on SLURM, or a process in the background where no SLURM is used.
 
     Returns:
-        `{"job"}`, or `{"host", "pid", "started"}`.
+        `{"job", "cluster"}`, or `{"host", "pid", "started"}`.
 
     Raises:
         EndpointError: SLURM did not take it.
@@ -82,7 +84,7 @@ def submit(spec: SharedSpec, attempt: str) -> dict[str, Any]:
             " serve_shared in the profile, and run again."
         )
     log.info("submitted job %s for the server of endpoint %r; it says what it does in %s", job, spec.name, output)
-    return {"job": job}
+    return names_of_job(job)
 
 
 def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
@@ -102,13 +104,15 @@ def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
             continue
         submitted = read_json(place.submitted)
         age = file_age(place.lease)
-        if (age is not None and age < STALE_S) or (submitted.get("job") and not job_has_ended(str(submitted["job"]))):
+        if (age is not None and age < STALE_S) or job_is_awaited(submitted):
             # By name: the file may be seen by the next server only, and that one was not told.
             write_private(place.stop, {"nonce": read_lease(place.lease).get("nonce")})
             stopping.append(place)
     deadline = time.monotonic() + within_s
     for place in stopping:
-        job = read_json(place.submitted).get("job")
+        # The number of another cluster's job may be that of another job here.
+        submitted = read_json(place.submitted)
+        job = submitted["job"] if is_of_this_cluster(submitted) else None
         # One that waits in the queue holds no lease, and will not look for the file.
         if job and not read_lease(place.lease):
             subprocess.run(["scancel", str(job)], capture_output=True, timeout=30, check=False)
@@ -116,10 +120,27 @@ def stop_all(*, also_kept: bool, within_s: float = 30.0) -> list[str]:
             time.sleep(0.2)
         if job and read_lease(place.lease):
             subprocess.run(["scancel", str(job)], capture_output=True, timeout=30, check=False)
-        # The next server has a key of its own.
-        for path in (place.submitted, place.folder / "key", place.stop):
-            path.unlink(missing_ok=True)
+        with submitting(place):
+            # A job that waits may have submitted the next server by now, which has read the key already.
+            if read_json(place.submitted).get("attempt") == submitted.get("attempt"):
+                for path in (place.submitted, place.folder / "key", place.stop):
+                    path.unlink(missing_ok=True)
     return [place.folder.name for place in stopping]
+
+
+@contextmanager
+def submitting(place: SharedEndpointFolder) -> Iterator[None]:
+    """Hold the right to submit a server's job, or to take its key away, which somebody else may hold for seconds."""
+    while True:
+        try:
+            lease, _ = acquire(place.folder / ".submitting", log.debug)
+            break
+        except StoreError:
+            continue  # it changed hands meanwhile, which for a lease means that its holder lives
+    try:
+        yield
+    finally:
+        lease.release()
 
 
 def sbatch_options(asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -72,9 +73,10 @@ def serve(service: Service) -> str:
             append_line(place.folder, {**dead, "end": "killed"})  # type: ignore[typeddict-item]
         return asyncio.run(_serve(service, lease))
     finally:
-        if lease.held():
-            for path in (place.record, place.stop):
-                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if lease.held():
+                for path in (place.record, place.stop):
+                    path.unlink(missing_ok=True)
         lease.release()
 
 
@@ -181,6 +183,9 @@ async def _attend(
         # Again where something has happened to it: nobody would find the server otherwise.
         if read_json(place.record) != record:
             write_private(place.record, record)
+        if read_json(place.folder / "key").get("key", place.key) != place.key:
+            # Taken away, and jobs have made another: they would wait for ever for a server that knows it.
+            stop("its key is no more")
         await asyncio.wait(ends, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
         usage = await server.usage()
         account |= {"up_s": round(time.monotonic() - ready, 3)}

@@ -137,6 +137,7 @@ class Supervisor:
                     versions = {"milepost": __version__, **spec.versions()}
                     self.ledger = Ledger(self.attempt, job.gpus, versions)
                     await self.attend(spec, work, runs, stores, watchdog)
+            self.lease.confirm()
             note = self.note(work, stores)
         complete = [job.prompts[name] for name in native if note["tasks"][name]["missing"] == 0]
         remember_complete(job.ckpt.name, complete, job.digest)
@@ -213,6 +214,11 @@ class Supervisor:
             clock.cancel()
             await asyncio.gather(keeper, clock, return_exceptions=True)
             self.ledger.over()
+            self.close_ledger(end)
+
+    def close_ledger(self, end: str) -> None:
+        """Write what this attempt took, unless its folder is gone: the lease there says it, then, once it is dead."""
+        if self.job.store.is_dir():
             append_line(self.job.store, self.ledger.line(end))
 
     async def watch_walltime(self, stop: Callable[[str, str], None]) -> None:
@@ -344,9 +350,14 @@ class Supervisor:
             busy=self.ledger.busy,
             models_own=self.sampling.get(MODEL, {}),
             known=read_met(self.job.store).get(self.job.digest),
-            met=lambda name: write_met(self.job.store, self.job.digest, name),
+            met=self.remember_name,
         )
         await how.ask(endpoint, work, keep)
+
+    def remember_name(self, name: str) -> None:
+        """Keep the name that an endpoint answered under."""
+        self.lease.confirm()
+        write_met(self.job.store, self.job.digest, name)
 
     async def run_nemo(self, runs: list[tuple[PromptSet, int, Path]], endpoint: Endpoint, watchdog: Watchdog) -> None:
         """Run NeMo Evaluator's tasks, a bounded number at once; one that fails leaves the others running."""
@@ -360,6 +371,7 @@ class Supervisor:
                 output = self.job.logs / f"{self.job.ckpt.name}.{name}.{folder.name}.log"
                 begun = time.monotonic()
                 try:
+                    self.lease.confirm()
                     with self.ledger.busy():
                         setting = replace(
                             self.job.nemo.get(name, nemo.Setting()),

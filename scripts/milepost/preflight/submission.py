@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 SERVING_RULE = "evaluate_checkpoint"
@@ -76,50 +75,6 @@ def read_submission(text: str | None) -> Submission:
     return Submission(
         submission["executor"], submission["attempts"], submission["logdir"], submission["locked"], requests
     )
-
-
-def explain_refusals(snakemake_logs: Iterable[str]) -> list[str]:
-    """Say in a paragraph why SLURM did not take jobs, and write it into their logs; nothing if it took all.
-
-    Args:
-        snakemake_logs: Snakemake's own logs of the run that failed.
-    """
-    refused = refusals("".join(Path(log).read_text(errors="replace") for log in snakemake_logs))
-    paragraphs: dict[str, None] = {}
-    for rule, log, words in refused:
-        paragraph = (
-            f"SubmissionError: SLURM did not take the job of {rule}: {words} Nothing was asked, and no GPU was used."
-            " `snakemake preflight` with the same --profile says what this cluster offers;"
-            " `sacctmgr show associations user=$USER format=account,partition` shows your accounts, `sinfo -o '%P %l %G %f'` the"
-            " partitions with their longest walltime, GPUs and features. Correct slurm_account, slurm_partition, gpu_model,"
-            " constraint or runtime in the profile, and run again."
-        )
-        paragraphs[paragraph] = None
-        if log is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("a") as file:
-                file.write(f"{paragraph}\n")
-    return list(paragraphs)
-
-
-def refusals(text: str) -> list[tuple[str, Path | None, str]]:
-    """Find the jobs that SLURM refused in Snakemake's log: rule, log file and SLURM's message, each once."""
-    refused = []
-    for block in re.split(r"^Error in rule ", text, flags=re.MULTILINE)[1:]:
-        refusal = re.search(
-            r"sbatch failed\. The error message was '(?P<sbatch>.*?)'\.$"
-            r"|Job submission failed with exception: (?P<plugin>.*?)(?:For further error details|\n    \S|\Z)",
-            block,
-            re.DOTALL | re.MULTILINE,
-        )
-        if refusal is None:
-            continue
-        words = " ".join((refusal["sbatch"] or refusal["plugin"]).replace("sbatch: error:", "").split())
-        log = re.search(r"^    log: (.*?)(?: \(check log|$)", block, re.MULTILINE)
-        entry = (block.partition(":")[0], Path(log[1]) if log else None, words if words.endswith(".") else f"{words}.")
-        if entry not in refused:
-            refused.append(entry)
-    return refused
 
 
 def _request(job: Mapping[str, Any]) -> JobRequest:

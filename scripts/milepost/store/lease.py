@@ -1,8 +1,9 @@
 """One writer at a time for a checkpoint's store: a lease with a heartbeat, in a file that every host can see.
 
-A lease is taken over when its heart has not beaten for 60 s, when its SLURM job has ended, or when its holder was a
-process of this very host (same boot, same process namespace) that is gone. A process id alone says nothing: hosts of a
-cluster share the folder, not their processes.
+A lease is taken over when its heart has not beaten for 60 s; after one beat that was missed where its SLURM job has ended;
+and at once when its holder was a process of this very host (same boot, same process namespace) that is gone. A process id
+or the number of a job alone says nothing: hosts share the folder, not their processes, and so do the clusters of a site. A
+heart that beats is never taken for dead, whatever SLURM says.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import errno
 import json
 import os
 import socket
-import subprocess
 import time
 import uuid
 from collections.abc import Callable
@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from milepost.errors import StoreError
+from milepost.store.slurm_jobs import job_has_ended, names_of_job
 
 STALE_S = 60.0
 BEAT_S = 10.0
+MISSED_S = 1.5 * BEAT_S  # a beat that should have come by then
 # What does not pass by itself: no room, no right to write.
 FINAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -39,8 +41,8 @@ class Lease:
     def beat(self, content: dict[str, Any]) -> None:
         """Show that the holder lives.
 
-        What may be over in a moment (no descriptors left, a stale file handle) is no reason to end, as long as the last
-        beat is young enough for nobody to take the lease over.
+        What may be over in a moment (no descriptors left, a stale file handle, a folder that was moved away) is no reason
+        to end, as long as the last beat is young enough for nobody to take the lease over.
 
         Raises:
             StoreError: Somebody else has taken the lease over, or it cannot be written.
@@ -56,6 +58,8 @@ class Lease:
         except OSError as error:
             if error.errno not in FINAL and time.monotonic() - self._beaten < STALE_S - 2 * BEAT_S:
                 return
+            if error.errno == errno.ENOENT:
+                self.confirm()
             raise StoreError(
                 f"{self.path} cannot be written: {error.strerror}. Without it, another may write here."
             ) from None
@@ -64,12 +68,33 @@ class Lease:
         """Whether the file still names this holder.
 
         Raises:
-            OSError: It cannot be read, which says nothing.
+            OSError: It cannot be read, which says nothing; so does a folder that is not there, for it may come back.
         """
         try:
             return bool(json.loads(self.path.read_bytes())["nonce"] == self.owner["nonce"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except FileNotFoundError:
+            if not self.path.parent.is_dir():
+                raise
             return False
+        except (ValueError, KeyError, TypeError):
+            return False
+
+    def confirm(self) -> None:
+        """Check that the folder is the one that was opened, before anything is written into it by its name.
+
+        Raises:
+            StoreError: It was moved away or removed, another is in its place, or another writer has it.
+        """
+        try:
+            held = self.held()
+        except OSError:
+            held = False
+        if not held:
+            raise StoreError(
+                f"{self.path.parent} is no longer the folder that was opened: it was moved away or removed, or another took it"
+                " over. Nothing more is written there, and what was stored lies where that folder is. Put it back in its"
+                " place, and run again."
+            )
 
     def release(self) -> None:
         """Give the lease back, so that another writer can take it at once."""
@@ -102,7 +127,7 @@ def acquire(path: Path, say: Callable[[str], None], stale_s: float = STALE_S) ->
         age = file_age(path)
         if age is None:
             continue  # it was given back just now
-        if age >= stale_s or has_ended(holder):
+        if age >= stale_s or has_ended(holder, age):
             if _take_over(path, holder, owner):
                 return Lease(path, owner), holder.get("content")
             continue
@@ -122,7 +147,8 @@ def acquire(path: Path, say: Callable[[str], None], stale_s: float = STALE_S) ->
 
 def describe(holder: dict[str, Any]) -> str:
     """A phrase for messages that names the holder of a lease: its host, process and job."""
-    job = f", SLURM job {holder['job']}" if holder.get("job") else ""
+    cluster = f" of cluster {holder['cluster']}" if holder.get("cluster") else ""
+    job = f", SLURM job {holder['job']}{cluster}" if holder.get("job") else ""
     return f"process {holder.get('pid', '?')} on {holder.get('host', 'an unknown host')}{job}"
 
 
@@ -133,7 +159,7 @@ def _this_process() -> dict[str, Any]:
         "namespace": os.readlink("/proc/self/ns/pid"),
         "pid": os.getpid(),
         "started": started(os.getpid()),
-        "job": os.environ.get("SLURM_JOB_ID"),
+        **names_of_job(os.environ.get("SLURM_JOB_ID")),
     }
 
 
@@ -146,37 +172,17 @@ def started(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
-def has_ended(holder: dict[str, Any]) -> bool:
-    """Whether the holder of a lease is known to be gone: its process on this very host, or its SLURM job."""
+def has_ended(holder: dict[str, Any], age: float) -> bool:
+    """Whether the holder of a lease is known to be gone: its process on this very host, or its SLURM job.
+
+    Args:
+        holder: What the lease says.
+        age: Seconds since its last beat.
+    """
     here = _this_process()
     if all(holder.get(key) == here[key] for key in ("host", "boot", "namespace")):
         return started(int(holder.get("pid", 0))) != holder.get("started")
-    return job_has_ended(holder.get("job"))
-
-
-def job_has_ended(job: str | None) -> bool:
-    """Whether SLURM says that a job is over. Without SLURM, or without an answer from it, it is not known to be."""
-    if not job:
-        return False
-    try:
-        listing = subprocess.run(
-            ["squeue", "--noheader", "--jobs", job, "--format", "%T"],
-            capture_output=True, text=True, timeout=20, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    if listing.returncode != 0:
-        return "Invalid job id" in listing.stderr
-    return listing.stdout.strip() in (
-        "",
-        "COMPLETED",
-        "FAILED",
-        "CANCELLED",
-        "TIMEOUT",
-        "NODE_FAIL",
-        "OUT_OF_MEMORY",
-        "PREEMPTED",
-    )
+    return age > MISSED_S and job_has_ended(holder)
 
 
 def _create(path: Path, owner: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from milepost.preflight.campaign import load_campaign
 from milepost.records import read_prompts, read_record, write_record
 from milepost.runtime import environments
 from milepost.runtime.processes import free_port
+from milepost.store import lease as lease_module
 from milepost.store.answers import TaskStore
 from milepost.store.lease import started
 
@@ -436,6 +438,43 @@ def test_without_its_lease_a_job_ends(campaign, monkeypatch, trouble):
         evaluate(job(campaign))
     assert time.monotonic() - begun < 8
     assert ledger()[0]["end"] == "failed"
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_results_that_are_moved_away_get_what_came_and_no_others_are_made(campaign, monkeypatch, back):
+    campaign.faults("m1", "slow 0.3")
+    campaign.profile(concurrency=1)
+    monkeypatch.setattr(evaluate_module, "SYNC_S", 0.05)
+    monkeypatch.setattr(evaluate_module, "BEAT_S", 0.1)
+    if not back:
+        monkeypatch.setattr(lease_module, "STALE_S", 2 * lease_module.BEAT_S + 0.3)
+    results, away = Path("results"), Path("away")
+
+    def move():
+        campaign.wait_for("ANSWER ", 3)
+        results.rename(away)
+        if back:
+            campaign.wait_for("ANSWER ", 6)
+            away.rename(results)
+
+    made = job(campaign)
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        if back:
+            assert evaluate(made)["tasks"]["t1"] == {"done": 4, "missing": 0}
+        else:
+            with pytest.raises(StoreError, match="no longer the folder that was opened"):
+                evaluate(made)
+            assert not results.exists()
+    finally:
+        mover.join()
+    if not back:
+        away.rename(results)
+    keys = [line["key"] for line in stored(campaign)]
+    assert len(keys) == len(set(keys))
+    assert 3 <= len(keys) <= 12
+    assert not back or len(keys) == asked(campaign) == 12
 
 
 class TestHarness:

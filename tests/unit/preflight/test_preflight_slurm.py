@@ -6,7 +6,7 @@ import pytest
 
 from milepost.preflight import slurm as preflight_slurm
 from milepost.preflight.slurm import check_slurm
-from milepost.preflight.submission import JobRequest, Submission, explain_refusals, read_submission, refusals
+from milepost.preflight.submission import JobRequest, Submission, read_submission
 from milepost.runtime import slurm_site
 
 SINFO = """\
@@ -184,50 +184,6 @@ def test_a_submission_is_read_as_the_rule_hands_it_over():
     request = read_submission(told).request_of("c1")
     assert request == JobRequest("evaluate_checkpoint", ("c1",), 2, ("2026",), runtimes=(60, 120))
     assert not read_submission(None).to_slurm
-
-
-# What Snakemake 9.27 wrote when a real cluster refused, shortened where it repeats itself.
-REFUSED = """\
-[Sat Nov 21 12:34:05 2026]
-Error in rule evaluate_checkpoint:
-    message: SLURM sbatch failed. The error message was 'sbatch: error: invalid partition specified: mian
-sbatch: error: Batch job submission failed: Invalid partition name specified'.
-    sbatch call:
-        sbatch --parsable --job-name c8ca -p mian
-For further error details see the cluster/cloud log and the log files of the involved rule(s).
-    jobid: 4
-    output: results/evaluated/any.json
-    log: logs/evaluate_checkpoint/any.log (check log file(s) for error details)
-    shell:
-        python
-"""
-NO_ACCOUNT = """\
-Error in rule evaluate_checkpoint:
-    message: Job submission failed with exception: The given account prj1 appears to be invalid. Available accounts:
-proj1, proj2For further error details see the cluster/cloud log and the log files of the involved rule(s).
-    jobid: 4
-    log: logs/evaluate_checkpoint/any.log (check log file(s) for error details)
-"""
-
-
-def test_why_slurm_refused_is_one_paragraph_also_in_the_log_of_the_job(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "snakemake.log").write_text(REFUSED + REFUSED)
-    (paragraph,) = explain_refusals(["snakemake.log"])
-    assert "invalid partition specified: mian" in paragraph
-    assert "sinfo -o" in paragraph
-    assert "\n" not in paragraph
-    assert (tmp_path / "logs/evaluate_checkpoint/any.log").read_text() == f"{paragraph}\n"
-
-
-def test_an_account_that_the_plugin_refused_is_explained_too():
-    ((rule, _, words),) = refusals(NO_ACCOUNT)
-    assert rule == "evaluate_checkpoint"
-    assert words == "The given account prj1 appears to be invalid. Available accounts: proj1, proj2."
-
-
-def test_other_failures_are_none_of_its_business():
-    assert refusals("Error in rule score_answers:\n    message: None\n    log: logs/x.log\n") == []
 
 
 def test_the_folder_that_the_plugin_takes_by_itself(site):

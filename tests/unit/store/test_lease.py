@@ -15,7 +15,7 @@ import pytest
 
 from milepost.errors import StoreError
 from milepost.store import lease as lease_module
-from milepost.store.lease import acquire, job_has_ended, started
+from milepost.store.lease import acquire, started
 
 
 @pytest.fixture
@@ -133,38 +133,63 @@ def test_a_process_id_of_another_host_says_nothing(path, said, field):
     assert len(said) == 1
 
 
+@pytest.fixture
+def on_alvis(monkeypatch):
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "alvis")
+
+
 @pytest.mark.parametrize(
-    ("script", "ended"),
+    ("says", "job", "cluster", "silent_s", "at_once"),
     [
-        ("echo RUNNING", False),
-        ("echo PENDING", False),
-        ("echo COMPLETING", False),
-        ("echo CANCELLED", True),
-        ("echo TIMEOUT", True),
-        ("exit 0", True),
-        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", True),
-        ("echo 'Unable to contact slurm controller' >&2; exit 1", False),
-        ('test "$*" = "--noheader --jobs 77 --format %T" && echo FAILED', True),
+        ("echo CANCELLED", "77", "alvis", 16, True),
+        ("echo CANCELLED", "77", "alvis", 5, False),  # its heart may beat still
+        ("echo RUNNING", "77", "alvis", 16, False),
+        ("exit 0", "77", "alvis", 16, False),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", "77", "alvis", 16, False),
+        ("echo CANCELLED", "77", "vera", 16, False),  # its number is another's here
+        ("echo CANCELLED", "77", None, 16, False),
+        ("echo CANCELLED", None, "alvis", 16, False),
     ],
 )
-def test_whether_a_job_has_ended_is_what_slurm_says(tmp_path, monkeypatch, script, ended):
-    squeue(tmp_path, monkeypatch, script)
-    assert job_has_ended("77") is ended
-
-
-def test_without_slurm_no_job_is_known_to_have_ended(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert not job_has_ended("77")
-    assert not job_has_ended(None)
-
-
-@pytest.mark.parametrize("state", ["CANCELLED", "RUNNING"])
-def test_the_lease_of_an_ended_job_elsewhere_is_taken_over_at_once(path, said, tmp_path, monkeypatch, state):
-    squeue(tmp_path, monkeypatch, f"echo {state}")
+def test_a_lease_elsewhere_is_taken_early_only_from_a_job_of_this_cluster_that_ended(
+    path, said, tmp_path, monkeypatch, on_alvis, says, job, cluster, silent_s, at_once
+):
+    squeue(tmp_path, monkeypatch, says)
     acquire(path, said.append)
-    edit(path, host="elsewhere", job="77")
-    acquire(path, said.append, stale_s=0.5)
-    assert (len(said) == 0) == (state == "CANCELLED")
+    edit(path, host="elsewhere", job=job, cluster=cluster)
+    age(path, silent_s)
+    monkeypatch.setattr(lease_module, "MISSED_S", 15.0)
+    acquire(path, said.append, stale_s=silent_s + 0.5)
+    assert (len(said) == 0) == at_once
+
+
+def test_a_heart_that_beats_is_never_taken_whatever_slurm_says(path, said, tmp_path, monkeypatch, on_alvis):
+    squeue(tmp_path, monkeypatch, "echo CANCELLED")
+    held, _ = acquire(path, said.append)
+    held.owner |= {"host": "elsewhere", "job": "77", "cluster": "alvis"}
+    over = threading.Event()
+
+    def beat():
+        while not over.wait(0.05):
+            held.beat({})
+
+    held.beat({})
+    heart = threading.Thread(target=beat)
+    heart.start()
+    try:
+        with pytest.raises(StoreError, match="on elsewhere, SLURM job 77 of cluster alvis"):
+            acquire(path, said.append, stale_s=5)
+    finally:
+        over.set()
+        heart.join()
+    assert held.held()
+
+
+def test_a_lease_says_which_cluster_its_job_is_of(path, said, monkeypatch, on_alvis):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    acquire(path, said.append)
+    holder = json.loads(path.read_text())
+    assert (holder["job"], holder["cluster"]) == ("77", "alvis")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
@@ -268,6 +293,34 @@ def test_started_tells_processes_apart():
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert started(process.pid) is None, "what remains of an ended process until its parent looks is no process"
     process.wait()
+
+
+def test_a_folder_that_is_away_for_a_while_is_not_lost(path, said):
+    lease, _ = acquire(path, said.append)
+    away = path.parent.rename(path.parent.with_name("away"))
+    lease.beat({})
+    with pytest.raises(StoreError, match="no longer the folder that was opened"):
+        lease.confirm()
+    away.rename(path.parent)
+    lease.beat({"requests": 7})
+    lease.confirm()
+    assert json.loads(path.read_text())["content"] == {"requests": 7}
+    path.parent.rename(away)
+    lease._beaten -= 45
+    with pytest.raises(StoreError, match="no longer the folder that was opened"):
+        lease.beat({})
+    assert not path.parent.exists(), "nothing is made in its place"
+    lease.release()
+
+
+def test_another_folder_in_the_place_of_the_one_that_was_opened_is_not_written(path, said):
+    lease, _ = acquire(path, said.append)
+    path.parent.rename(path.parent.with_name("away"))
+    path.parent.mkdir()
+    for look in (lease.confirm, lambda: lease.beat({})):
+        with pytest.raises(StoreError):
+            look()
+    assert os.listdir(path.parent) == []
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ESTALE, errno.EIO, errno.ENFILE])

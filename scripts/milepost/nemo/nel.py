@@ -118,7 +118,8 @@ def bring_into_form(folder: Path) -> None:
         raise HarnessError(f"NeMo Evaluator left no results in {folder}.")
     bundle = json.loads(bundles[-1].read_bytes())
     name, version = str(bundle["benchmark"]["name"]), str(bundle.get("sdk_version", ""))
-    rows = list(read_records(bundles[-1].parent / "results.jsonl"))
+    # Asked in an order drawn by a seed.
+    rows = sorted(read_records(bundles[-1].parent / "results.jsonl"), key=lambda row: int(row["problem_idx"]))
     categories = (bundle["benchmark"]["scores"].get("failures") or {}).get("categories") or {}
     failed = {kind: categories[kind] for kind in FAILED if kind in categories}
     if not rows or failed:

@@ -45,7 +45,7 @@ def left(tmp_path):
          "scoring_details": {"method": "x", "correct": reward == 1, "lm_eval_metrics": {"f1": reward / 2}}}
         for index, reward in enumerate(rewards)
     ]  # fmt: skip
-    (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)))
     return tmp_path
 
 

@@ -14,7 +14,7 @@ compile=(uv pip compile --quiet --universal --fork-strategy fewest --generate-ha
 # The oldest Python of an environment for which 3.11 is too old.
 declare -A pythons=([nemo-0.3]=3.12)
 
-for name in workflow vllm nemo nemo-0.1 nemo-0.1.95 nemo-0.3 lm-eval nemo-simple-evals train semantic equator benchmarks ifbench; do
+for name in workflow vllm nemo nemo-0.1 nemo-0.1.95 nemo-0.3 lm-eval nemo-simple-evals train semantic equator benchmarks ifbench instruct; do
     options=(--python-version "${pythons[$name]:-3.11}")
     if [[ -e $name/overrides.txt ]]; then options+=(--overrides "$name/overrides.txt"); fi
     "${compile[@]}" "${options[@]}" --output-file "$name/requirements.lock" "$name/requirements.in" >/dev/null

@@ -31,6 +31,7 @@ from milepost.nemo.check import check_nemo_tasks
 from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign, scorer_of
 from milepost.preflight.decides import asked_digest, code_of, digest_of, scored_digest, shown_record
 from milepost.records import read_records
+from milepost.runtime.environments import surroundings
 from milepost.scorers import scorer_module
 from milepost.tasks.data_files import own_files
 
@@ -40,9 +41,12 @@ gc.set_threshold(50_000, 20, 20)
 
 # Every step runs with the Python that runs Snakemake, and ends when this process is gone. None of it is a parameter, so
 # none of it makes anything run again.
-# Packages in the user's home are of another Python, or of other versions.
+# What the user's shell holds for another Python does not get into them.
+own = surroundings()
+for name in set(os.environ) - set(own):
+    del os.environ[name]
 os.environ.update(
-    PYTHONNOUSERSITE="1",
+    own,
     MILEPOST_SCRIPTS=str(CODE / "scripts"),
     MILEPOST_SNAKEMAKE=f"{socket.gethostname()}:{os.getpid()}",
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -50,7 +54,6 @@ os.environ.update(
 
 # A job on SLURM parses the workflow again: what is checked before anything runs need not be checked there, and what was
 # planned holds, whatever was edited since.
-IS_MAIN = workflow.is_main_process
 if IS_MAIN:
     os.environ.pop(FROZEN, None)
 
@@ -60,26 +63,6 @@ def remove_withdrawn_notes():
     for mark in Path("results/evaluated").glob("*.withdrawn"):
         mark.with_suffix("").unlink(missing_ok=True)
         mark.unlink()
-
-
-# Targets whose own words are all that is to be seen of a run.
-LOOKS = {
-    "check_endpoint",
-    "forget_attempt",
-    "forget_refusals",
-    "list_evals",
-    "plan",
-    "prefetch",
-    "preflight",
-    "preview_prompts",
-    "stop_servers",
-}
-
-
-def only_looks(looks):
-    """Whether nothing but these targets is asked for. While rules are read, only the command line knows."""
-    targets = set(workflow.dag_settings.targets) if workflow.dag_settings is not None else set(sys.argv) & looks
-    return bool(targets) and targets <= looks
 
 
 try:
@@ -112,43 +95,6 @@ def remove_unfinished_results():
             path.unlink(missing_ok=True)
 
 
-# Options with which Snakemake runs nothing. While rules are read, it does not say itself that a run is a dry one.
-NO_RUN = (
-    "--dry",
-    "--lint",
-    "--list",
-    "--summary",
-    "--detailed-summary",
-    "--dag",
-    "--rulegraph",
-    "--filegraph",
-    "--d3dag",
-    "--report",
-    "--archive",
-    "--touch",
-    "--unlock",
-    "--cleanup",
-    "--delete",
-    "--containerize",
-    "--print",
-    "--generate",
-)
-
-
-def runs_nothing(word):
-    """Whether a word of the command line is an option with which nothing runs; short ones may stand together (-np)."""
-    return word.startswith(NO_RUN) or re.fullmatch("-[npqkFlSDt]*[nlSDt][npqkFlSDt]*", word) is not None
-
-
-# Whether this is the start of a run: no look at what one would do, and none beside another run.
-RUNS = (
-    IS_MAIN
-    and not any(map(runs_nothing, sys.argv[1:]))
-    and not only_looks(LOOKS | {"partial_report"})
-    and not any(Path(".snakemake/locks").glob("*"))
-)
-
-
 if RUNS:
     if not only_looks({"serve_shared"}):
         try:
@@ -165,7 +111,7 @@ COLLECT = {"native": "collect_answers.py", "nemo": "collect_harness.py"}
 CHECKPOINTS = list(CAMPAIGN.checkpoints)
 TASKS = list(CAMPAIGN.tasks)
 # Beside CSV, Markdown and plain text.
-TABLES = [f"results/tables/scores.{kind}" for kind in config.get("tables", {}).get("formats", [])]
+TABLES = [f"results/tables/scores.{kind}" for kind in config["tables"]["formats"]]
 DIGESTS = DigestCache(CACHE)
 # Planning asks for one checkpoint after the other: writing all that is known each time would cost its square.
 atexit.register(DIGESTS.save)
@@ -346,6 +292,15 @@ def answers_of(ckpt, task):
     return f"results/answers/{ckpt}/{task}.jsonl"
 
 
+def is_collected(ckpt, task):
+    """Whether answers to a task are there, and answer today's questions by today's model."""
+    collected = Path(answers_of(ckpt, task))
+    # The identity is looked up last: it takes a look at the model's files.
+    return collected.exists() and is_current(
+        collected, asked_of(task), identity_of(ckpt)["digest"], code_of(COLLECT[CAMPAIGN.tasks[task].kind])
+    )
+
+
 def awaited(kind, suffix=""):
     """A pattern for checkpoints that fits only where answers to a task must be collected: not where they are there, and
     answer today's questions by today's model.
@@ -359,13 +314,8 @@ def awaited(kind, suffix=""):
     there, missing = {}, {}
     for ckpt in CHECKPOINTS:
         for task in CAMPAIGN.named(kind):
-            collected = Path(answers_of(ckpt, task))
-            # The identity is looked up last: it takes a look at the model's files.
-            current = collected.exists() and is_current(
-                collected, asked_of(task), identity_of(ckpt)["digest"], code_of(COLLECT[kind])
-            )
-            (there if current else missing).setdefault(ckpt, []).append(task)
-    if RUNS:
+            (there if is_collected(ckpt, task) else missing).setdefault(ckpt, []).append(task)
+    if RUNS and not is_locked():
         withdraw_wrong_notes(missing)
     either = min(
         (pairs_pattern(there), f"(?!{{}}{suffix}$)"),
@@ -373,6 +323,16 @@ def awaited(kind, suffix=""):
         key=lambda each: len(each[0]),
     )
     return either[1].replace("{}", either[0]) + name
+
+
+def scores_of_collected(wildcards):
+    """The scores and numbers of all answers that are there: what can be made without a checkpoint's server."""
+    pairs = [(ckpt, task) for ckpt in CHECKPOINTS for task in TASKS if is_collected(ckpt, task)]
+    return [
+        path
+        for ckpt, task in pairs
+        for path in (f"results/scores/{ckpt}/{task}.jsonl", f"results/summaries/{ckpt}/{task}.json")
+    ]
 
 
 def pairs_pattern(pairs):
@@ -415,5 +375,5 @@ def remove_others():
             Path(path).unlink()
 
 
-if RUNS:
+if RUNS and not is_locked():
     remove_others()

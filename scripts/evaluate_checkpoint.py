@@ -14,7 +14,6 @@ from milepost.preflight.campaign import load_campaign
 from milepost.records import read_prompts, read_record, write_record
 from milepost.runtime.containers import read_containers
 from milepost.runtime.processes import end_with_snakemake
-from milepost.runtime.walltime import MARGIN_S
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,18 +35,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         digest=read_record(args.model)["digest"],
         prompts={prompts.header["task"]: prompts for prompts in sets},
         gpus=args.gpus,
-        nemo_parallel=campaign.config.get("nemo_parallel", 2),
+        nemo_parallel=campaign.config["nemo_parallel"],
         logs=args.log.parent,
         nemo={
             name: Setting(
                 tuning=task.tuning(),
                 containers=containers,
-                offline=campaign.config.get("offline", True),
+                offline=campaign.config["offline"],
             )
             for name, task in campaign.nemo.items()
         },
         containers=containers,
-        walltime_margin_s=campaign.config.get("walltime_margin_s", MARGIN_S),
+        walltime_margin_s=campaign.config["walltime_margin_s"],
     )
     try:
         note = evaluate(job)

@@ -12,7 +12,6 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from milepost.campaign.identity import CACHE, DigestCache
-from milepost.campaign.schemas import read_yaml
 from milepost.campaign.shown import Point, Shown, ShownTask
 from milepost.comparisons.gates import EXIT_CODES, ConditionVerdict, gate_verdict, read_gate, try_gate
 from milepost.errors import MilepostError
@@ -20,6 +19,7 @@ from milepost.preflight.campaign import load_campaign
 from milepost.preflight.decides import current_digests
 from milepost.report.tables import number, write_table
 from milepost.report.tables_to_read import probability, signed
+from milepost.schemas import read_yaml
 from milepost.terminal import columns
 
 ERROR = 3

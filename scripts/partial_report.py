@@ -19,7 +19,6 @@ import plot
 import report
 import tabulate
 from milepost.campaign.identity import CACHE, DigestCache
-from milepost.campaign.schemas import read_yaml
 from milepost.campaign.shown import read_shown
 from milepost.errors import run_step
 from milepost.preflight.campaign import load_campaign
@@ -27,6 +26,7 @@ from milepost.preflight.decides import current_digests, shown_record
 from milepost.report.partial import MissingRow, by_state, take_snapshot
 from milepost.report.tables import write_table
 from milepost.runtime.processes import end_with_snakemake
+from milepost.schemas import read_yaml
 
 RESULTS = Path("results")
 LOGS = Path("logs")

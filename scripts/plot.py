@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     campaign = read_shown(args.settings)
     beside = {name: task.beside for name, task in campaign.tasks.items()}
     scores, metrics = read_table(args.scores, ScoreRow), read_table(args.metrics, MetricRow)
-    look = Look(**(campaign.config.get("figures") or {}))
+    look = Look(**campaign.config["figures"])
     steps = read_table(args.steps, StepRow) if args.steps else []
     first_better = {(row.task, row.ckpt) for row in steps if row.first_better}
     draw_figures(args.out, make_panels(scores, metrics, beside, first_better, look))

@@ -15,7 +15,6 @@ from milepost.endpoints.specs import find_endpoint
 from milepost.errors import ConfigError, MilepostError, StoreError, run_step
 from milepost.runtime.containers import read_containers
 from milepost.runtime.processes import end_with_snakemake
-from milepost.runtime.walltime import MARGIN_S
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,7 +48,7 @@ def run(name: str, place: SharedEndpointFolder, attempt: str, *, kept: bool) -> 
             f"Endpoint {name!r} is {spec.provider}: somebody else serves it. Only {SharedSpec.provider} ones are served here."
         )
     config = load_config()
-    margin_s = config.get("walltime_margin_s", MARGIN_S)
+    margin_s = config["walltime_margin_s"]
     return serve(Service(spec, place, attempt, kept=kept, containers=read_containers(config), margin_s=margin_s))
 
 

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ranking = read_table(args.compared / "ranking.csv", RankRow)
         rows = with_marks(rows, comparisons, read_table(args.compared / "steps.csv", StepRow), ranking)
     scores = [score_table(rows)]
-    if (campaign.config.get("tables") or {}).get("metrics") == "all":
+    if campaign.config["tables"]["metrics"] == "all":
         scores += metric_tables(rows, metrics)
     compared = [table for table in (comparison_table(comparisons), trend_table(trends)) if table.lines]
     if args.csv:

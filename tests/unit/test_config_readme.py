@@ -3,7 +3,7 @@ import re
 import pytest
 
 import document_config
-from milepost.campaign.schemas import SCHEMAS, load_schema
+from milepost.schemas import SCHEMAS, load_schema
 
 
 def test_the_readme_says_what_the_schemas_say():

@@ -11,20 +11,32 @@ from typing import Any
 
 from milepost.campaign.frozen import config_folder, frozen_folder
 from milepost.campaign.sampling import AT_MOST, REST, SOURCE, task_sampling
-from milepost.campaign.schemas import SCHEMAS, check, defaults, expand, read_yaml
 from milepost.campaign.types import LONGEST, NAME, NativeTask, NemoTask, Task
 from milepost.errors import ConfigError, UnknownScorerError, UnknownTaskError, did_you_mean
+from milepost.schemas import SCHEMAS, check, defaults, expand, read_yaml, with_defaults
 
 RESERVED = "all"  # results/figures/all.svg is of all tasks
 
 
 def load_config() -> dict[str, Any]:
-    """The campaign's configuration as Snakemake merged it, or config/config.yaml when a step is run by hand.
+    """The campaign's configuration as Snakemake merged it, or config/config.yaml when a step is run by hand; checked.
 
     A run writes it down when it starts (see frozen.py), so that `--configfile` and `--config` hold in every step.
     """
     frozen = frozen_folder()
-    return dict(json.loads((frozen / "config.json").read_bytes()) if frozen else read_yaml(Path("config/config.yaml")))
+    return complete_config(
+        json.loads((frozen / "config.json").read_bytes()) if frozen else read_yaml(Path("config/config.yaml"))
+    )
+
+
+def complete_config(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with everything in its place: checked, with whole paths, and the schema's defaults.
+
+    Raises:
+        ConfigError: An unknown key, or a wrong value.
+    """
+    check(given, "config", "config/config.yaml")
+    return with_defaults(expand(given, "config", "config/config.yaml"), "config")
 
 
 def load_task(name: str) -> Task:
@@ -60,7 +72,9 @@ def native_task(name: str, content: Mapping[str, Any], where: str) -> NativeTask
     check(content, "task_native", where)
     check_scorer(content["scorer"], where)
     content = expand(content, "task_native", where)
-    scorer = expand(content["scorer"], f"scorers/{content['scorer']['name']}", f"{where}, scorer")
+    schema = f"scorers/{content['scorer']['name']}"
+    # The defaults stand with what the scorer is told: they decide scores as much as what the file says.
+    scorer = with_defaults(expand(content["scorer"], schema, f"{where}, scorer"), schema)
     given = content.get("sampling", {})
     sampling = {**defaults("task_native", "sampling"), **given}
     if AT_MOST in sampling and sampling["max_tokens"] != REST:

@@ -15,9 +15,9 @@ from typing import Any
 
 from milepost.campaign.frozen import frozen_folder
 from milepost.campaign.options import check_options
-from milepost.campaign.schemas import check, check_names, expand_path, read_text
 from milepost.campaign.types import Checkpoint, Serving
 from milepost.errors import ConfigError, did_you_mean
+from milepost.schemas import check, check_names, defaults, expand_path, read_text
 
 # Takes the cells of a row and the words that name the row in a message.
 ReadsRow = Callable[[Mapping[str, str], str], Checkpoint]
@@ -172,7 +172,7 @@ def parse_checkpoint(
         return at_endpoint(cells, where)
     if "model" not in cells:
         raise ConfigError(f"{where} has neither a model nor an endpoint. Fill in one of these columns.")
-    name = cells.get("model_profile", "default")
+    name = cells.get("model_profile", defaults("checkpoint")["model_profile"])
     if name not in profiles and name != "default":
         raise ConfigError(
             f"{where} asks for model profile {name!r}. Profiles in config/config.yaml: {', '.join(sorted(profiles)) or 'none'}."
@@ -203,7 +203,7 @@ def parse_checkpoint(
         revision=cells.get("revision"),
         run=cells.get("run"),
         step=parse_step(cells),
-        generation=int(cells.get("generation", 1)),
+        generation=parse_generation(cells),
         serving=serving,
         model_profile=name,
     )
@@ -213,6 +213,11 @@ def parse_step(cells: Mapping[str, str]) -> float | None:
     """The training step of a row; None if it has none."""
     step = cells.get("step")
     return None if not step else int(step) if step.isdigit() else float(step)
+
+
+def parse_generation(cells: Mapping[str, str]) -> int:
+    """The generation of a row: its answers are those of this one alone."""
+    return int({**defaults("checkpoint"), **cells}["generation"])
 
 
 def parse_options(text: str, where: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from milepost.client.endpoint import Endpoint
 from milepost.records import Better
+from milepost.schemas import of_schema
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 LONGEST = 150  # of a name: results are filed under it, with more before and behind it, and a file's name has 255 bytes
@@ -32,14 +33,14 @@ NEMO_TUNING = {
 class Serving:
     """How a checkpoint is served: its model profile with its row's own options on top."""
 
-    gpus: int = 1
+    gpus: int = of_schema("model_profile", "gpus")
     vllm_args: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
-    concurrency: int = 64
-    start_timeout_s: float = 1800.0
-    request_timeout_s: float = 600.0
-    retries: int = 5
-    stage: bool = False
+    concurrency: int = of_schema("model_profile", "concurrency")
+    start_timeout_s: float = of_schema("model_profile", "start_timeout_s")
+    request_timeout_s: float = of_schema("model_profile", "request_timeout_s")
+    retries: int = of_schema("model_profile", "retries")
+    stage: bool = of_schema("model_profile", "stage")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class EndpointSpec(ABC):
 
     name: str
     model: str
-    kind: str = "chat"
+    kind: str
     revision: str | None = None
     serving: Serving = field(default_factory=lambda: Serving(gpus=0))
 
@@ -115,7 +116,7 @@ class Checkpoint:
     step: float | None
     generation: int
     serving: Serving
-    model_profile: str = "default"
+    model_profile: str = of_schema("checkpoint", "model_profile")
     endpoint: EndpointSpec | None = None
 
 

@@ -60,7 +60,7 @@ def compare_campaign(campaign: Shown, scores: Path, summaries: Path) -> Comparis
     pairs = plan_pairs(campaign.config, campaign.checkpoints)
     runs = runs_of(campaign.checkpoints)
     rankable = ranked(campaign.config, campaign.checkpoints)
-    correction = campaign.config.get("comparisons", {}).get("correction", "bh")
+    correction = campaign.config["comparisons"]["correction"]
     found = Comparisons()
     by_pair: dict[Pair, list[tuple[ComparisonRow, float | None]]] = {pair: [] for pair in pairs}
     any_summary = False

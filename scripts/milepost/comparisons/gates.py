@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from milepost.campaign.schemas import check, read_yaml
 from milepost.comparisons.task_results import ALPHA, TaskResults, read_results
 from milepost.errors import ConfigError, did_you_mean
+from milepost.schemas import check, read_yaml
 from milepost.statistics.intervals import Spread, difference_spread, score_spread
 from milepost.statistics.margins import hold_against, units_needed
 from milepost.statistics.paired import holm

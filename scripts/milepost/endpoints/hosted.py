@@ -43,7 +43,7 @@ class Hosted(EndpointSpec):
     def of(cls, ckpt: Checkpoint, logs: Path, watchdog: Watchdog, containers: Containers) -> Hosted:
         """The endpoint of a checkpoint that has a model of its own."""
         return cls(
-            ckpt.name, ckpt.model, revision=ckpt.revision, serving=ckpt.serving,
+            ckpt.name, ckpt.model, "chat", revision=ckpt.revision, serving=ckpt.serving,
             ckpt=ckpt, logs=logs, watchdog=watchdog, containers=containers,
         )  # fmt: skip
 

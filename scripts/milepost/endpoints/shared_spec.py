@@ -15,6 +15,7 @@ from milepost.campaign.options import check_options
 from milepost.campaign.types import Checkpoint, EndpointSpec, Serving
 from milepost.endpoints.specs import path_in
 from milepost.errors import ConfigError
+from milepost.schemas import defaults, of_schema
 
 # vLLM options that all models of a kind need, and those that a family needs on top.
 KINDS: dict[str, dict[str, Any]] = {"chat": {}, "embedding": {"runner": "pooling"}, "reranker": {"runner": "pooling"}}
@@ -57,10 +58,11 @@ class SharedSpec(EndpointSpec, ABC):
     provider = "shared"
     ours = True
 
+    kind: str = of_schema("endpoint_shared", "kind")
     ssh_config: Path | None = None
-    idle_s: float = 600.0
+    idle_s: float = of_schema("endpoint_shared", "idle_s")
     publish: Publication | None = None
-    reach: str = "tunnel"
+    reach: str = of_schema("endpoint_shared", "reach")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -85,7 +87,9 @@ def fields_of(name: str, entry: Mapping[str, Any], where: str) -> dict[str, Any]
         ConfigError: A preset of another kind.
     """
     preset_kind, preset = PRESETS[entry["preset"]] if "preset" in entry else (None, {})
-    kind = entry.get("kind", preset_kind or "chat")
+    of_preset = {"kind": preset_kind} if preset_kind else {}
+    entry = {**defaults("endpoint_shared"), **of_preset, **entry}
+    kind = entry["kind"]
     if preset_kind not in (None, kind):
         raise ConfigError(f"{where}: the preset {entry['preset']!r} is for kind {preset_kind!r}, not {kind!r}.")
     vllm_args = check_options(entry.get("vllm_args", {}), entry.get("env", {}), where)
@@ -99,9 +103,9 @@ def fields_of(name: str, entry: Mapping[str, Any], where: str) -> dict[str, Any]
         "revision": entry.get("revision"),
         "serving": serving,
         "ssh_config": path_in(entry, "ssh_config"),
-        "idle_s": entry.get("idle_s", 600.0),
+        "idle_s": entry["idle_s"],
         "publish": _publication(entry),
-        "reach": entry.get("reach", "tunnel"),
+        "reach": entry["reach"],
     }
 
 

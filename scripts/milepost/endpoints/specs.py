@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from milepost.campaign.frozen import config_folder
-from milepost.campaign.schemas import SCHEMAS, check, check_names, expand, read_yaml
-from milepost.campaign.sheet import parse_step
+from milepost.campaign.sheet import parse_generation, parse_step
 from milepost.campaign.types import LONGEST, NAME, Checkpoint, EndpointSpec
 from milepost.endpoints import ENDPOINTS
 from milepost.errors import ConfigError, did_you_mean
+from milepost.schemas import SCHEMAS, check, check_names, expand, read_yaml
 
 __all__ = ["ENDPOINTS", "EndpointSpec", "checkpoint_at", "find_endpoint", "load_endpoints", "providers"]
 
@@ -77,7 +77,7 @@ def checkpoint_at(cells: Mapping[str, str], where: str) -> Checkpoint:
         revision=spec.revision,
         run=cells.get("run"),
         step=parse_step(cells),
-        generation=int(cells.get("generation", 1)),
+        generation=parse_generation(cells),
         serving=spec.serving,
         # Its pace is that of nothing that is served here.
         model_profile=f"endpoint {spec.name}",

@@ -28,6 +28,7 @@ from milepost.evaluation.asking import Asking
 from milepost.evaluation.work import Request, question_of, requests_of
 from milepost.reasoning import split_answers
 from milepost.records import Answer, PromptSet, Score, Summary, write_record, write_records
+from milepost.schemas import of_schema
 from milepost.scorers import check_scoring, load_scorer
 from milepost.statistics.summary import samples_by_metric, summarize
 from milepost.store.answers import TaskStore, open_stores, read_settled
@@ -57,9 +58,9 @@ class Target:
     kind: str
     model: str
     key: str
-    concurrency: int = 64
-    timeout_s: float = 600.0
-    retries: int = 5
+    concurrency: int = of_schema("endpoint_external", "concurrency")
+    timeout_s: float = of_schema("endpoint_external", "request_timeout_s")
+    retries: int = of_schema("endpoint_external", "retries")
 
     @property
     def digest(self) -> str:

@@ -85,7 +85,7 @@ def requests_of(prompts: PromptSet, digest: str) -> Iterator[Request]:
         digest: Of the model that is asked.
     """
     header = prompts.header
-    base = header["sampling"].get("seed", 0)
+    base = header["sampling"]["seed"]
     for prompt in prompts.prompts:
         for sample in range(header["samples"]):
             seed = sample_seed(base, prompt["id"], sample)

@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign.types import NemoTask
+from milepost.nemo import nel_launch
+from milepost.runtime import launch
 from milepost.runtime.containers import Containers, image_file, inside, require_image
-from milepost.runtime.environments import environment_python
+from milepost.runtime.environments import environment_python, harness_folders
 
 ENVIRONMENT = "nemo"
 # The first line of its command names the Python that has it.
 FIND_PYTHON = (
     'script=$(command -v nemo-evaluator || command -v nel) || exit 127; exec $(sed -n "1s/^#!//p" "$script") - "$@"'
 )
+# Starts it so that it shares the port of its adapter with us; a command that is no Python is run as it is.
+LAUNCH = """script=$(command -v "$1") || { echo "$1: No such file: NeMo Evaluator is not installed there" >&2; exit 127; }
+python=$(sed -n "1s/^#!//p" "$script")
+launch=$2
+shift 2
+case $python in *python*) exec $python "$launch" "${script##*/}" "$@" ;; *) exec "$script" "$@" ;; esac"""
 
 
 @dataclass(frozen=True)
@@ -56,12 +64,15 @@ class NemoInstallation:
             EnvironmentMissingError: The environment is not installed.
             ContainerError: No such image, no Apptainer here, or a path that cannot be bound.
         """
+        launchers = [Path(launch.__file__), *([Path(nel_launch.__file__)] if words[0] == "nel" else [])]
+        command = ["sh", "-c", LAUNCH, "sh", words[0], str(launchers[-1]), *words[1:]]
         if self.environment is None:
-            return self._inside(list(words), env, binds)
+            return self._inside(command, env, [*launchers, *binds])
         binaries = environment_python(self.environment).parent
         # The harnesses are commands of that environment.
         path = f"{binaries}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        return self._inside([str(binaries / words[0]), *words[1:]], self._with_harness({**env, "PATH": path}), binds)
+        command[4] = str(binaries / words[0])
+        return self._inside(command, self._with_harness({**env, "PATH": path}), [*launchers, *binds])
 
     def python(
         self, words: Sequence[str], env: Mapping[str, str], binds: Iterable[Path] = ()
@@ -82,8 +93,7 @@ class NemoInstallation:
     def _with_harness(self, env: Mapping[str, str]) -> dict[str, str]:
         if self.harness is None:
             return dict(env)
-        given = env.get("PYTHONPATH") or os.environ.get("PYTHONPATH")
-        return {**env, "PYTHONPATH": os.pathsep.join(filter(None, [str(self.harness), given]))}
+        return {**env, "PYTHONPATH": os.pathsep.join(filter(None, [str(self.harness), env.get("PYTHONPATH")]))}
 
     def _inside(
         self, command: list[str], env: Mapping[str, str], binds: Iterable[Path]
@@ -100,6 +110,12 @@ class NemoInstallation:
         if os.environ.get("TMPDIR"):
             yield Path(os.environ["TMPDIR"])
         yield from self.binds
+
+
+def own_harnesses() -> dict[str, str]:
+    """The variable by which NeMo Evaluator of an environment finds harnesses of the user's own, where there are any."""
+    folders = os.pathsep.join(map(str, harness_folders()))
+    return {"PYTHONPATH": folders} if folders else {}
 
 
 def installation_of(container: str | None, environment: str | None, containers: Containers) -> NemoInstallation:

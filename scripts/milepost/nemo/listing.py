@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign.config import load_config
-from milepost.campaign.schemas import read_yaml
 from milepost.errors import did_you_mean
 from milepost.nemo.catalogue import Benchmark, Catalogue, asks_log_probabilities
 from milepost.nemo.installation import NemoInstallation, installation_of
 from milepost.paths import WORKFLOW
 from milepost.runtime.containers import Containers, read_containers
+from milepost.schemas import read_yaml
 from milepost.terminal import columns
 
 # Rows of a harness's own tasks: enough to see which words would narrow the search.

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from milepost.campaign.config import load_config, load_task
+from milepost.campaign.config import complete_config, load_config, load_task
 from milepost.campaign.frozen import freeze
 from milepost.campaign.models import find_model, has_chat_template
-from milepost.campaign.schemas import check, check_names, expand
 from milepost.campaign.sheet import read_checkpoints, read_rows
 from milepost.campaign.types import Campaign, NativeTask, Task
 from milepost.comparisons.pairs import plan_pairs
@@ -17,6 +16,7 @@ from milepost.endpoints.specs import checkpoint_at, load_endpoints
 from milepost.errors import ConfigError, ModelError
 from milepost.records import Prompt
 from milepost.runtime.environments import environment_python
+from milepost.schemas import check_names
 from milepost.scorers import BaseScorer, CheckpointTask, check_scoring, load_scorer
 from milepost.statistics.samples_at_k import names_at
 from milepost.tasks import asks_chat, load_items
@@ -29,12 +29,10 @@ def load_campaign(config: Mapping[str, Any] | None = None) -> Campaign:
     Raises:
         ConfigError: An unknown key, task or profile, a wrong value, or a checkpoint named twice.
     """
-    config = dict(config if config is not None else load_config())
-    check(config, "config", "config/config.yaml")
-    config = dict(expand(config, "config", "config/config.yaml"))
+    config = load_config() if config is None else complete_config(config)
     check_names(config["tasks"], "config/config.yaml, tasks")
     tasks = {name: load_task(name) for name in config["tasks"]}
-    sheet = Path(config.get("checkpoints", "config/checkpoints.tsv"))
+    sheet = Path(config["checkpoints"])
     checkpoints = read_checkpoints(sheet, config.get("model_profiles", {}), checkpoint_at)
     load_endpoints()  # also where nothing refers to one: a wrong entry is found before it is needed
     return Campaign(config, checkpoints, tasks)
@@ -42,7 +40,7 @@ def load_campaign(config: Mapping[str, Any] | None = None) -> Campaign:
 
 def freeze_campaign(campaign: Campaign) -> Path:
     """Write the copy of the configuration that this run's steps and jobs read; returns its folder."""
-    sheet = Path(campaign.config.get("checkpoints", "config/checkpoints.tsv"))
+    sheet = Path(campaign.config["checkpoints"])
     return freeze(campaign.config, read_rows(sheet), list(campaign.tasks))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -124,10 +124,9 @@ def shown_record(campaign: Campaign, options: Iterable[str] = (), current: Curre
     """
     from milepost.campaign.shown import Point, Shown, ShownTask
 
-    config: Mapping[str, Any] = {"title": "Checkpoint evaluation", **campaign.config}
     return Shown(
         checkpoints={name: Point(name, ckpt.run, ckpt.step) for name, ckpt in campaign.checkpoints.items()},
         tasks={name: ShownTask(task.title, task.beside) for name, task in campaign.tasks.items()},
-        config={name: config[name] for name in options if name in config},
+        config={name: campaign.config[name] for name in options if name in campaign.config},
         current=current or Current(),
     ).record()

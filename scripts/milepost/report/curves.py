@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from milepost.schemas import of_schema
 from milepost.style import DASHES, GREY, LABEL, MARKERS, SMALL, colours, stack_over, wrap
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class Panel:
     runs: list[str]
     outside: list[str]
     metrics: list[str] = field(default_factory=list)
-    band: str = "ci95"
-    smoothing: int = 0
+    band: str = of_schema("config", "figures", "band")
+    smoothing: int = of_schema("config", "figures", "smoothing")
     among_others: bool = False
 
     @property

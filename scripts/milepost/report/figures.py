@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from milepost.errors import ConfigError, UnknownTaskError, did_you_mean
 from milepost.report.curves import Legend, Panel, draw_panel, moving_mean, stretches
 from milepost.report.tables import MetricRow, Row, ScoreRow
+from milepost.schemas import of_schema
 from milepost.style import lay_out, save, theme
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ DRAWN = (
 class Look:
     """The part `figures` of config/config.yaml: what bands show, and how far a moving mean reaches on either side."""
 
-    band: str = "ci95"
-    smoothing: int = 0
+    band: str = of_schema("config", "figures", "band")
+    smoothing: int = of_schema("config", "figures", "smoothing")
 
 
 def make_panels(

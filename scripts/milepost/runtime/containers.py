@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from milepost.errors import ContainerError
+from milepost.runtime.environments import surroundings
+from milepost.schemas import of_schema, with_defaults
 
 # Variables of the environment that go into an image: those about the job, its GPUs, the proxy and the hub.
 PASSED = re.compile(
@@ -37,24 +39,24 @@ class Containers:
 
     vllm: Path | None = None
     nemo: Path | None = None
-    nv: bool = True
+    nv: bool = of_schema("config", "containers", "nv")
     binds: tuple[Path, ...] = ()
-    caches: Path = Path("results/caches")
-    bind_environments: bool = False
-    folder: Path = Path("results/images")
+    caches: Path = of_schema("config", "containers", "caches", made=Path)
+    bind_environments: bool = of_schema("config", "containers", "bind_environments")
+    folder: Path = of_schema("config", "containers", "folder", made=Path)
 
 
 def read_containers(config: Mapping[str, Any]) -> Containers:
     """Read a campaign's configuration of containers; whether the images exist is not checked."""
-    spec = config.get("containers", {})
-    folder = Path(spec.get("folder", "results/images"))
+    given = with_defaults(config.get("containers", {}), "config", "containers")
+    folder = Path(given["folder"])
     return Containers(
-        vllm=image_file(spec["vllm"], folder) if "vllm" in spec else None,
-        nemo=image_file(spec["nemo"], folder) if "nemo" in spec else None,
-        nv=spec.get("nv", True),
-        binds=tuple(map(Path, spec.get("binds", []))),
-        caches=Path(spec.get("caches", "results/caches")),
-        bind_environments=spec.get("bind_environments", False),
+        vllm=image_file(given["vllm"], folder) if "vllm" in given else None,
+        nemo=image_file(given["nemo"], folder) if "nemo" in given else None,
+        nv=given["nv"],
+        binds=tuple(map(Path, given.get("binds", []))),
+        caches=Path(given["caches"]),
+        bind_environments=given["bind_environments"],
         folder=folder,
     )
 
@@ -116,7 +118,7 @@ def inside(
         image: An image's file, or None: the program is started bare.
         env: The program's own variables. All of them go in, as they are, and of the surroundings only those that
             `PASSED` names; so do not hand over the whole of `os.environ`. Folders that PATH has in front of the
-            surroundings' own are put in front of the image's PATH. Bare, they stand on top of `os.environ`.
+            surroundings' own are put in front of the image's PATH. Bare, they stand on top of `surroundings()`.
         binds: Folders and files that are to be found inside under the names that they have outside.
         nv: Whether to bring in NVIDIA's driver; harmless without a GPU.
 
@@ -124,7 +126,7 @@ def inside(
         ContainerError: No Apptainer here, or a path that cannot be bound.
     """
     if image is None:
-        return list(command), {**os.environ, **env}
+        return list(command), {**surroundings(), **env}
     executable, prefix = find_apptainer()
     words = [
         executable, "exec",

@@ -13,7 +13,6 @@ import time
 
 from milepost.runtime.slurm_site import parse_minutes
 
-MARGIN_S = 60.0
 ASK_AGAIN_S = 60.0
 
 

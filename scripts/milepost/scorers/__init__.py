@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, cast
 from milepost.endpoints.specs import find_endpoint
 from milepost.errors import ConfigError, RecordError, UnknownScorerError, did_you_mean
 from milepost.records import Answer, Estimate, Prompt, PromptSet, Score
+from milepost.schemas import with_defaults
 from milepost.statistics.metrics import Metric, reduce_scores
 
 # What an endpoint is asked for, as config/endpoints.yaml has it.
@@ -101,7 +102,7 @@ class BaseScorer:
     keeps_calls: ClassVar[bool] = False
     own_options: ClassVar[frozenset[str]] = frozenset()
     prepares: ClassVar[bool] = False
-    tabulates: ClassVar[bool] = False
+    tabulates: bool = False
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -112,6 +113,11 @@ class BaseScorer:
         """The metrics, and those that there are for parts of the items, such as their categories."""
         del items
         return self.metrics
+
+    @property
+    def longest_reply(self) -> int:
+        """Tokens that a judge's reply may have at most."""
+        return 0
 
     def expected_calls(self, item: Prompt) -> JudgeCalls:
         """What one answer to an item will be asked of each judge, for a plan's estimate."""
@@ -204,21 +210,23 @@ def load_scorer(spec: Mapping[str, Any], place: CheckpointTask | None = None) ->
     """Build the scorer that a task asks for.
 
     Args:
-        spec: The task's `scorer`: its `name`, and its options as its schema allows them.
+        spec: The task's `scorer`: its `name`, and its options as its schema allows them, which has the defaults.
         place: Whose answers to which task are scored, for one that keeps what it asks of models.
 
     Raises:
         UnknownScorerError: There is no scorer of this name.
         ConfigError: Options that contradict each other.
     """
-    options = dict(spec)
-    name = options.pop("name", None)
+    name = spec.get("name")
     known = scorer_names()
     if name not in known:
         raise UnknownScorerError(
             f"There is no scorer {name!r}. Scorers: {', '.join(known)}.{did_you_mean(str(name), known)} "
             "Correct the task's `scorer: {name: …}`, or add scripts/milepost/scorers/ and config/schemas/scorers/ files."
         )
+    # A constructor has no defaults of its own: they stand in the schema.
+    options = with_defaults(spec, f"scorers/{name}")
+    del options["name"]
     made = import_module(scorer_module(name)).Scorer
     if place is not None and made.keeps_calls:
         options["place"] = place
@@ -251,6 +259,24 @@ def check_scoring(scorer: BaseScorer, items: Sequence[Prompt], where: str, metri
         scorer.check(items)
     except (ConfigError, RecordError) as error:
         raise type(error)(f"{where}: {error}") from None
+
+
+def judges_itself(scorer: BaseScorer, identity: Mapping[str, Any]) -> list[str]:
+    """The judges of a scorer that are the model judged: the same weights, or the same name at the same address.
+
+    Args:
+        scorer: The task's.
+        identity: Who the checkpoint is, as its file in results/models says.
+    """
+    served = identity.get("endpoint", {})
+    found = []
+    for name in scorer.needs().judges:
+        judge = find_endpoint(name, f"The scorer {scorer.name}").identity
+        address = [(one.get("url") or one.get("host"), one.get("model")) for one in (served, judge)]
+        weights = identity.get("model") if isinstance(judge.get("model"), dict) else None
+        if (served and address[0] == address[1]) or (weights and weights == judge["model"]):
+            found.append(name)
+    return found
 
 
 def check_metric(scorer: BaseScorer, items: Sequence[Prompt], name: str, where: str) -> None:

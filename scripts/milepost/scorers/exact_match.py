@@ -53,15 +53,15 @@ class Scorer(BaseScorer):
     def __init__(
         self,
         *,
-        ignore_case: bool = False,
-        ignore_punctuation: bool = False,
-        strip: bool = True,
+        ignore_case: bool,
+        ignore_punctuation: bool,
+        strip: bool,
         extract: str | None = None,
-        compare: Literal["text", "number"] = "text",
-        tolerance: float | str = 0,
+        compare: Literal["text", "number"],
+        tolerance: float | str,
         compat: Literal["lm-eval"] | None = None,
-        ignore_numbers: bool = False,
-        regexes_to_ignore: Sequence[str] = (),
+        ignore_numbers: bool,
+        regexes_to_ignore: Sequence[str],
     ) -> None:
         self._ignore_case = ignore_case
         self._ignore_punctuation = ignore_punctuation

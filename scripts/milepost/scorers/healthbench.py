@@ -94,9 +94,7 @@ class Scorer(JudgedScorer):
     prompt_version = PROMPT_VERSION
     own_metrics = (Metric("healthbench", reduce=rubric_mean_of),)
 
-    def __init__(
-        self, *, output: Literal["auto", "json_schema", "json_object", "free"] = "auto", **options: Any
-    ) -> None:
+    def __init__(self, *, output: Literal["auto", "json_schema", "json_object", "free"], **options: Any) -> None:
         super().__init__(**options)
         self._output = output
 
@@ -132,8 +130,9 @@ class Scorer(JudgedScorer):
             for number, one in enumerate(response.prompt["meta"]["rubrics"])
         }
 
-    def measures(self, prompt: Prompt, values: Values) -> Measured:
+    def measures(self, response: Response, values: Values) -> Measured:
         """The points; none as long as one statement could not be read: without it they would be another measure."""
+        prompt = response.prompt
         rubrics = prompt["meta"]["rubrics"]
         met = [values.get(str(number)) for number in range(len(rubrics))]
         if any(value is None for value in met):

@@ -35,7 +35,7 @@ class Scorer(FollowingScorer):
     environment = "ifbench"
     library = "ifbench"
 
-    def __init__(self, *, ifbench_dir: str, compat: bool = False) -> None:
+    def __init__(self, *, ifbench_dir: str, compat: bool) -> None:
         super().__init__()
         self._checkout = Path(ifbench_dir)
         self._compat = compat

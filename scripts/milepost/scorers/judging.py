@@ -12,15 +12,17 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.specs import EndpointSpec, find_endpoint
 from milepost.errors import ConfigError
 from milepost.judges.asking import Judge, Judgement, Opens, Question, ask_judges, kept_calls
+from milepost.judges.comparison import JudgedAnswers, JudgePair, compare_judges, draw_pairs
 from milepost.records import Answer, Estimate, JudgedVerdict, Prompt, Score
-from milepost.scorers import BaseScorer, CheckpointTask, JudgeCalls, Needs
+from milepost.scorers import BaseScorer, CheckpointResults, CheckpointTask, JudgeCalls, Needs
 from milepost.scorers.responses import Response, read_responses
 from milepost.statistics.metrics import Metric, mean_of, reduce_scores
 
@@ -49,6 +51,7 @@ class JudgedScorer(BaseScorer):
     Attributes:
         prompt_version: Version of what judges are asked.
         own_metrics: The scorer's numbers, the headline first; with several judges, each has its own of them as well.
+        fact_metrics: What is known of an answer without a judge.
 
     Args:
         judges: Names of endpoints.
@@ -64,16 +67,17 @@ class JudgedScorer(BaseScorer):
     keeps_calls = True
     prompt_version: ClassVar[int]
     own_metrics: tuple[Metric, ...]
+    fact_metrics: tuple[Metric, ...] = ()
 
     def __init__(
         self,
         *,
         judges: Sequence[str],
         ensemble: Sequence[str] | None = None,
-        ask_again: int = 3,
-        max_tokens: int = 1024,
-        temperature: float = 0,
-        seed: int = 0,
+        ask_again: int,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
         place: CheckpointTask | None = None,
         opens: Opens = open_endpoint,
     ) -> None:
@@ -89,6 +93,8 @@ class JudgedScorer(BaseScorer):
                 f"{', '.join(self.judges)}. Add it to `judges`, or take it out of `ensemble`."
             )
         self.metrics = self.by_judge(self.own_metrics)
+        # One judge alone compares with nobody.
+        self.tabulates = len(self.judges) > 1
 
     # What a benchmark says of itself.
 
@@ -96,9 +102,14 @@ class JudgedScorer(BaseScorer):
         """What judges are asked about one answer, by what it is about; the same for all judges."""
         raise NotImplementedError
 
-    def measures(self, prompt: Prompt, values: Values) -> Measured:
+    def measures(self, response: Response, values: Values) -> Measured:
         """The numbers that follow from one judge's verdicts on an answer; a headline of None is an answer without a score."""
         raise NotImplementedError
+
+    def facts(self, response: Response) -> Mapping[str, float]:
+        """The values of `fact_metrics` for an answer."""
+        del response
+        return {}
 
     def families(self, items: Sequence[Prompt]) -> Sequence[Metric]:
         """Metrics of parts of the items, such as their categories."""
@@ -126,6 +137,11 @@ class JudgedScorer(BaseScorer):
         """The name of the first of the metrics."""
         return self.own_metrics[0].name
 
+    @property
+    def fact_names(self) -> list[str]:
+        """Names of `fact_metrics`."""
+        return [metric.name for metric in self.fact_metrics]
+
     def by_judge(self, metrics: Sequence[Metric]) -> tuple[Metric, ...]:
         """Metrics of the ensemble and, where there are several judges, the same of each judge."""
         several = self.judges if len(self.judges) > 1 else []
@@ -133,6 +149,7 @@ class JudgedScorer(BaseScorer):
         return (
             *metrics,
             UNREADABLE,
+            *self.fact_metrics,
             *of_judges,
             *(replace(UNREADABLE, name=of_judge(UNREADABLE.name, j)) for j in several),
         )
@@ -157,6 +174,11 @@ class JudgedScorer(BaseScorer):
             "judge_sampling": self._sampling,
             **({"ensemble": self.ensemble} if len(self.judges) > 1 else {}),
         }
+
+    @property
+    def longest_reply(self) -> int:
+        """As `max_tokens` says."""
+        return int(self._sampling["max_tokens"])
 
     def expected_calls(self, item: Prompt) -> JudgeCalls:
         """What one answer to an item will be asked of each judge."""
@@ -197,16 +219,14 @@ class JudgedScorer(BaseScorer):
             for about in next(iter(values.values()), {})
         }
         parts = [
-            self.measures(
-                response.prompt, {about: value if common[about] else None for about, value in values[judge].items()}
-            )
+            self.measures(response, {about: value if common[about] else None for about, value in values[judge].items()})
             for judge in self.ensemble
         ]
         whole = mean_measured(parts)
-        metrics, weights = dict(whole.metrics), dict(whole.weights)
+        metrics, weights = {**whole.metrics, **self.facts(response)}, dict(whole.weights)
         metrics[UNREADABLE.name] = _mean([_unreadable(verdicts[judge]) for judge in self.ensemble])
         for judge in self.judges if len(self.judges) > 1 else []:
-            own = self.measures(response.prompt, values[judge])
+            own = self.measures(response, values[judge])
             metrics |= {of_judge(name, judge): value for name, value in own.metrics.items()}
             weights |= {of_judge(name, judge): value for name, value in own.weights.items()}
             metrics[of_judge(UNREADABLE.name, judge)] = _unreadable(verdicts[judge])
@@ -232,6 +252,14 @@ class JudgedScorer(BaseScorer):
     def reduce(self, prompts: Sequence[Prompt], scores: Sequence[Score]) -> Mapping[str, Estimate]:
         """Reduce each metric, those of parts of the items included, as it says."""
         return reduce_scores(self.metrics_of(prompts), scores)
+
+    def tabulate(
+        self, title: str, prompts: Sequence[Prompt], results: Sequence[CheckpointResults], prepared: Path, out: Path
+    ) -> None:
+        """Compare the judges, where there are several: a table of every pair, and a figure."""
+        del prompts, prepared
+        out.mkdir(parents=True, exist_ok=True)
+        write_comparison(out, title, results, self.judges, self.headline)
 
     async def _judge(self, asked: Mapping[int, Mapping[str, Question]]) -> dict[int, dict[str, list[JudgedVerdict]]]:
         """The verdicts of every judge on each answer. All judges are asked at the same time."""
@@ -269,6 +297,38 @@ class JudgedScorer(BaseScorer):
         return self._place
 
 
+def write_comparison(
+    out: Path, title: str, results: Sequence[CheckpointResults], judges: Sequence[str], headline: str
+) -> None:
+    """Write judges.csv and, where there are pairs to draw, judges.svg and judges.png."""
+    import csv
+
+    judged = {}
+    for judge in judges:
+        name = of_judge(headline, judge) if len(judges) > 1 else headline
+        lines = [(one.ckpt, score) for one in results for score in one.scores]
+        judged[judge] = JudgedAnswers(
+            {
+                (ckpt, score["id"], score["sample"]): value
+                for ckpt, score in lines
+                if (value := score["metrics"].get(name)) is not None
+            },
+            {
+                (ckpt, score["id"], score["sample"], one["about"]): one["value"]
+                for ckpt, score in lines
+                for one in score.get("judged", {}).get(judge, [])
+                if one["value"] is not None
+            },
+        )
+    pairs = compare_judges(judged, [one.ckpt for one in results])
+    with (out / "judges.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, [column.name for column in fields(JudgePair)], lineterminator="\n")
+        table.writeheader()
+        table.writerows(asdict(pair) for pair in pairs)
+    if pairs:
+        draw_pairs(out / "judges", title, pairs, judged)
+
+
 def of_judge(metric: str, judge: str) -> str:
     """The name of a metric as one judge has it.
 
@@ -298,7 +358,7 @@ def mean_measured(parts: Sequence[Measured]) -> Measured:
     return Measured(metrics, weights)
 
 
-def json_forms(name: str, schema: Mapping[str, Any], output: str = "auto") -> list[Mapping[str, Any]]:
+def json_forms(name: str, schema: Mapping[str, Any], output: str) -> list[Mapping[str, Any]]:
     """The forms of a reply that is one JSON object: all to be tried, or the one that is named."""
     forms: dict[str, Mapping[str, Any]] = {
         "json_schema": {

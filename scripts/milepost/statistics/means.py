@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
@@ -111,26 +111,45 @@ def ratio_estimate(
     return Estimate(value=value, stderr=robust_stderr(units), ci95=score_interval(items, bounds))
 
 
-def clustered_stderr(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
-    """Standard error of a mean whose items come in clusters.
+def mean_of_ratios(
+    parts: Sequence[Mapping[str, tuple[float, float]]],
+    *,
+    clusters: Mapping[str, str] | None = None,
+    bounds: Bounds | None = None,
+) -> Estimate:
+    """The mean of several ratios, such as win rates by several judges, or in several categories.
 
     Args:
-        values: One mean per item, shape (n_items,), in the task's units.
-        clusters: The cluster of each item, shape (n_items,).
+        parts: For each ratio, by item's id, its numerator's and its denominator's part. Items may be in several.
+        clusters: The cluster of each item that names one; None for independent items.
+        bounds: The lowest and the highest value that an item's ratio can take.
 
-    Raises:
-        StatsError: Fewer than two clusters.
+    Returns:
+        The estimate; all null if one of the ratios has no item. An item's deviations in all ratios are added up.
 
-    Source: Miller (2024), arXiv 2411.00640, with the G/(G-1) correction; the same as a regression on a constant in
-    statsmodels with cov_type="cluster".
-
-    >>> round(clustered_stderr([1, 1, 0, 0], ["a", "a", "b", "b"]), 3)
-    0.5
+    >>> round(mean_of_ratios([{"a": (1, 1), "b": (0, 3)}, {"a": (1, 1), "b": (1, 1)}], bounds=(0, 1))["value"], 3)
+    0.625
     """
-    units = group_units((value, 1.0, cluster) for value, cluster in zip(values, clusters, strict=True))
-    if len(units) < 2:
-        raise StatsError(f"A clustered standard error needs two clusters or more; there is {len(units)}.")
-    return robust_stderr(units)
+    totals = [
+        (math.fsum(top for top, _ in one.values()), math.fsum(weight for _, weight in one.values())) for one in parts
+    ]
+    if not parts or any(weight <= 0 for _, weight in totals):
+        return UNDEFINED
+    value = math.fsum(top / weight for top, weight in totals) / len(parts)
+    # Each ratio's deviations about itself, in units in which all weights add up to 1.
+    deviations: dict[str, float] = defaultdict(float)
+    weights: dict[str, float] = defaultdict(float)
+    for one, (whole, total) in zip(parts, totals, strict=True):
+        for item, (top, weight) in one.items():
+            deviations[item] += (top - whole / total * weight) / (total * len(parts))
+            weights[item] += weight / (total * len(parts))
+    tops = [deviations[item] + value * weight for item, weight in weights.items()]
+    if bounds is not None:
+        # Of ratios that differ, an item's part of their mean may lie a little beyond.
+        tops = [min(max(top, bounds[0] * w), bounds[1] * w) for top, w in zip(tops, weights.values(), strict=True)]
+    labels = [clusters.get(item, item) for item in weights] if clusters else None
+    estimate = ratio_estimate(tops, list(weights.values()), clusters=labels, bounds=bounds)
+    return Estimate(value=value, stderr=estimate["stderr"], ci95=estimate["ci95"])
 
 
 def bootstrap_estimate(

@@ -115,6 +115,8 @@ def summarize(
             means_of_runs(scores, header["samples"])
             if is_mean
             else [reduce(_of_run(scores, run))[metric]["value"] for run in range(header["samples"])]
+            if header["samples"] > 1
+            else [estimates[metric]["value"]]
         ),
     )
     if described:

@@ -7,7 +7,6 @@ import yaml
 from milepost.campaign.config import load_config, load_task
 from milepost.campaign.frozen import FROZEN
 from milepost.campaign.models import find_model, has_chat_template
-from milepost.campaign.schemas import check, load_schema
 from milepost.campaign.sheet import parse_options
 from milepost.campaign.types import Checkpoint, NativeTask, NemoTask, Serving
 from milepost.errors import (
@@ -20,6 +19,7 @@ from milepost.errors import (
     UnknownTaskError,
 )
 from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign
+from milepost.schemas import check, defaults, load_schema
 
 ROOT = Path(__file__).parents[3]
 TASK = {"version": 1, "data": "data/t.jsonl", "scorer": {"name": "exact_match"}}
@@ -433,7 +433,7 @@ def test_parts_of_a_task_so_that_a_change_reruns_only_what_depends_on_it():
         "version": 1, "generation": 1, "data": "data/t.jsonl", "format": "items", "samples": 2,
         "sampling": {"temperature": 0.7, "max_tokens": 2048, "seed": 0},
     }  # fmt: skip
-    assert task.scoring() == {"scorer": {"name": "exact_match"}, "metric": "m"}
+    assert task.scoring() == {"scorer": {**defaults("scorers/exact_match"), "name": "exact_match"}, "metric": "m"}
     task = write(task={**NEMO, "params": {"temperature": 0}, "title": "T"}).tasks["t"]
     assert task.questions() == {
         "version": 1, "generation": 1, "samples": 1, "eval_type": NEMO["eval_type"], "endpoint_type": "chat",

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from milepost.campaign.frozen import FROZEN
-from milepost.campaign.schemas import check, read_yaml
 from milepost.campaign.sheet import read_checkpoints, read_rows
 from milepost.errors import ConfigError, RecordError
 from milepost.records import read_records
+from milepost.schemas import check, read_yaml
 
 SHEET = Path("sheet.tsv")
 

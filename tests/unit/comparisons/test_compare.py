@@ -46,7 +46,7 @@ class Results:
     """A campaign's scores in a folder; `put` adds a checkpoint's on a task, `compare` compares."""
 
     def __init__(self, folder, ckpts, tasks=("sums",), **comparisons):
-        config = {"tasks": list(tasks)} | ({"comparisons": comparisons} if comparisons else {})
+        config = {"tasks": list(tasks)} | {"comparisons": {"correction": "bh", **(comparisons or {})}}
         self.folder = folder
         self.campaign = Shown(sheet(*ckpts), {name: ShownTask(name.title()) for name in tasks}, config)
 
@@ -566,7 +566,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ["a-0", "a-1", "b-0", "b-1"]
     points = {name: Point(name, name[0], int(name[2])) for name in names}
-    shown = Shown(points, {"sums": ShownTask("Sums")}, {"comparisons": {"same_step": ["a", "b"]}})
+    shown = Shown(points, {"sums": ShownTask("Sums")}, {"comparisons": {"same_step": ["a", "b"], "correction": "bh"}})
     write_record(tmp_path / "settings.json", shown.record())
     results = Results(tmp_path, names)
     for seed, name in enumerate(names):

@@ -9,6 +9,7 @@ from milepost.endpoints.calls import Calls
 from milepost.errors import CallError
 
 GOOD = {"scores": [0.25]}
+ASKED = {"concurrency": 64, "timeout_s": 120.0, "retries": 5}
 
 
 def endpoint(url, model="m-nonce"):
@@ -19,10 +20,10 @@ def play(server, path, bodies, read=None, model="m-nonce", route="/rerank", **op
     """Make calls to a server; returns their replies or errors."""
 
     async def asked():
-        options.setdefault("pause_s", 0.001)
+        given = {**ASKED, "pause_s": 0.001, **options}
         # One address for all runs: it is part of who answers.
-        identity = options.pop("identity", {"model": "m"})
-        async with server.running() as url, Calls(endpoint(url, model), path, identity=identity, **options) as calls:
+        identity = given.pop("identity", {"model": "m"})
+        async with server.running() as url, Calls(endpoint(url, model), path, identity=identity, **given) as calls:
             posts = [calls.post(route, {"model": model, **body}, read) for body in bodies]
             return await asyncio.gather(*posts, return_exceptions=True)
 
@@ -118,7 +119,7 @@ def test_one_who_waits_may_leave_while_another_waits(tmp_path):
     server = Server({"body": GOOD, "wait_s": 0.1})
 
     async def asked():
-        async with server.running() as url, Calls(endpoint(url), tmp_path / "a") as calls:
+        async with server.running() as url, Calls(endpoint(url), tmp_path / "a", **ASKED) as calls:
             first = asyncio.ensure_future(calls.post("/x", {"n": 1}))
             second = asyncio.ensure_future(calls.post("/x", {"n": 1}))
             await asyncio.sleep(0.02)
@@ -133,7 +134,7 @@ def test_leaving_early_gives_up_what_is_under_way(tmp_path):
     server = Server({"body": GOOD, "wait_s": 30})
 
     async def asked():
-        async with server.running() as url, Calls(endpoint(url), tmp_path / "a") as calls:
+        async with server.running() as url, Calls(endpoint(url), tmp_path / "a", **ASKED) as calls:
             waiting = asyncio.ensure_future(calls.post("/x", {"n": 1}))
             await asyncio.sleep(0.05)
         return await asyncio.gather(waiting, return_exceptions=True)

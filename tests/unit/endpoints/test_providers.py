@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from milepost import endpoints
-from milepost.campaign import schemas
+from milepost import endpoints, schemas
 from milepost.campaign.identity import identify
 from milepost.campaign.sheet import read_checkpoints
 from milepost.endpoints import specs
@@ -44,7 +43,7 @@ class Ferry(EndpointSpec):
 
 
 def parse(name, entry, where):
-    return Ferry(name, entry["model"], harbour=entry["harbour"])
+    return Ferry(name, entry["model"], "chat", harbour=entry["harbour"])
 """
 SCHEMA = """
 title: ferry

@@ -201,7 +201,7 @@ def test_what_does_not_exist_cannot_be_drawn(beside, error, message):
 
 
 def test_command(tmp_path):
-    shown = Shown({}, {"sums": ShownTask("Sums", ("truth",)), "b": ShownTask("B")})
+    shown = Shown({}, {"sums": ShownTask("Sums", ("truth",)), "b": ShownTask("B")}, {"figures": {"band": "sem"}})
     write_record(tmp_path / "settings.json", shown.record())
     write_table(tmp_path / "scores.csv", ScoreRow, [*CURVE, row(0.2, 0, task="b")])
     write_table(tmp_path / "metrics.csv", MetricRow, [metric("truth", 0.1, 0)])

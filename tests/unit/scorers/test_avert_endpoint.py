@@ -321,6 +321,16 @@ def test_throttling_and_drops_are_waited_out_and_a_dead_server_is_named(server, 
         list(Scorer(chance=False).score([CITY], answers_to("Lyon", "Lyon")))
 
 
+def test_an_endpoint_is_asked_as_often_as_its_entry_says(server, monkeypatch, tmp_path, patient):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    entry = {"provider": "external", "kind": "embedding", "model": "m", "url": f"{server.url}/v1", "retries": 1}
+    (tmp_path / "config/endpoints.yaml").write_text(json.dumps({"small": entry}))
+    server.faults = [503, 503]
+    with pytest.raises(CallError):
+        list(Scorer(endpoint="small", chance=False, semscore=False).score([CITY], answers_to("Lyon", "Lyon")))
+
+
 def compared(server):
     """What was asked for: texts, queries, or pairs."""
     return [

@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from milepost.campaign.config import check_scorer
-from milepost.campaign.schemas import check
 from milepost.embedding.embedders import MiniLM
 from milepost.endpoints.specs import load_endpoints
 from milepost.errors import ConfigError, EnvironmentMissingError, RecordError, ServerError
 from milepost.runtime.environments import environment_python
+from milepost.schemas import check
 from milepost.scorers import CheckpointTask, check_scoring, load_scorer
 from milepost.scorers.equator import keys as equator_keys
 from milepost.scorers.equator.keys import Key, build_collection, key_id, read_answer_key

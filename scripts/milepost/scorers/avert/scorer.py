@@ -16,6 +16,7 @@ from typing import Any, Literal
 from milepost.embedding.embedders import MINILM_IDENTITY, Embed
 from milepost.errors import ConfigError, RecordError
 from milepost.records import Answer, Prompt, Score
+from milepost.schemas import defaults
 from milepost.scorers import BaseScorer, CheckpointTask, Kind, Needs
 from milepost.scorers.avert.candidates import REFUSALS, candidate_groups
 from milepost.scorers.avert.readings import READINGS, Found, References
@@ -32,6 +33,9 @@ _SEED = 0
 # The verdict on an empty answer, the same as the original's.
 _EMPTY = AvertVerdict({CORRECT: 0.0, WRONG: 1.0}, match=False, tie=False, winner=WRONG)
 _WON = 120  # characters of the winning candidate that a record shows
+
+
+_DEFAULTS = defaults("scorers/avert")
 
 
 class Scorer(BaseScorer):
@@ -82,11 +86,11 @@ class Scorer(BaseScorer):
     def __init__(
         self,
         *,
-        wrong: Literal["choices"] | Sequence[str] = "choices",
-        extra_wrong: Sequence[str] = (),
-        refusal: bool = False,
+        wrong: Literal["choices"] | Sequence[str] = _DEFAULTS["wrong"],
+        extra_wrong: Sequence[str] = _DEFAULTS["extra_wrong"],
+        refusal: bool = _DEFAULTS["refusal"],
         reading: Literal["statement", "whole"] | None = None,
-        letters: bool = False,
+        letters: bool = _DEFAULTS["letters"],
         enhance: bool | None = None,
         grouping: str | None = None,
         endpoint: str | None = None,
@@ -94,7 +98,7 @@ class Scorer(BaseScorer):
         method: Literal["embedding", "rerank"] | None = None,
         template: str | Mapping[str, str] | None = None,
         instruction: str | None = None,
-        compat: bool = False,
+        compat: bool = _DEFAULTS["compat"],
         semscore: bool | None = None,
         truth: Literal["names_target"] | None = None,
         chance: bool | None = None,

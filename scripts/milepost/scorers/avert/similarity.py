@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from milepost.campaign.types import Serving
 from milepost.embedding.embedders import MINILM_IDENTITY, CosineSimilarity, Embed, MiniLM, checked_vectors
 from milepost.embedding.servers import address_of, embed_texts, pair_name, rerank_pairs, score_pairs
 from milepost.embedding.vectors import Keep, VectorStore
@@ -218,10 +219,14 @@ async def _embed(settings: Settings, texts: Sequence[str], keep: Keep) -> dict[s
 
 async def _open(settings: Settings, path: Path | None, stack: AsyncExitStack) -> Calls:
     endpoint = settings.address
-    options: dict[str, float] = {}
     if endpoint is not None:
         # No file of the campaign says so.
         print(f"avert: {endpoint.url} compares, as AVERT_MODEL_ENDPOINT says.", file=sys.stderr)
+        serving = Serving(gpus=0)
+        calls = Calls(
+            address_of(endpoint, settings.api), path, identity=_identity(settings),
+            concurrency=serving.concurrency, timeout_s=serving.request_timeout_s, retries=serving.retries,
+        )  # fmt: skip
     else:
         from milepost.endpoints.open import open_endpoint
         from milepost.endpoints.specs import find_endpoint
@@ -229,9 +234,8 @@ async def _open(settings: Settings, path: Path | None, stack: AsyncExitStack) ->
         spec = find_endpoint(settings.endpoint, "The scorer avert")
         # Text Embeddings Inference has no list of models, nor reranking under /v1: its first answer shows whether it is there.
         endpoint = await stack.enter_async_context(open_endpoint(spec, verified=settings.api != "tei"))
-        options = {"concurrency": spec.serving.concurrency, "timeout_s": spec.serving.request_timeout_s}
-    endpoint = address_of(endpoint, settings.api)
-    calls = Calls(endpoint, path, identity=_identity(settings), **options)  # type: ignore[arg-type]
+        endpoint = address_of(endpoint, settings.api)
+        calls = Calls.of(spec, endpoint, path, folder=JUDGED / spec.name, identity=_identity(settings))
     return await stack.enter_async_context(calls)
 
 

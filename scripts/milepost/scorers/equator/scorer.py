@@ -23,6 +23,7 @@ from milepost.errors import ConfigError, listed
 from milepost.judges.asking import Judge, Judgement, Opens, Question, ask_judges, kept_calls
 from milepost.judges.verdict import ChatReply, Verdict
 from milepost.records import Answer, EvaluatorVerdict, Message, Partial, Prompt, PromptSet, Score, read_record
+from milepost.schemas import defaults
 from milepost.scorers import BaseScorer, CheckpointResults, CheckpointTask, Needs
 from milepost.scorers.equator.keys import ENVIRONMENT, RETRIEVAL, Key, key_id, prepare_retrieval, read_answer_key
 from milepost.scorers.equator.prompt import FORMS, OUTPUTS, PROMPT_VERSION, Output, evaluator_messages
@@ -32,6 +33,9 @@ from milepost.scorers.responses import Response, read_responses
 from milepost.statistics.metrics import Metric
 
 Draws = dict[str, tuple[str, ...]]
+
+
+_DEFAULTS = defaults("scorers/equator")
 
 
 class Scorer(BaseScorer):
@@ -70,10 +74,10 @@ class Scorer(BaseScorer):
         evaluators: Sequence[str],
         answer_key: str,
         sample: Mapping[str, Any] | None = None,
-        output: Literal["auto"] | Output = "auto",
-        seed: int = 0,
-        max_tokens: int = 512,
-        ask_again: int = 3,
+        output: Literal["auto"] | Output = _DEFAULTS["output"],
+        seed: int = _DEFAULTS["seed"],
+        max_tokens: int = _DEFAULTS["max_tokens"],
+        ask_again: int = _DEFAULTS["ask_again"],
         compat: Compat | None = None,
         label: str | None = None,
         place: CheckpointTask | None = None,
@@ -83,7 +87,11 @@ class Scorer(BaseScorer):
         self._answer_key = answer_key
         self._label = label
         self._evaluators = list(evaluators)
-        self._sample = {"questions": 1.0, "evaluators": len(self._evaluators), "seed": 0, **(sample or {})}
+        self._sample = {
+            **defaults("scorers/equator", "sample"),
+            "evaluators": len(self._evaluators),
+            **(sample or {}),
+        }
         self._output = output
         self._seed = seed
         self._max_tokens = max_tokens

@@ -7,14 +7,15 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from milepost.errors import ConfigError, UnknownKeyError, did_you_mean
+from milepost.errors import ConfigError, UnknownKeyError, did_you_mean, why_unreadable
 from milepost.paths import WORKFLOW
 
 SCHEMAS = WORKFLOW / "config" / "schemas"
@@ -101,7 +102,34 @@ def defaults(schema: str, *inside: str) -> dict[str, Any]:
     node = load_schema(schema)
     for key in inside:
         node = node["properties"][key]
-    return {key: option["default"] for key, option in node["properties"].items() if "default" in option}
+    options = node["properties"].items()
+    return {key: option["default"] for key, option in options if option.get("default") is not None}
+
+
+def with_defaults(data: Mapping[str, Any], schema: str, *inside: str) -> dict[str, Any]:
+    """Fill in the defaults of a schema, those within its parts as well: what reads the result has no defaults of its own.
+
+    >>> with_defaults({"tasks": ["a"], "figures": {"band": "sem"}}, "config")["figures"]
+    {'band': 'sem', 'smoothing': 0}
+    """
+    node = load_schema(schema)
+    for key in inside:
+        node = node["properties"][key]
+    parts = [key for key, option in node["properties"].items() if "properties" in option]
+    filled = {key: with_defaults(data.get(key) or {}, schema, *inside, key) for key in parts}
+    return {**defaults(schema, *inside), **data, **{key: part for key, part in filled.items() if part or key in data}}
+
+
+def of_schema(schema: str, *keys: str, made: Callable[[Any], Any] = lambda value: value) -> Any:
+    """A field of a dataclass whose default is that of a key in a schema, where alone it stands.
+
+    Args:
+        schema: The schema's name.
+        keys: The key, after those that it stands under.
+        made: Makes the field's value of the default.
+    """
+    *inside, key = keys
+    return field(default_factory=lambda: made(defaults(schema, *inside)[key]))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -135,12 +163,8 @@ def read_text(path: Path, missing: str) -> str:
     """
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist (looked for in {Path.cwd()}). {missing}") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder, where a file is expected. {missing}") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+        raise ConfigError(f"{why_unreadable(path, error)} {missing}") from None
     encoding = next((name for mark, name in BOMS.items() if data.startswith(mark)), None)
     try:
         text = data.decode("utf-8-sig")  # spreadsheets and editors put a byte order mark first

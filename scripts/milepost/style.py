@@ -265,3 +265,14 @@ def _known() -> frozenset[int]:
     from matplotlib.font_manager import findfont, get_font
 
     return frozenset(get_font(findfont(_font(LABEL, "normal"))).get_charmap())
+
+
+def money(value: float) -> str:
+    """An amount of money; small ones with as many digits as tell something.
+
+    >>> money(12.345), money(0.00123), money(0), money(1234.5)
+    ('12.35', '0.0012', '0', '1,234.50')
+    """
+    if value == 0:
+        return "0"
+    return f"{value:,.2f}" if value >= 0.1 else f"{value:.2g}"

@@ -25,6 +25,7 @@ import pytest
 import yaml
 from cluster import (
     ADDRESSES,
+    BEGUN,
     CLUSTER,
     GPU_HOSTS,
     HOSTS,
@@ -84,6 +85,7 @@ class Job:
     numbers = count()
 
     def __init__(self, campaign: Campaign, host: str, time_limit_min: int = 10, kept: Path | None = None) -> None:
+        BEGUN.append(self.kill)
         site = {**SITE, "options": [*SITE["options"][:-1], f"--time={time_limit_min}"]}
         number = next(self.numbers)
         self.kept = kept or campaign.folder / f"kept/{number}.jsonl"

@@ -18,12 +18,20 @@ from milepost.judges.fence import without_control_tokens
 from milepost.judges.verdict import ChatReply, Reader, Verdict
 from milepost.reasoning import strip_reasoning
 from milepost.records import Message, Usage
+from milepost.statistics.outcomes import kind_of
 from milepost.store.answers import read_lines
 
 JUDGED = Path("results/judged")
 PATH = "/chat/completions"
 # So many first questions refused one after the other are no fault of the questions.
 REFUSED = 3
+# What may stand in place of a judge's reply.
+INSTEAD = {
+    "refused": "a refusal",
+    "filtered": "a content filter stopped it",
+    "reasoning_only": "all its text is in its reasoning: its server's reasoning parser does not fit it",
+    "tool_calls": "calls of tools, and no text",
+}
 SHOWN = 1000  # characters of an unreadable reply that its judge is shown again
 
 Opens = Callable[[EndpointSpec], AbstractAsyncContextManager[Endpoint]]
@@ -216,6 +224,8 @@ class _Asked:
         if verdict.problem and reply["finish_reason"] == "length":
             problem = f"{verdict.problem} (cut off after {reply['usage']['completion_tokens']} tokens)"
             verdict = Verdict(None, verdict.explanation, problem)
+        elif verdict.problem and "instead" in reply:
+            verdict = Verdict(None, verdict.explanation, f"{verdict.problem} ({reply['instead']})")
         self.verdict = verdict
 
     def chat(self) -> list[Message]:
@@ -273,6 +283,8 @@ def read_chat_reply(body: Any) -> ChatReply:
         raise ValueError(error.error["message"]) from None
     usage = answer.get("usage", Usage(prompt_tokens=0, completion_tokens=0))
     reply = ChatReply(content=answer["content"], finish_reason=answer["finish_reason"], usage=usage)
+    if kind := INSTEAD.get(kind_of(answer)):
+        reply["instead"] = f"{kind}: {answer['refusal'][:200]}" if "refusal" in answer else kind
     if logprobs := _logprobs(body):
         reply["logprobs"] = logprobs
     return reply

@@ -11,6 +11,7 @@ from milepost.comparisons.task_results import is_small
 from milepost.records import Summary
 from milepost.report.tables import ScoreRow, step
 from milepost.report.tables_to_read import ALWAYS, IN_PLACE
+from milepost.style import money
 
 # The sums of a ledger, as (key, heading); seconds are shown as minutes and hours.
 COSTS = [
@@ -181,6 +182,24 @@ def costs(sums: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "total": ["all", *(_amount(key, total.get(key, 0)) for key, _ in shown)],
         "sums": {key: _amount(key, value) for key, value in total.items() if value},
     }
+
+
+def paid(bills: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of what endpoints of others did cost: a line for each, and the sum; nothing where no price is known.
+
+    >>> bill = {"calls": 2, "tokens_in": 10, "tokens_out": 4, "cost": 0.5, "price": {"input": 1, "output": 2}, "budget": 3}
+    >>> paid({"endpoints": {"api": bill}})["lines"]
+    [['api', '2', '10', '0', '4', '0.50', '3.00', '-']]
+    """
+    found = {name: bill for name, bill in bills.get("endpoints", {}).items() if bill.get("price")}
+    lines = []
+    for name, bill in found.items():
+        counts = [f"{bill.get(key, 0):,.0f}" for key in ("calls", "tokens_in", "tokens_cached", "tokens_out")]
+        bound = "-" if bill.get("budget") is None else money(bill["budget"])
+        guessed = f"{bill['guessed']:,.0f} calls" if bill.get("guessed") else "-"
+        lines.append([name, *counts, money(bill.get("cost", 0)), bound, guessed])
+    total = sum(bill.get("cost", 0) for bill in found.values())
+    return {"lines": lines, "total": money(total), "budget": money(bills["budget"]) if bills.get("budget") else None}
 
 
 def duration(seconds: float) -> str:

@@ -91,6 +91,7 @@ class Scorer(JudgedScorer):
 
     name = "alpaca_eval"
     prompt_version = PROMPT_VERSION
+    published = "gpt-4-1106-preview"
     own_metrics = (
         Metric(WIN_RATE),
         Metric(LENGTH, reduce=fitted),

@@ -6,23 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from milepost.records import Outcomes, Summary
+from milepost.schemas import defaults
 
-# From more than this share of a number's answers on, it is marked; config/schemas/config.yaml describes them.
-SHARES: Mapping[str, float] = {
-    "empty": 0.1,
-    "truncated": 0.1,
-    "refused": 0.1,
-    "filtered": 0.1,
-    "reasoning_only": 0.1,
-    "tool_calls": 0.1,
-    "unreadable": 0.1,
-    "failed": 0.1,
-    "identical": 0.1,
-    "missing": 0.0,
-}
+SCHEMA = "config"  # of config/config.yaml, which says from which shares of answers on a number is marked
 NOTHING = "nothing scored"
 UNKNOWN = Outcomes(asked=0, answered=0, kinds={})
-COUNTED = [name for name in SHARES if name not in ("missing", "identical")]
+COUNTED = ("empty", "truncated", "refused", "filtered", "reasoning_only", "tool_calls", "unreadable", "failed")
 # What a share of answers is, after "100 % of the answers".
 WORDS = {
     "empty": "are empty",
@@ -51,7 +40,7 @@ class Mark:
     """One reason why a number is not what it seems.
 
     Attributes:
-        name: What it is: a name of `SHARES`, `models`, or `nothing`.
+        name: What it is: a name of `WORDS`, `models`, or `nothing`.
         short: A few words for a table's cell.
         reason: A sentence or two.
     """
@@ -72,12 +61,12 @@ def marks_of(summary: Summary, shares: Mapping[str, float] | None = None) -> lis
     >>> [(mark.short, mark.reason) for mark in marks_of(summary)]
     [('empty 100 %', '100 % of the answers are empty.')]
     """
-    bounds = {**SHARES, **(shares or {})}
+    bounds: dict[str, float] = {**defaults(SCHEMA, "marks"), **(shares or {})}
     found = shares_of(summary)
     outcomes = summary.get("outcomes") or UNKNOWN
     marks = [
         Mark(name, f"{label(name)} {percent(found[name])}", _reason(name, found[name], outcomes))
-        for name in sorted(SHARES, key=lambda name: -found.get(name, 0.0))
+        for name in sorted(WORDS, key=lambda name: -found.get(name, 0.0))
         if name in found and found[name] > bounds[name]
     ]
     # Answers that failed are not there: once is enough.

@@ -62,7 +62,9 @@ def estimates_at(
         if votes:
             numbers[MAJORITY] = [majority_at(values[item], answers[item], k) for item in items]
         for kind, means in numbers.items():
-            found[f"{kind}{k}"] = mean_estimate(means, clusters=labels, bounds=metric.range)
+            # A number that is cut to its range may be made of items beyond it.
+            inside = metric.range and all(metric.range[0] <= mean <= metric.range[1] for mean in means)
+            found[f"{kind}{k}"] = mean_estimate(means, clusters=labels, bounds=metric.range if inside else None)
     return found
 
 

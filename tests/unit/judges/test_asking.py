@@ -70,6 +70,24 @@ def test_an_unreadable_reply_is_asked_again_with_the_reason_and_all_of_it_is_kep
     assert ask(Server(500), spec, ["how many?"]) == [one]
 
 
+@pytest.mark.parametrize(
+    ("message", "finish_reason", "words"),
+    [
+        ({"reasoning": "It is 5."}, "stop", "all its text is in its reasoning"),
+        ({"refusal": "I cannot judge this."}, "stop", "a refusal: I cannot judge this."),
+        ({"content": "4 is n"}, "content_filter", "a content filter stopped it"),
+        ({"tool_calls": [{"id": "1"}]}, "tool_calls", "calls of tools"),
+    ],
+)
+def test_what_stands_in_place_of_a_verdict_is_named(spec, message, finish_reason, words):
+    choice = {"message": {"content": None, **message}, "finish_reason": finish_reason}
+    (one,) = ask(Server({"body": {"choices": [choice]}}), spec, ["how many?"], again=0)
+    assert one.verdict.value is None
+    assert words in one.verdict.problem
+    (same,) = ask(Server(500), spec, ["how many?"], again=0)
+    assert same == one
+
+
 def test_after_three_more_replies_it_stays_unreadable_with_its_text(spec):
     server = Server(reply("one"), reply("two"), reply("three"), reply("four"), reply("5"))
     (one,) = ask(server, spec, ["how many?"])

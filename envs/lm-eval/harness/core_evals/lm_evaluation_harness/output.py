@@ -4,7 +4,14 @@ import json
 import math
 from pathlib import Path
 
-from nemo_evaluator.api.api_dataclasses import EvaluationResult, GroupResult, MetricResult, Score, ScoreStats, TaskResult
+from nemo_evaluator.api.api_dataclasses import (
+    EvaluationResult,
+    GroupResult,
+    MetricResult,
+    Score,
+    ScoreStats,
+    TaskResult,
+)
 
 
 def parse_output(output_dir: str) -> EvaluationResult:

@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 from base64 import urlsafe_b64decode
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -35,6 +36,11 @@ from milepost.records import read_records
 from milepost.runtime.environments import surroundings
 from milepost.scorers import scorer_module
 from milepost.tasks.data_files import own_files
+
+# Snakemake makes this folder in /tmp at each start, and one that is killed leaves it. It stays empty unless --shared-fs-usage
+# says that hosts share less than everything, and is made again then.
+with suppress(OSError):
+    workflow.snakemake_tmp_dir.rmdir()
 
 # Planning makes millions of objects that stay. Looking through all of them for garbage, over and over, was a tenth of it.
 gc.freeze()

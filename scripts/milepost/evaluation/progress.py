@@ -25,7 +25,7 @@ class Progress:
         self._slowed_by: Callable[[], str] = str
 
     def slowed(self, words: Callable[[], str]) -> None:
-        """Learn whom to ask for what slows it."""
+        """Set the function that says what slows the asking."""
         self._slowed_by = words
 
     def words(self, done: int, total: int, now: float) -> str:

@@ -98,7 +98,7 @@ class Panel:
 
     @property
     def stamp(self) -> str:
-        """Says PARTIAL, or nothing: items that were not asked, checkpoints that have no summary."""
+        """The stamp of a figure that shows a part only, with the numbers of items and checkpoints; empty where nothing is missing."""
         parts = [f"{text.replace('/', ' of ')} items" for text in self.rows["partial"].dropna().unique()]
         there = int(self.rows["metric"].notna().sum())
         parts += [f"{there} of {len(self.rows)} checkpoints"] * (there < len(self.rows))

@@ -26,6 +26,7 @@ from milepost.errors import ConfigError, run_step
 from milepost.evaluation.shown import number_shown, worst_shown
 from milepost.evaluation.standalone import PATHS, Target, evaluate_task, make_task
 from milepost.records import write_records
+from milepost.schemas import defaults
 from milepost.tasks.sheets import is_sheet, read_sheet
 
 WHOLE = re.compile(r"/(chat/)?completions/?($|[?])")
@@ -61,9 +62,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--top-p", type=float, help="nucleus sampling")
     parser.add_argument("--max-tokens", type=int, help="longest answer")
     parser.add_argument("--seed", type=int, help="every sample of every item draws its own seed from this one")
-    parser.add_argument("--concurrency", type=int, default=64, help="requests under way at once")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds that one try of a request may take")
-    parser.add_argument("--retries", type=int, default=5, help="further tries of a request")
+    served = defaults("endpoint_external")
+    parser.add_argument("--concurrency", type=int, default=served["concurrency"], help="requests under way at once")
+    parser.add_argument(
+        "--timeout", type=float, default=served["request_timeout_s"], help="seconds that one try of a request may take"
+    )
+    parser.add_argument("--retries", type=int, default=served["retries"], help="further tries of a request")
     parser.add_argument("--worst", type=int, default=5, help="how many of the items with the lowest scores to show")
     parser.add_argument(
         "--out", type=Path, default=Path("first-number"), help="folder to write prompts, answers, scores and summary to"

@@ -19,6 +19,7 @@ from milepost.campaign.types import NAME
 from milepost.errors import ConfigError, run_step
 from milepost.evaluation.standalone import make_task
 from milepost.records import write_records
+from milepost.schemas import defaults
 from milepost.tasks import load_items
 from milepost.tasks.sheets import is_sheet, read_sheet
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--answer", metavar="COLUMN", help="a table's column of right answers; found by its name")
     parser.add_argument("--scorer", default="{name: exact_match, ignore_case: true, ignore_punctuation: true}")
     parser.add_argument("--system", help="a system message before every item")
-    parser.add_argument("--samples", type=int, default=1, help="answers per item")
+    parser.add_argument("--samples", type=int, default=defaults("task_native")["samples"], help="answers per item")
     parser.add_argument("--max-tokens", type=int, default=512, help="longest answer")
     args = parser.parse_args(argv)
     if not re.fullmatch(NAME, args.name):

@@ -156,8 +156,8 @@ def coverage_table(rows: Sequence[ScoreRow]) -> Table:
 
 def problems(rows: Iterable[ScoreRow]) -> list[str]:
     """The kinds of answers whose shares are shown: four always, others where there are any."""
-    found = list(rows)
-    return [*ALWAYS, *(name for name in IN_PLACE if any(getattr(row, name) for row in found))]
+    scores = list(rows)
+    return [*ALWAYS, *(name for name in IN_PLACE if any(getattr(row, name) for row in scores))]
 
 
 def probability(p: float | None) -> str:

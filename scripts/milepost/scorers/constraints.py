@@ -69,12 +69,12 @@ def repeats_word(text: str, word: str, times: int) -> bool:
     >>> repeats_word("Tea, tea and teapots", "tea", 2), repeats_word("C++, not C.", "C", 1)
     (True, True)
     """
-    said, wanted = _said(text, word)
+    text_words, wanted = _words_of(text, word)
     count = at = 0
-    while at <= len(said) - len(wanted):
-        found = said[at : at + len(wanted)] == wanted
-        count += found
-        at += len(wanted) if found else 1
+    while at <= len(text_words) - len(wanted):
+        here = text_words[at : at + len(wanted)] == wanted
+        count += here
+        at += len(wanted) if here else 1
     return count == times
 
 
@@ -86,10 +86,10 @@ def ends_with_word(text: str, word: str) -> bool:
     >>> ends_with_word("The answer = -5.", "-5"), ends_with_word("The answer = -5.", "5")
     (True, False)
     """
-    said, wanted = _said(text, word)
-    while said and not _is_word(said[-1]):
-        said.pop()
-    return said[-len(wanted) :] == wanted
+    text_words, wanted = _words_of(text, word)
+    while text_words and not _is_word(text_words[-1]):
+        text_words.pop()
+    return text_words[-len(wanted) :] == wanted
 
 
 def is_upper_case(text: str) -> bool:
@@ -101,12 +101,12 @@ def is_upper_case(text: str) -> bool:
     return any(char.isalpha() for char in text) and not any(char.islower() for char in text)
 
 
-def _said(text: str, word: str) -> tuple[list[str], list[str]]:
+def _words_of(text: str, word: str) -> tuple[list[str], list[str]]:
     """The words of a text, and those that are looked for. A comparison is one word only where one is looked for."""
-    said, wanted = words(text), words(word)
+    text_words, wanted = words(text), words(word)
     if not any(map(_COMPARES.search, wanted)):
-        said = [part for one in said for part in _COMPARES.split(one) if part]
-    return said, wanted
+        text_words = [part for one in text_words for part in _COMPARES.split(one) if part]
+    return text_words, wanted
 
 
 def _is_word(text: str) -> bool:

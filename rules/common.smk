@@ -24,7 +24,7 @@ from milepost.campaign.identity import CACHE, DigestCache, identify
 from milepost.campaign.shown import Current
 from milepost.campaign.templates import model_record
 from milepost.errors import MilepostError
-from milepost.evaluation.collect import is_current
+from milepost.evaluation.collect import is_current, set_aside
 from milepost.evaluation.earlier import refuse_beside_others, refuse_unwritable
 from milepost.evaluation.work import is_complete
 from milepost.nemo.check import check_nemo_tasks
@@ -365,6 +365,9 @@ def awaited(kind, suffix=""):
                 collected, asked_of(task), identity_of(ckpt)["digest"], code_of(COLLECT[kind])
             )
             (there if current else missing).setdefault(ckpt, []).append(task)
+            # Answers to other questions would count as there, behind an evaluation that runs.
+            if RUNS and not current and collected.exists():
+                set_aside(collected)
     if RUNS:
         withdraw_wrong_notes(missing)
     either = min(

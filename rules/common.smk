@@ -31,6 +31,7 @@ from milepost.nemo.check import check_nemo_tasks
 from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign, scorer_of
 from milepost.preflight.decides import asked_digest, code_of, digest_of, scored_digest, shown_record
 from milepost.records import read_records
+from milepost.runtime.environments import surroundings
 from milepost.scorers import scorer_module
 from milepost.tasks.data_files import own_files
 
@@ -40,9 +41,12 @@ gc.set_threshold(50_000, 20, 20)
 
 # Every step runs with the Python that runs Snakemake, and ends when this process is gone. None of it is a parameter, so
 # none of it makes anything run again.
-# Packages in the user's home are of another Python, or of other versions.
+# What the user's shell holds for another Python does not get into them.
+own = surroundings()
+for name in set(os.environ) - set(own):
+    del os.environ[name]
 os.environ.update(
-    PYTHONNOUSERSITE="1",
+    own,
     MILEPOST_SCRIPTS=str(CODE / "scripts"),
     MILEPOST_SNAKEMAKE=f"{socket.gethostname()}:{os.getpid()}",
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -50,7 +54,6 @@ os.environ.update(
 
 # A job on SLURM parses the workflow again: what is checked before anything runs need not be checked there, and what was
 # planned holds, whatever was edited since.
-IS_MAIN = workflow.is_main_process
 if IS_MAIN:
     os.environ.pop(FROZEN, None)
 
@@ -60,26 +63,6 @@ def remove_withdrawn_notes():
     for mark in Path("results/evaluated").glob("*.withdrawn"):
         mark.with_suffix("").unlink(missing_ok=True)
         mark.unlink()
-
-
-# Targets whose own words are all that is to be seen of a run.
-LOOKS = {
-    "check_endpoint",
-    "forget_attempt",
-    "forget_refusals",
-    "list_evals",
-    "plan",
-    "prefetch",
-    "preflight",
-    "preview_prompts",
-    "stop_servers",
-}
-
-
-def only_looks(looks):
-    """Whether nothing but these targets is asked for. While rules are read, only the command line knows."""
-    targets = set(workflow.dag_settings.targets) if workflow.dag_settings is not None else set(sys.argv) & looks
-    return bool(targets) and targets <= looks
 
 
 try:
@@ -110,43 +93,6 @@ def remove_unfinished_results():
         if path.parts[0] == "results" and path.parts[1:2] != ("store",):
             shutil.rmtree(path, ignore_errors=True)
             path.unlink(missing_ok=True)
-
-
-# Options with which Snakemake runs nothing. While rules are read, it does not say itself that a run is a dry one.
-NO_RUN = (
-    "--dry",
-    "--lint",
-    "--list",
-    "--summary",
-    "--detailed-summary",
-    "--dag",
-    "--rulegraph",
-    "--filegraph",
-    "--d3dag",
-    "--report",
-    "--archive",
-    "--touch",
-    "--unlock",
-    "--cleanup",
-    "--delete",
-    "--containerize",
-    "--print",
-    "--generate",
-)
-
-
-def runs_nothing(word):
-    """Whether a word of the command line is an option with which nothing runs; short ones may stand together (-np)."""
-    return word.startswith(NO_RUN) or re.fullmatch("-[npqkFlSDt]*[nlSDt][npqkFlSDt]*", word) is not None
-
-
-# Whether this is the start of a run: no look at what one would do, and none beside another run.
-RUNS = (
-    IS_MAIN
-    and not any(map(runs_nothing, sys.argv[1:]))
-    and not only_looks(LOOKS | {"partial_report"})
-    and not any(Path(".snakemake/locks").glob("*"))
-)
 
 
 if RUNS:
@@ -346,6 +292,15 @@ def answers_of(ckpt, task):
     return f"results/answers/{ckpt}/{task}.jsonl"
 
 
+def is_collected(ckpt, task):
+    """Whether answers to a task are there, and answer today's questions by today's model."""
+    collected = Path(answers_of(ckpt, task))
+    # The identity is looked up last: it takes a look at the model's files.
+    return collected.exists() and is_current(
+        collected, asked_of(task), identity_of(ckpt)["digest"], code_of(COLLECT[CAMPAIGN.tasks[task].kind])
+    )
+
+
 def awaited(kind, suffix=""):
     """A pattern for checkpoints that fits only where answers to a task must be collected: not where they are there, and
     answer today's questions by today's model.
@@ -359,15 +314,11 @@ def awaited(kind, suffix=""):
     there, missing = {}, {}
     for ckpt in CHECKPOINTS:
         for task in CAMPAIGN.named(kind):
-            collected = Path(answers_of(ckpt, task))
-            # The identity is looked up last: it takes a look at the model's files.
-            current = collected.exists() and is_current(
-                collected, asked_of(task), identity_of(ckpt)["digest"], code_of(COLLECT[kind])
-            )
-            (there if current else missing).setdefault(ckpt, []).append(task)
+            collected = is_collected(ckpt, task)
+            (there if collected else missing).setdefault(ckpt, []).append(task)
             # Answers to other questions would count as there, behind an evaluation that runs.
-            if RUNS and not current and collected.exists():
-                set_aside(collected)
+            if RUNS and not collected and Path(answers_of(ckpt, task)).exists():
+                set_aside(Path(answers_of(ckpt, task)))
     if RUNS:
         withdraw_wrong_notes(missing)
     either = min(
@@ -376,6 +327,16 @@ def awaited(kind, suffix=""):
         key=lambda each: len(each[0]),
     )
     return either[1].replace("{}", either[0]) + name
+
+
+def scores_of_collected(wildcards):
+    """The scores and numbers of all answers that are there: what can be made without a checkpoint's server."""
+    pairs = [(ckpt, task) for ckpt in CHECKPOINTS for task in TASKS if is_collected(ckpt, task)]
+    return [
+        path
+        for ckpt, task in pairs
+        for path in (f"results/scores/{ckpt}/{task}.jsonl", f"results/summaries/{ckpt}/{task}.json")
+    ]
 
 
 def pairs_pattern(pairs):
@@ -388,6 +349,18 @@ def pairs_pattern(pairs):
         by_tasks.setdefault(tuple(tasks), []).append(ckpt)
     alternatives = [f"(?:{names(ckpts)})/(?:{names(tasks)})" for tasks, ckpts in by_tasks.items()]
     return f"(?:{'|'.join(alternatives) or '(?!)'})"
+
+
+def evaluation_of(wildcards):
+    """The note that an evaluation leaves, where the store lacks answers to a task; nothing where they only have to be copied.
+
+    Where the evaluation runs all the same, for another task, Snakemake would not look at a copy that lies behind its note.
+    """
+    ckpt, task = wildcards.ckpt, wildcards.task
+    today = says(f"results/prompts/{task}.jsonl", "asked", asked_of(task))
+    if today and says(f"results/models/{ckpt}.json", "digest", identity_of(ckpt)["digest"]) and is_complete(ckpt, [task]):
+        return []
+    return ancient(f"results/evaluated/{ckpt}.json")
 
 
 def withdraw_wrong_notes(missing):

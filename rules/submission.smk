@@ -22,7 +22,7 @@ SUBMITTED = {
 # Endpoints that this campaign serves for many of its jobs.
 SHARED = [spec for spec in load_endpoints().values() if spec.ours]
 # Before this look takes the lock itself.
-LOCKED = IS_MAIN and any(Path(".snakemake/locks").glob("*"))
+LOCKED = IS_MAIN and is_locked()
 
 
 class TableOnly:

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from milepost.endpoints.adapting import adapted, line_of
 from milepost.endpoints.open import open_endpoint, probe
 from milepost.endpoints.specs import ENDPOINTS, EndpointSpec, find_endpoint, load_endpoints
 from milepost.errors import EndpointError, MilepostError, run_step
@@ -37,18 +38,28 @@ def main(argv: Sequence[str] | None = None) -> None:
 def check(spec: EndpointSpec) -> str | None:
     """Ask an endpoint one question; returns what is wrong, or None."""
 
-    async def ask() -> tuple[float, float]:
+    async def ask() -> tuple[float, float, str]:
         begun = time.monotonic()
         async with open_endpoint(spec) as endpoint:
-            return time.monotonic() - begun, await probe(endpoint, spec)
+            opened_s = time.monotonic() - begun
+            found, refused = await adapted(endpoint) if not spec.ours and spec.kind == "chat" else (endpoint, [])
+            answered_s = await probe(found, spec)
+            if found.shape == endpoint.shape:
+                return opened_s, answered_s, ""
+            said = "; ".join(f"'{words}'" for words in refused)
+            return (
+                opened_s,
+                answered_s,
+                f" It refuses parameters ({said}): write `{line_of(found.shape)}` into its entry.",
+            )
 
     try:
-        opened_s, answered_s = asyncio.run(ask())
+        opened_s, answered_s, learnt = asyncio.run(ask())
     except MilepostError as error:
         return str(error)
     print(
         f"endpoint {spec.name}: ok. It is {spec.model}, of kind {spec.kind}; opened within {opened_s:.1f} s, and one question"
-        f" was answered within {answered_s:.2f} s."
+        f" was answered within {answered_s:.2f} s.{learnt}"
     )
     return None
 

@@ -21,6 +21,7 @@ A campaign is a folder with `config/`: what to evaluate. Where it runs (partitio
 - `config.yaml`: which tasks, and how models are served
 - `checkpoints.tsv`: which checkpoints, one a row
 - `endpoints.yaml`: servers that somebody else runs, and models that many jobs share, if there are any
+- `presets.yaml`: providers of your own, if there are any
 - `tasks/`: one file for each task, named as the task
 - `gates/`: conditions that a checkpoint must meet, for `scripts/gate.py`, if there are any
 
@@ -35,6 +36,7 @@ SCHEMAS_FIRST = (
     "model_profile",
     "checkpoint",
     *(f"{SCHEMA}{provider}" for provider in providers()),
+    "preset",
     "task_native",
     "task_nemo",
     "gate",

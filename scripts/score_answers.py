@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from milepost.campaign.sampling import effective
-from milepost.errors import run_step
+from milepost.errors import listed, run_step
 from milepost.reasoning import split_answers
 from milepost.records import Score, read_answers, read_prompts, read_record, write_record, write_records
 from milepost.runtime.processes import end_with_snakemake
-from milepost.scorers import CheckpointTask, check_metric, load_scorer
+from milepost.scorers import CheckpointTask, check_metric, judges_itself, load_scorer
 from milepost.statistics.outcomes import server_facts
 from milepost.statistics.summary import summarize
 from milepost.store.provenance import provenance_of, server_sampling
+
+log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if metric != headline:
         scores = [Score(**{**score, "score": score["metrics"].get(metric)}) for score in scores]
     provenance = provenance_of(args.ckpt, args.model, args.prompts, args.scored) | scorer.provenance()
+    if itself := judges_itself(scorer, model.get("identity", {})):
+        provenance["judged_by_itself"] = itself
+        log.warning("%s, task %s: the judge %s is the model judged.", args.ckpt, args.task, listed(itself))
     provenance["sampling"] = effective(prompts.header["sampling"], server_sampling(args.ckpt))
     summary = summarize(
         args.ckpt,

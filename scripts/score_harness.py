@@ -10,8 +10,9 @@ from milepost.campaign.config import load_task
 from milepost.campaign.types import NemoTask
 from milepost.errors import run_step
 from milepost.nemo.scores import summarize_harness
-from milepost.records import read_prompts, write_record, write_records
+from milepost.records import read_prompts, read_record, write_record, write_records
 from milepost.runtime.processes import end_with_snakemake
+from milepost.statistics.outcomes import server_facts
 from milepost.store.provenance import provenance_of
 
 
@@ -33,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     header = read_prompts(args.prompts).header
     task = load_task(args.task)
     assert isinstance(task, NemoTask)
-    scores, summary = summarize_harness(args.ckpt, header, task, args.harness, provenance)
+    server = server_facts(read_record(args.model))
+    scores, summary = summarize_harness(args.ckpt, header, task, args.harness, provenance, server)
     write_records(args.scores, scores)
     write_record(args.summary, summary)
 

@@ -4,7 +4,7 @@ It stands where the interpreter of envs/vllm would (tests copy the workflow and 
 is real. $STUB_LOG gets a line per event, with the checkpoint's name: START, ASK for each request that came, ANSWER for
 each that was answered; the first line of the prompt follows. Faults are lines in the file `stub.faults` of the model's
 folder, which is no part of its identity: `fail WORDS` answers 500 to prompts that hold these words, `die WORDS` ends the
-server at such a prompt, `slow SECONDS` delays every answer.
+server at such a prompt, `slow SECONDS` delays every answer, `hold WORDS` keeps such answers back for as long as it stands there.
 """
 
 import argparse
@@ -20,6 +20,8 @@ from pathlib import Path
 
 if sys.argv[-1] == "--milepost-asks-what-is-known":
     sys.exit("stub_server.py: error: unrecognized arguments: --milepost-asks-what-is-known")
+# vLLM's own arguments stand in a file that `milepost.runtime.launch` reads.
+WORDS = json.loads(Path(sys.argv[-1][1:]).read_text()) if sys.argv[-1].startswith("@") else []
 parser = argparse.ArgumentParser()
 parser.add_argument("-m", dest="module")
 parser.add_argument("--model", type=Path)
@@ -27,7 +29,7 @@ parser.add_argument("--served-model-name", nargs="+")
 parser.add_argument("--host")
 parser.add_argument("--port", type=int)
 parser.add_argument("--uds")
-ARGS, _ = parser.parse_known_args()
+ARGS, _ = parser.parse_known_args([*sys.argv[1:], *WORDS])
 CKPT = ARGS.served_model_name[-1] if ARGS.served_model_name else ""
 KEY = f"Bearer {os.environ['VLLM_API_KEY']}"
 LOCK = threading.Lock()
@@ -118,6 +120,8 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(7)
         for seconds in faults("slow"):
             time.sleep(float(seconds))
+        while any(word in asked for word in faults("hold")):
+            time.sleep(0.05)
         if any(word in asked for word in faults("fail")):
             self.reply(500, {"error": {"message": "failed on purpose"}})
             return
@@ -132,6 +136,7 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     """An HTTP server that answers many connections at once, each in a thread."""
 
+    allow_reuse_port = True  # as vLLM: our own process holds its port
     request_queue_size = 256
     daemon_threads = True
     asked, last = 0, time.monotonic()

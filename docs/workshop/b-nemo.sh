@@ -15,9 +15,10 @@ export WORKSHOP_KEY
 export HF_HOME=${HF_HOME:-$HOME/.cache/huggingface} HF_HUB_OFFLINE=1
 export NEMO_EVALUATOR_TELEMETRY_LEVEL=0 NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
 export PATH="$MILEPOST/envs/nemo/.venv/bin:$PATH" PYTHONPATH=$MILEPOST
-# A port that is free here: all runs on a host would share one otherwise, and answer each other.
-ADAPTER_PORT=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-export ADAPTER_PORT
+# Its adapter listens at a port of this host, asks for no key, and is sent yours: this starts it at a port that nobody else
+# on this host can take, and that answers nobody else. All runs on a host would share one otherwise, and answer each other.
+export ADAPTER_HOST=127.0.0.1 MILEPOST_PORT=ADAPTER_PORT
+launch=("$MILEPOST/envs/nemo/.venv/bin/python" "$MILEPOST/scripts/milepost/runtime/launch.py")
 
 cat >"$out/run.yml" <<END
 config:
@@ -40,7 +41,7 @@ target:
     api_key_name: WORKSHOP_KEY
 END
 echo "written: $out/run.yml"
-nemo-evaluator run_eval --run_config "$out/run.yml" >"$out/log" 2>&1 || { tail -n 20 "$out/log" >&2; exit 1; }
+"${launch[@]}" nemo-evaluator run_eval --run_config "$out/run.yml" >"$out/log" 2>&1 || { tail -n 20 "$out/log" >&2; exit 1; }
 python3 - "$out/results.yml" <<'END'
 import sys
 import yaml

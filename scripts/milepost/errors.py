@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 MINE = "`ls -ld` says whose it is: give yourself the right to it (chmod u+rwX, or ask its owner)."
 # What a user can do where a disk says no; anything else is a fault of ours, and keeps its traceback.
@@ -77,6 +78,10 @@ class JudgeError(MilepostError):
     """A judge that has become another one, or that has cost what it may cost."""
 
 
+class BudgetError(JudgeError):
+    """An endpoint has cost a campaign what it may cost."""
+
+
 class EndpointError(MilepostError):
     """An endpoint of config/endpoints.yaml does not answer, or not as the model that was named."""
 
@@ -111,6 +116,21 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def why_unreadable(path: str | Path, error: Exception, wanted: str = "a file") -> str:
+    """Say in a sentence why a file cannot be read.
+
+    Args:
+        path: The file.
+        error: What was raised as it was opened or read.
+        wanted: What it should have been.
+    """
+    if isinstance(error, FileNotFoundError):
+        return f"{path} does not exist{'' if Path(path).is_absolute() else f' (looked for in {Path.cwd()})'}."
+    if isinstance(error, IsADirectoryError):
+        return f"{path} is a folder, where {wanted} is expected."
+    return f"{path} cannot be read: {getattr(error, 'strerror', None) or error}."
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:

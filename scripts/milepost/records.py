@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Literal, NotRequired, TypedDict, cast
 
 import orjson
 
-from milepost.errors import RecordError
+from milepost.errors import RecordError, why_unreadable
 
 
 class Message(TypedDict):
@@ -330,12 +330,8 @@ def _open(path: str | Path) -> BinaryIO:
     """Open a file of records to read."""
     try:
         return open(path, "rb")
-    except FileNotFoundError:
-        raise RecordError(f"{path} does not exist.") from None
-    except IsADirectoryError:
-        raise RecordError(f"{path} is a folder, where a file with one JSON object per line is expected.") from None
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+        raise RecordError(why_unreadable(path, error, "a file with one JSON object per line")) from None
 
 
 def _not_json(line: bytes, error: Exception) -> str:

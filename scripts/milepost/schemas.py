@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from milepost.errors import ConfigError, UnknownKeyError, did_you_mean
+from milepost.errors import ConfigError, UnknownKeyError, did_you_mean, why_unreadable
 from milepost.paths import WORKFLOW
 
 SCHEMAS = WORKFLOW / "config" / "schemas"
@@ -163,12 +163,8 @@ def read_text(path: Path, missing: str) -> str:
     """
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist (looked for in {Path.cwd()}). {missing}") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder, where a file is expected. {missing}") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+        raise ConfigError(f"{why_unreadable(path, error)} {missing}") from None
     encoding = next((name for mark, name in BOMS.items() if data.startswith(mark)), None)
     try:
         text = data.decode("utf-8-sig")  # spreadsheets and editors put a byte order mark first

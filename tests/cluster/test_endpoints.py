@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,13 +28,13 @@ from cluster import (
     CLUSTER,
     GPU_HOSTS,
     HOSTS,
-    STRANGER_ID,
     USER_ID,
     Cluster,
     as_stranger,
     wait_until,
 )
 from project import REPOSITORY, copy_environment
+from strangers import Stranger
 
 from milepost.endpoints.shared_place import SharedEndpointFolder
 from milepost.runtime.processes import free_port
@@ -408,32 +409,6 @@ def test_a_stranger_gets_nothing(campaign: Campaign, job: Job, cluster: Cluster)
 
 CONNECT = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
 
-# A server of the same name, whoever runs it: it answers everything, and writes down what it is sent.
-IMPOSTOR = """
-import http.server, json, sys, time
-heard, model, address, port = sys.argv[1:]
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        with open(heard, "a") as file:
-            file.write(self.path.partition("?")[0] + " " + str(self.headers))
-        body = json.dumps({"proof": "0" * 64, "data": [{"id": model}, {"id": "judge"}], "choices": [{"text": "no"}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    do_POST = do_GET
-while True:
-    try:
-        server = http.server.ThreadingHTTPServer((address, int(port)), Handler)
-    except OSError:
-        time.sleep(0.01)
-        continue
-    print("listening", flush=True)
-    server.serve_forever()
-"""
-
-
 # A port of loopback that leads to a server's socket, as a forwarding of ssh does.
 LEADS = """
 import asyncio, sys
@@ -552,16 +527,18 @@ def test_a_site_may_have_it_reached_directly(campaign: Campaign, measured: Calla
     far = Job(campaign, "cpu01").opened()
     far.ask("directly")
     record = campaign.record()
-    assert record["address"] == ADDRESSES[record["host"]]
+    direct = record["direct"]
+    assert direct["address"] == ADDRESSES[record["host"]]
     assert tunnels("cpu01") == []
     median = statistics.median(far.ask(f"direct {i}") for i in range(100))
     measured(f"a request from another host without a tunnel takes {1000 * median:.1f} ms")
-    # Everybody reaches the port now, and the key is what they lack; on loopback nothing listens.
-    base = f"http://{record['address']}:{record['port']}"
-    for host in ("login", record["host"]):
-        said = as_stranger(host, "python3", "-c", LOOK, *(base + path for path in PATHS)).stdout.split()
-        assert said == ["401"] * 3 * len(PATHS), (host, said)
-    near = f"http://127.0.0.1:{record['port']}/health"
+    # Everybody reaches the port now, and nobody gets a connection without the certificate; on loopback nothing listens.
+    for scheme in ("http", "https"):
+        base = f"{scheme}://{direct['address']}:{direct['port']}"
+        for host in ("login", record["host"]):
+            said = as_stranger(host, "python3", "-c", LOOK, *(base + path for path in PATHS[:2])).stdout.split()
+            assert said == ["none"] * 6, (host, said)
+    near = f"http://127.0.0.1:{direct['port']}/health"
     assert as_stranger(record["host"], "python3", "-c", LOOK, near).stdout.split() == ["none"] * 3
     kill_server(campaign)
     far.ask("directly again")
@@ -571,39 +548,64 @@ def test_a_site_may_have_it_reached_directly(campaign: Campaign, measured: Calla
 def test_whoever_takes_its_port_is_not_sent_the_key(campaign: Campaign) -> None:
     # As `reach: direct` is still asked for: a server at a socket has no port that could be taken.
     job = Job(campaign, "cpu01").opened()
-    job.ask("before the impostor")
-    record = campaign.record()
-    heard = Path("/tmp") / f"heard-{os.getpid()}"
-    model = json.loads((campaign.place / "key").read_text())["model"]
-    who = ["setpriv", "--reuid", str(STRANGER_ID), "--regid", str(STRANGER_ID), "--clear-groups"]
-    impostor = subprocess.Popen(
-        [CLUSTER / "bin" / "on", record["host"], *who, "python3", "-c", IMPOSTOR, heard, model,
-         record["address"], str(record["port"])],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert impostor.stdout is not None
+    job.ask("before the stranger")
+    record, port = campaign.record(), campaign.record()["direct"]["port"]
+    secrets = [campaign.key(), campaign.secret(), "the stranger's"]
+    with Stranger(record["host"]) as stranger:
         # Nothing is left of it but its record, which leads to the port.
         kill_supervisor(campaign)
-        assert impostor.stdout.readline() == "listening\n"
+        taken = ["after its owner", port, record["direct"]["address"]]
+        wait_until("the stranger", lambda: taken in stranger.saw("took"), 20, every_s=0.1)
         assert campaign.record() == record
-        job.ask("not the impostor")
+        job.ask("not the stranger's")
         assert campaign.record()["attempt"] != record["attempt"]
         # Also one that finds a record that leads there.
         (campaign.place / "server.json").write_text(json.dumps(record))
         late = Job(campaign, "cpu01").opened()
-        late.ask("nor late")
+        late.ask("nor late the stranger's")
         late.end()
         job.end()
-        said = heard.read_text()
-        assert "/milepost/proof" in said
-        assert campaign.key() not in said
-        assert campaign.secret() not in said
-        assert not re.search("(?i)authorization", said)
-        assert set(re.findall(r"(?m)^/\S*", said)) == {"/milepost/proof"}, "it was asked nothing else"
-    finally:
-        impostor.kill()
-        heard.unlink(missing_ok=True)
+        assert port in [there for there, _ in stranger.saw("met")], "we have tried to reach our server there"
+        assert [there for there, _ in stranger.saw("heard") if there == port] == []
+    stranger.check(secrets)
+
+
+def test_whoever_takes_a_published_port_is_not_sent_the_key(campaign: Campaign, cluster: Cluster) -> None:
+    campaign.stop()
+    folder = campaign.folder / "class"
+    shared = {name: str(folder / name) for name in ("port_file", "key_file")}
+    campaign.write(publish={"host": "login", **shared})
+    (folder / "config").mkdir(parents=True)
+    (folder / "config/config.yaml").write_text("tasks: [any]\n")
+    member = {"provider": "external", "model": "judge", "host": "login", **shared, "key_file": str(folder / "own")}
+    (folder / "config/endpoints.yaml").write_text(yaml.safe_dump({"judge": member}))
+    os.chown(folder, USER_ID, USER_ID)
+    serve = ["srun", *SITE["options"], "--gres=gpu:1", "env", "-C", campaign.folder, *campaign.variables,
+             f"PATH={Path(campaign.python).parent}:/usr/bin:/bin", campaign.python, FOLDER / "scripts/serve_shared.py",
+             "--endpoint", "judge", "--kept"]  # fmt: skip
+    with subprocess.Popen([CLUSTER / "bin/as", "login", *serve], stderr=subprocess.DEVNULL) as server:
+        wait_until("the published port", (folder / "port_file").exists, 60, every_s=0.1)
+        cluster.call("login", "install", "-m", "600", folder / "key_file", folder / "own")
+        host, port, key = campaign.record()["host"], int((folder / "port_file").read_text()), campaign.key()
+        with Stranger("login") as stranger:
+            member_of_it = SimpleNamespace(folder=folder, variables=campaign.variables, python=campaign.python)
+            job = Job(member_of_it, "cpu01").opened()  # type: ignore[arg-type]
+            job.ask("before the port is taken")
+            (ways,) = (
+                one.pid for one in cluster.processes(host) if one.command.startswith("ssh ") and " -R " in one.command
+            )
+            os.kill(ways, signal.SIGKILL)
+            taken = ["after its owner", port, "127.0.0.1"]
+            wait_until("the stranger", lambda: taken in stranger.saw("took"), 20, every_s=0.1)
+            # Its own ssh still leads to the old port, where the stranger passes on proofs of the server at its new one.
+            job.ask("after the port was taken")
+            job.end()
+            assert port in [there for there, _ in stranger.saw("heard")], "he was asked for a proof"
+        stranger.check([key, campaign.secret(), "port is taken", "port was taken"])
+        campaign.stop()
+        server.wait(30)
+    assert not (folder / "key_file").exists()
+    shutil.rmtree(folder)
 
 
 def test_stop_servers_leaves_nothing_behind(

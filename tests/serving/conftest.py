@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from milepost.campaign.types import Checkpoint, Serving
+from milepost.client.proof import Place
 from milepost.endpoints.vllm import VllmServer
+from milepost.runtime.launch import hold
 from milepost.runtime.processes import Watchdog, free_port
 
 # Some tests start programs that lie beside them.
@@ -155,7 +157,9 @@ def served(models, tmp_path_factory):
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     # At a port: programs of others are to reach it.
-    server = VllmServer(ckpt, log, watchdog, address="127.0.0.1")
+    server = VllmServer(ckpt, log, watchdog)
+    port, server._held = hold()
+    server.place = Place.here(port=port)
     try:
         asyncio.run_coroutine_threadsafe(server.start(), loop).result(600)
         yield server.endpoint

@@ -17,6 +17,7 @@ from milepost.nemo.catalogue import read_catalogue
 from milepost.nemo.check import check_nemo_task
 from milepost.nemo.installation import NemoInstallation
 from milepost.nemo.run import Setting, command_of, run_config, variables, versions
+from milepost.runtime.processes import free_port
 from milepost.tasks import build_prompts
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +62,7 @@ def test_our_configuration_becomes_its_command(tmp_path, monkeypatch):
     config = tmp_path / "run.yml"
     setting = Setting(tuning=task().tuning())
     config.write_text(yaml.safe_dump(run_config(header, ENDPOINT, tmp_path / "out", setting)))
-    words, env = command_of(header["harness"], config, variables(ENDPOINT, setting), setting)
+    words, env = command_of(header["harness"], config, variables(ENDPOINT, setting, free_port()), setting)
     done = subprocess.run([*words, "--dry_run"], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rendered = shlex.split(done.stdout.partition("Rendered command:")[2])

@@ -23,6 +23,21 @@ ITEM = {
     "target": "blue",
     "meta": {"wrong": ["green"], "constraints": [{"kind": "upper_case"}]},
 }
+JUDGED_ROWS = {
+    "healthbench": {
+        "prompt_id": "h", "prompt": [{"role": "user", "content": "?"}], "example_tags": ["theme:hedging"],
+        "rubrics": [
+            {"criterion": "C", "points": 3, "tags": [f"axis:{axis}"]}
+            for axis in ("accuracy", "completeness", "communication_quality")
+        ],
+    },
+    "writingbench": {
+        "index": 1, "domain1": "Literature & Arts", "domain2": "Poetry", "lang": "en", "query": "?",
+        "checklist": [{"name": "N", "criteria_description": "D", "1-2": "bad", "9-10": "good"}],
+    },
+    "arena_hard": {"uid": "u", "category": "hard_prompt", "subcategory": "coding", "prompt": "?"},
+    "alpaca_eval": {"dataset": "koala", "instruction": "?", "output": "!", "generator": "g"},
+}  # fmt: skip
 ROWS = {
     "items": ITEM,
     "arc": {"id": "x", "question": "?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "A"},
@@ -42,6 +57,12 @@ ROWS = {
         "key": "1", "prompt": "?", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}],
         "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}, {"role": "user", "content": "?"}],
     },
+    **JUDGED_ROWS,
+}  # fmt: skip
+# What the examples of judged benchmarks have from a package.
+JUDGED = {
+    "healthbench": {}, "writingbench": {"requirements": "none"}, "arena_hard": {"baselines": {"default": "data/baseline.jsonl"}},
+    "alpaca_eval": {"baseline": "data/baseline.jsonl"},
 }  # fmt: skip
 SCORERS = {"items": "exact_match", "ifeval": "ifeval", "ifbench": "ifeval"}
 CONFIG = {
@@ -218,6 +239,11 @@ def place(tmp_path, monkeypatch):
     return Place()
 
 
+def write_baseline():
+    """A baseline's answer to the one item of judged benchmarks, whichever."""
+    Path("data/baseline.jsonl").write_text(json.dumps({"uid": "u", "instruction": "?", "output": "!"}) + "\n")
+
+
 def prepare(place, kind, data):
     """Write an example with what it needs beside it; the example as it is written."""
     if kind != "task":
@@ -231,9 +257,10 @@ def prepare(place, kind, data):
         place.write(**{kind: data}, sheet=SHEET + "".join(f"{row}\n" for row in rows))
         return data
     scorer = data.get("scorer", {})
-    if "evaluators" in scorer or "endpoint" in scorer:
-        names = [*scorer.get("evaluators", []), *filter(None, [scorer.get("endpoint")])]
-        kind_of = "chat" if "evaluators" in scorer else "reranker" if scorer.get("method") == "rerank" else "embedding"
+    judges = [*scorer.get("evaluators", []), *scorer.get("judges", [])]
+    if judges or "endpoint" in scorer:
+        names = [*judges, *filter(None, [scorer.get("endpoint")])]
+        kind_of = "chat" if judges else "reranker" if scorer.get("method") == "rerank" else "embedding"
         entry = {"provider": "external", "model": "m", "kind": kind_of, "url": "http://127.0.0.1:1/v1"}
         place.write(endpoints={**ENDPOINTS, **dict.fromkeys(names, entry)})
     data = deepcopy(data)
@@ -244,6 +271,9 @@ def prepare(place, kind, data):
     if "data" in data or data.get("format") in ROWS:
         data["data"] = "data/t.jsonl"
         place.write(items=ROWS[data.get("format", "items")])
+    if scorer.get("name") in JUDGED:
+        data["scorer"] |= JUDGED[scorer["name"]]
+        write_baseline()
     if "answer_key" in scorer:
         data["scorer"]["answer_key"] = "data/key.jsonl"
     place.write(task=data)
@@ -294,6 +324,9 @@ def test_a_spoiled_file_is_read_or_ends_in_a_paragraph(place, kind):
 @pytest.mark.parametrize("form", ROWS)
 def test_a_spoiled_item_is_read_or_ends_in_a_paragraph(place, form):
     scorer = {"name": SCORERS.get(form, "avert")}
+    if form in JUDGED:
+        scorer = {"name": form, "judges": ["judge"], **JUDGED[form]}
+        write_baseline()
     place.write(task={"version": 1, "data": "data/t.jsonl", "format": form, "scorer": scorer}, items=ROWS[form])
     assert place.result() is None, place.result()
     wrong = []

@@ -238,6 +238,10 @@ class Campaign:
         """Call Snakemake and wait for its end; nothing that it started may be left then."""
         return self.finish(self.start(*options))
 
+    def look(self, *options: str) -> str:
+        """Call Snakemake beside a run that goes on; returns what was said."""
+        return self.start(*options).communicate(timeout=TIMEOUT_S)[0]
+
     def finish(self, process: subprocess.Popen[str]) -> Run:
         """Wait for the end of a call of Snakemake."""
         said = process.communicate(timeout=TIMEOUT_S)[0]

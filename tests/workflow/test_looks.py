@@ -66,3 +66,34 @@ def test_looks_leave_what_an_edit_made_outdated(make_campaign):
     for words in (["--dry-run"], ["-n"], ["-np"], ["--summary"], ["plan"], ["preflight"]):
         campaign.run(*words)
         assert sorted((campaign.folder / "results").rglob("*")) == before, words
+
+
+def test_looks_beside_a_run_leave_its_lock_and_a_second_run_is_refused(make_campaign):
+    campaign = make_campaign(checkpoints="c1 m1", tasks=("t1",))
+    campaign.faults("m1", "hold")
+    first = campaign.start("--omit-from", "plot")
+    campaign.wait_for("ASK")
+    locks = sorted((campaign.folder / ".snakemake/locks").iterdir())
+    assert locks
+    # A mark of a job that another run has finished is taken away by that run alone, at its end.
+    withdrawn = campaign.folder / "results/evaluated/c9.json.withdrawn"
+    withdrawn.parent.mkdir(exist_ok=True)
+    withdrawn.write_text("")
+    for words in (["plan"], ["preflight"], ["partial_report"], ["--dry-run"], ["--summary"], ["stop_servers"]):
+        look = campaign.look(*words)
+        assert sorted((campaign.folder / ".snakemake/locks").iterdir()) == locks, (words, look)
+        assert withdrawn.exists(), words
+    before = sorted((campaign.folder / "results").rglob("*"))
+    refused = campaign.look().partition("LockException:\n")[2].strip().splitlines()
+    assert "no other Snakemake process" in refused[0]
+    assert "--unlock" in refused[-1]
+    assert len(refused) == 3, "one paragraph"
+    assert sorted((campaign.folder / "results").rglob("*")) == before
+    campaign.faults("m1")
+    assert campaign.finish(first).rc == 0
+    assert campaign.stale() == []
+    assert not any((campaign.folder / ".snakemake/locks").glob("*"))
+    # A lock that a killed run left is removed on purpose.
+    (campaign.folder / ".snakemake/locks/0.output.lock").write_text("results/report.html\n")
+    assert campaign.run("--unlock").rc == 0
+    assert not any((campaign.folder / ".snakemake/locks").glob("*"))

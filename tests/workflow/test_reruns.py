@@ -1,14 +1,28 @@
 """What a change makes run again: only what it concerns, and nothing that was asked already."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 
 import pytest
 from campaigns import FOR_READERS, REPOSITORY, Campaign
 
+from milepost.code_digest import SCRIPTS, closure
+
 # Made by the workflow as it was before its package had rooms.
 EARLIER = REPOSITORY / "tests/golden/earlier_campaign"
+
+
+# Steps, and what is planned when the code of one changes: it, and all that rests on its results.
+BEHIND = {
+    "prepare_prompts.py": {"prepare_prompts", "evaluate_checkpoint", "collect_answers", "score_answers"} | FOR_READERS,
+    "collect_answers.py": {"collect_answers", "score_answers"} | FOR_READERS,
+    "score_answers.py": {"score_answers"} | FOR_READERS,
+    "tabulate.py": FOR_READERS - {"compare"},
+}
+STEPS = [*BEHIND, "compare.py", "plot.py", "report.py", "check_numbers.py"]
+BY_NAME = {"score_answers.py": ("milepost.scorers.exact_match",)}
 
 
 @pytest.fixture(scope="class")
@@ -112,6 +126,22 @@ class TestReruns:
         after = campaign.stored("c1", "t2")
         assert after[: len(before)] == before
         assert len(after) == len(before) + 4
+
+    @pytest.mark.parametrize("step", [None, *BEHIND])
+    def test_an_edited_module_plans_the_steps_that_import_it(self, campaign: Campaign, step: str | None) -> None:
+        importing = {name: set(closure(SCRIPTS / name, *BY_NAME.get(name, ()))) for name in STEPS}
+        modules = sorted((SCRIPTS / "milepost").rglob("*.py"))
+        # The first one that this step alone imports, or no step does. That it holds for every module, test_code_digest.py says.
+        only = [
+            path for path in modules if [name for name in STEPS if path in importing[name]] == ([step] if step else [])
+        ]
+        module = campaign.code / "scripts" / only[0].relative_to(SCRIPTS)
+        before = module.read_text()
+        module.write_text(f"{before}\nEDITED = True\n")
+        run = campaign.run("--dry-run")
+        module.write_text(before)
+        planned = set(re.findall(r"^(?:local)?rule (\w+):", run.said, re.MULTILINE))
+        assert (run.rc, planned) == (0, BEHIND[step] if step else set()), f"{only[0]}: {run.said}"
 
     def test_a_moved_project_evaluates_and_scores_nothing(self, campaign: Campaign) -> None:
         project = campaign.folder.parent

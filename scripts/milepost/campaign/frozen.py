@@ -32,6 +32,20 @@ def config_folder() -> Path:
     return frozen_folder() or Path("config")
 
 
+def config_option(name: str) -> Any:
+    """An option of the configuration that this process reads: of the run's own copy, or of config/config.yaml outside a run."""
+    frozen = frozen_folder()
+    if frozen is not None:
+        return json.loads((frozen / "config.json").read_bytes()).get(name)
+    path = Path("config/config.yaml")
+    if not path.is_file():
+        return None
+    import yaml  # here: steps that ask nobody import this module by the thousand
+
+    config = yaml.safe_load(path.read_bytes())
+    return config.get(name) if isinstance(config, dict) else None
+
+
 def freeze(config: Mapping[str, Any], rows: Sequence[Mapping[str, str]], tasks: Sequence[str]) -> Path:
     """Write a run's copy of the configuration in the current folder.
 
@@ -46,9 +60,9 @@ def freeze(config: Mapping[str, Any], rows: Sequence[Mapping[str, str]], tasks: 
     files = {"config.json": json.dumps(config, sort_keys=True), "checkpoints.json": json.dumps(list(rows))}
     sources = [Path("config/tasks") / f"{name}.yaml" for name in tasks]
     files |= {f"tasks/{path.name}": path.read_text(encoding="utf-8") for path in sources}
-    endpoints = Path("config/endpoints.yaml")
-    if endpoints.is_file():
-        files[endpoints.name] = endpoints.read_text(encoding="utf-8")
+    for others in (Path("config/endpoints.yaml"), Path("config/presets.yaml")):
+        if others.is_file():
+            files[others.name] = others.read_text(encoding="utf-8")
     folder = FOLDER / hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
     if not folder.is_dir():
         unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")

@@ -7,22 +7,24 @@ import logging
 import random
 import resource
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import orjson
 
+from milepost.client.bills import Bill
 from milepost.client.connections import ConnectError, HttpResponse, Pool, ServerDisconnectedError
 from milepost.client.endpoint import Endpoint
+from milepost.client.limits import Slot
 from milepost.client.outside import Outside, on_this_host
 from milepost.client.pace import RequestPace
+from milepost.client.quotas import told_pause_s
 from milepost.client.refusals import HARMLESS, Fault, error_inside, form_of, harmless, read_refusal
 from milepost.client.replies import MARK, Reply, read_choice
 from milepost.client.shape import Shape
-from milepost.client.throttle import Throttle, read_usage
+from milepost.client.throttle import Throttle, expected_tokens, read_usage
 from milepost.records import Answer, AnswerError
 
 __all__ = ["Client", "Reply", "RequestError", "read_reply"]
@@ -107,6 +109,7 @@ class Client:
         shape: Shape | None = None,
         patience_s: float | None = None,
         throttle: Throttle | None = None,
+        bill: Bill | None = None,
     ) -> None:
         """Describe the endpoint; nothing is sent yet.
 
@@ -123,9 +126,11 @@ class Client:
             patience_s: Seconds without any answer for which an endpoint that refuses for haste (429) is asked again,
                 whatever `retries` says; how fast it is asked is then found out. None counts such a refusal as any other.
             throttle: The pace that all processes of the user keep together; none for servers of ours.
+            bill: What the campaign pays this endpoint, and may pay it.
         """
         self.url = url.rstrip("/")
         self._throttle = throttle
+        self._bill = bill
         self.retries = retries
         self.pause_s = pause_s
         self.concurrency = room_for(concurrency)
@@ -154,7 +159,7 @@ class Client:
     async def __aenter__(self) -> Self:
         """Enter the context; connections are opened with the first requests."""
         if self.patience_s is not None:
-            self._pace = RequestPace(self.concurrency)
+            self._pace = RequestPace(self.concurrency, self.patience_s)
         return self
 
     async def __aexit__(
@@ -202,10 +207,10 @@ class Client:
         while True:
             try:
                 # Waiting for a place is no part of a try: its time limit begins with the request.
-                async with self._places if self._pace is None else self._pace as sent_at:
+                async with self._place(body) as place:
                     if self._throttle is not None:
                         await self._throttle.wait(body)
-                    reply, headers = await self._try(path, data, check, **limit)
+                    reply, headers = await self._billed(body, self._try(path, data, check, **limit))
                 wait_s = told_pause_s(headers)
             except TimeoutError:
                 wait_s = headers = None
@@ -220,8 +225,8 @@ class Client:
                     await self._throttle.settle(body, read_usage(reply.body))
                 elif reply.status == TOO_MANY and wait_s:
                     await self._throttle.hold(wait_s)
-            if self._pace is not None and sent_at is not None and headers is not None:
-                ended = self._keep_pace(self._pace, sent_at, reply, headers)
+            if self._pace is not None and place is not None and headers is not None:
+                ended = self._keep_pace(self._pace, place, reply, headers)
                 if ended is None:
                     continue
                 reply = ended
@@ -233,14 +238,23 @@ class Client:
             tries += 1
             await asyncio.sleep(min(wait_s, LONGEST_PAUSE_S))
 
+    def _place(self, body: Mapping[str, Any]) -> AbstractAsyncContextManager[Slot | None]:
+        """A place for one try: as many as there may be at once, or as the endpoint's limits let."""
+        return self._places if self._pace is None else self._pace.place(expected_tokens(body))
+
+    @property
+    def slowed_by(self) -> str:
+        """What of the endpoint slows the asking: a limit, or a pause that it asks for; nothing where nothing does."""
+        return self._pace.words() if self._pace is not None else ""
+
     def _keep_pace(
-        self, pace: RequestPace, sent_at: float, reply: Reply | RequestError, headers: Mapping[str, str]
+        self, pace: RequestPace, place: Slot, reply: Reply | RequestError, headers: Mapping[str, str]
     ) -> Reply | RequestError | None:
         """Learn from a reply how fast to ask; None if it was refused for haste, and is to be asked for again."""
         if isinstance(reply, Reply) or reply.status not in HASTE or reply.fault is not Fault.PASSING:
-            pace.answered(sent_at, headers)
+            pace.answered(place, headers)
             return reply
-        pace.refused(sent_at, told_pause_s(headers))
+        pace.refused(place, told_pause_s(headers), headers, reply.error["message"])
         if reply.status != TOO_MANY:
             return reply
         silence_s = asyncio.get_running_loop().time() - pace.answered_at
@@ -248,6 +262,37 @@ class Client:
             return None
         message = f"{reply.error['message']} (nothing was answered for {silence_s:.0f} s)"
         return RequestError(AnswerError(type="endpoint", message=message), TOO_MANY, Fault.ENDPOINT)
+
+    async def _billed(
+        self,
+        body: Mapping[str, Any],
+        sending: Coroutine[Any, Any, tuple[Reply | RequestError, Mapping[str, str] | None]],
+    ) -> tuple[Reply | RequestError, Mapping[str, str] | None]:
+        """Await one try, and put what it costs on the bill.
+
+        Raises:
+            BudgetError: It could cost more than is left; it was not sent.
+        """
+        if self._bill is None:
+            return await sending
+        try:
+            held = await self._bill.reserve(body)
+        except BaseException:
+            sending.close()
+            raise
+        try:
+            reply, headers = await sending
+        except ConnectError:
+            await self._bill.settle(held, body, None)  # nobody was asked
+            raise
+        except BaseException:
+            await self._bill.settle_unknown(held, body)
+            raise
+        if isinstance(reply, RequestError) and reply.status == 200:
+            await self._bill.settle_unknown(held, body)
+        else:
+            await self._bill.settle(held, body, reply.body if isinstance(reply, Reply) else None)
+        return reply, headers
 
     async def _try(
         self, path: str, data: bytes, check: Callable[[Any], object] | None, **limit: float
@@ -315,39 +360,6 @@ class Client:
             verdict = await self._post(path, harmless(body), None, retries, timeout_s=limit_s)
             self._verdicts[form] = asked_at, verdict
             return verdict
-
-
-def told_pause_s(headers: Mapping[str, str] | None) -> float | None:
-    """The seconds that a server's headers ask to wait before the next try; None if they do not say.
-
-    >>> told_pause_s({"retry-after": "2"}), told_pause_s({"retry-after-ms": "1500", "retry-after": "2"})
-    (2.0, 1.5)
-    """
-    headers = headers or {}
-    pause = retry_after_s(headers.get("retry-after-ms"))
-    return pause / 1000 if pause is not None else retry_after_s(headers.get("retry-after"))
-
-
-def retry_after_s(value: str | None, now: float | None = None) -> float | None:
-    """Seconds to wait that a Retry-After header asks for: a number of them, or a date.
-
-    >>> retry_after_s("2")
-    2.0
-    >>> retry_after_s("Thu, 01 Jan 1970 00:01:00 GMT", now=50.0)
-    10.0
-    >>> retry_after_s("soon") is None
-    True
-    """
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - (time.time() if now is None else now))
-    except ValueError:
-        return None
 
 
 def read_reply(reply: Reply, ident: str, sample: int, seed: int) -> Answer:

@@ -54,17 +54,24 @@ class Shape:
         return {name: value for name, value in told.items() if value}
 
 
-def line_for(message: str, body: Mapping[str, Any]) -> str | None:
-    """The line of an endpoint's entry that leaves out or renames the parameter that a refusal names; None if it names none.
+def change_for(message: str, body: Mapping[str, Any]) -> tuple[str, str | None] | None:
+    """The parameter that a refusal names, and its other name, or None to leave it out; None if it names none.
 
-    >>> line_for("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", {"max_tokens": 9})
-    'parameters: {max_tokens: max_completion_tokens}'
-    >>> line_for("Extra inputs are not permitted: body.seed", {"messages": [], "seed": 1})
-    'parameters: {seed: null}'
+    >>> change_for("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", {"max_tokens": 9})
+    ('max_tokens', 'max_completion_tokens')
     """
     for name in body:
         if name not in QUESTION and re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", message):
             other = re.search(r"(?i)\buse\W+(?:the\W+)?([a-z][a-z0-9_]+)", message)
-            instead = other[1] if other and "_" in other[1] and other[1] != name else "null"
-            return f"parameters: {{{name}: {instead}}}"
+            return name, other[1] if other and "_" in other[1] and other[1] != name else None
     return None
+
+
+def line_for(message: str, body: Mapping[str, Any]) -> str | None:
+    """The line of an endpoint's entry that leaves out or renames the parameter that a refusal names; None if it names none.
+
+    >>> line_for("Extra inputs are not permitted: body.seed", {"messages": [], "seed": 1})
+    'parameters: {seed: null}'
+    """
+    change = change_for(message, body)
+    return f"parameters: {{{change[0]}: {change[1] or 'null'}}}" if change else None

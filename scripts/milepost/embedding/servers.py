@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from milepost.embedding.vectors import Keep, hash_of
 from milepost.endpoints import Endpoint
 from milepost.endpoints.calls import Calls, Read
-from milepost.errors import CallError
+from milepost.errors import CallError, JudgeError
 
 Api = Literal["openai", "vllm", "tei"]
 
@@ -163,12 +163,17 @@ def pair_name(query: str, document: str) -> bytes:
 
 
 async def _all(work: Callable[[_Item], Awaitable[None]], items: Sequence[_Item]) -> None:
-    """Await all calls at once; the first failure cancels the rest."""
+    """Await all calls at once; the first failure cancels the rest, but for those that are paid for."""
     waiting = iter(items)
+    stopped: list[JudgeError] = []
 
     async def worker() -> None:
         for item in waiting:
-            await work(item)
+            try:
+                await work(item)
+            except JudgeError as error:
+                stopped.append(error)
+                return
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -180,6 +185,9 @@ async def _all(work: Callable[[_Item], Awaitable[None]], items: Sequence[_Item])
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
         raise first from None
+    if stopped:
+        # Only now: what was under way is paid for, and kept.
+        raise stopped[0]
 
 
 def embedding_request(api: Api, texts: Sequence[str], model: str) -> tuple[str, dict[str, Any]]:

@@ -16,9 +16,12 @@ from typing import Any, Self
 
 import orjson
 
+from milepost.campaign.types import EndpointSpec
+from milepost.client.bills import Bill
 from milepost.client.client import Client, RequestError
 from milepost.client.throttle import Throttle
 from milepost.endpoints import Endpoint
+from milepost.endpoints.limits import PATIENCE_S, Answerer, bill_of, throttle_of
 from milepost.errors import CallError
 from milepost.store.answers import append, mend, read_places, sync
 
@@ -47,6 +50,9 @@ class Calls:
         retries: int,
         pause_s: float = 0.5,
         throttle: Throttle | None = None,
+        bill: Bill | None = None,
+        patience_s: float | None = None,
+        answerer: Answerer | None = None,
     ) -> None:
         """Describe the endpoint and the file; nothing is opened yet.
 
@@ -59,7 +65,11 @@ class Calls:
             retries: Further tries after a connection error, a timeout, 408, 409, 429, 5xx or a reply that is no answer.
             pause_s: First pause between tries; doubled by each, and jittered.
             throttle: The pace that all processes of the user keep together.
+            bill: What the campaign pays for the calls, and may pay.
+            patience_s: Seconds without any answer for which one that refuses for haste is asked again (`Client`).
+            answerer: Sees that all replies are by the same model.
         """
+        self._answerer = answerer
         self.endpoint = endpoint
         self.path = path
         self._identity = dict(identity) if identity is not None else {"url": endpoint.url, "model": endpoint.name}
@@ -70,11 +80,46 @@ class Calls:
             retries=retries,
             pause_s=pause_s,
             throttle=throttle,
+            bill=bill,
+            patience_s=patience_s,
         )
         self._kept: dict[str, tuple[int, int]] = {}
         self._under_way: dict[str, asyncio.Task[Any]] = {}
         self._file: int | None = None
         self._synced_at = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        spec: EndpointSpec,
+        endpoint: Endpoint,
+        path: Path | None,
+        *,
+        folder: Path | None = None,
+        identity: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Calls to an endpoint of config/endpoints.yaml that is open: at its pace, on its bill, held to who it is.
+
+        Args:
+            spec: Its entry.
+            endpoint: Where it answers.
+            path: The file of kept calls, or None.
+            folder: Where it is kept who replied; None for nowhere, where nobody will be called.
+            identity: What decides its answers, if that is more than its entry.
+        """
+        serving = spec.serving
+        return cls(
+            endpoint,
+            path,
+            identity=spec.identity if identity is None else identity,
+            concurrency=serving.concurrency,
+            timeout_s=serving.request_timeout_s,
+            retries=serving.retries,
+            throttle=throttle_of(spec),
+            bill=bill_of(spec),
+            patience_s=None if spec.ours else PATIENCE_S,
+            answerer=Answerer(folder, spec) if folder is not None else None,
+        )
 
     async def __aenter__(self) -> Self:
         """Read which calls are kept, and open the connections.
@@ -122,6 +167,7 @@ class Calls:
 
         Raises:
             CallError: It was refused, or all tries failed. Nothing is kept of it.
+            JudgeError: The endpoint has become another one, or has cost what it may cost.
         """
         key = self.key(path, body)
         if key in self._kept:
@@ -133,11 +179,6 @@ class Calls:
             task.add_done_callback(lambda done: self._done(key, done))
         # One who waits may be cancelled while another waits for the same reply.
         return await asyncio.shield(task)
-
-    def has(self, path: str, body: Mapping[str, Any]) -> bool:
-        """Whether the reply to a call is kept, or under way: another one costs nothing."""
-        key = self.key(path, body)
-        return key in self._kept or key in self._under_way
 
     def key(self, path: str, body: Mapping[str, Any]) -> str:
         """The hash under which a call is kept: of the endpoint's identity and of what is asked."""
@@ -155,6 +196,8 @@ class Calls:
         made: list[Any] = []
 
         def check(reply: Any) -> None:
+            if self._answerer is not None:
+                self._answerer.see(self.endpoint.model, reply)
             made[:] = [reply if read is None else read(reply)]
 
         try:

@@ -60,10 +60,10 @@ async def verify(endpoint: Endpoint, spec: EndpointSpec, patience_s: float = LIM
     deadline = loop.time() + patience_s
     while True:
         try:
-            status, body = await _send("GET", "/models", endpoint)
+            status, body = await send("GET", "/models", endpoint)
             if status < 500 and status != 429:
                 break
-            problem = f"answered {status}: {_words(body)}"
+            problem = f"answered {status}: {words_of(body)}"
         except (aiohttp.ClientError, ConnectError, OSError, TimeoutError) as error:
             problem = f"could not be reached{way_to(endpoint.url)}: {_reason(error)}"
         if loop.time() > deadline or _is_final(problem):
@@ -81,7 +81,7 @@ async def verify(endpoint: Endpoint, spec: EndpointSpec, patience_s: float = LIM
     if names is None:
         raise EndpointError(
             f"Endpoint {spec.name!r}: {endpoint.url}/models answers, but with no list of models as OpenAI's interface has it:"
-            f" {_words(body)}. Another program listens there, or the address is wrong: correct it in {ENDPOINTS}."
+            f" {words_of(body)}. Another program listens there, or the address is wrong: correct it in {ENDPOINTS}."
         )
     # Ollama names a model without its tag by this one.
     if not {endpoint.model, f"{endpoint.model}:latest"} & set(names):
@@ -97,7 +97,7 @@ async def probe(endpoint: Endpoint, spec: EndpointSpec) -> float:
     path, question = PROBES[spec.kind]
     begun = asyncio.get_running_loop().time()
     try:
-        status, body = await _send("POST", path, endpoint, endpoint.shape.body({"model": endpoint.model, **question}))
+        status, body = await send("POST", path, endpoint, endpoint.shape.body({"model": endpoint.model, **question}))
     except (aiohttp.ClientError, ConnectError, OSError, TimeoutError) as error:
         raise EndpointError(
             f"Endpoint {spec.name!r}: a first question to {endpoint.url}{path} failed: {_reason(error)}. The server is"
@@ -129,7 +129,7 @@ def refused(status: int, body: Any, endpoint: Endpoint, spec: EndpointSpec, path
             f" final address into {ENDPOINTS}."
         )
     return EndpointError(
-        f"Endpoint {spec.name!r}: {endpoint.url}{path} answered {status}: {_words(body)}. See that it serves a model of kind"
+        f"Endpoint {spec.name!r}: {endpoint.url}{path} answered {status}: {words_of(body)}. See that it serves a model of kind"
         f" {spec.kind!r} named {spec.model!r}, or correct {ENDPOINTS}."
     )
 
@@ -144,7 +144,7 @@ def wrong_model(names: list[str], endpoint: Endpoint, spec: EndpointSpec) -> End
     )
 
 
-async def _send(method: str, path: str, endpoint: Endpoint, body: Any = None) -> tuple[int, Any]:
+async def send(method: str, path: str, endpoint: Endpoint, body: Any = None) -> tuple[int, Any]:
     """Send one request; returns the status, and the body as JSON, or else its first characters."""
     async with (
         open_session(endpoint.url, TRY_S, endpoint.shape.sent_with(endpoint.key)) as session,
@@ -177,7 +177,7 @@ def _reason(error: Exception) -> str:
     return _plain(reason_of(getattr(error, "os_error", None) or error))
 
 
-def _words(body: Any) -> str:
+def words_of(body: Any) -> str:
     """A server's words for a message: short, on one line, without control characters."""
     inner = body.get("error", body) if isinstance(body, dict) else body
     text = str(inner.get("message", inner) if isinstance(inner, dict) else inner)

@@ -20,7 +20,7 @@ from milepost.endpoints import ENDPOINTS, Endpoint
 from milepost.endpoints.shared_jobs import submit, submitting
 from milepost.endpoints.shared_place import SharedEndpointFolder, place_of, read_json, write_private
 from milepost.endpoints.shared_spec import SharedSpec
-from milepost.endpoints.tunnel import LOOPBACK, Tunnel, Way
+from milepost.endpoints.tunnel import Tunnel, Way
 from milepost.errors import EndpointError
 from milepost.runtime.processes import last_lines
 from milepost.store.lease import STALE_S, file_age, has_ended, read_lease, started
@@ -114,7 +114,7 @@ class SharedServerClient:
         attempt, where = record.get("attempt"), place_in(record)
         if isinstance(attempt, str) and where is not None and attempt != self._rejected:
             self._current, self._where = attempt, where
-            return way_to(where)
+            return way_to(where, record.get("direct"))
         if self._lives():
             # It is starting, or it is busy, or this host cannot reach it just now.
             self._rejected = None
@@ -217,13 +217,15 @@ def place_in(record: Mapping[str, Any]) -> Place | None:
     return None
 
 
-def way_to(place: Place) -> Way:
-    """The way to a server from here: by ssh, unless it is on this host or at an address that others reach.
+def way_to(place: Place, direct: Any = None) -> Way:
+    """The way to a server from here: by ssh, unless it is on this host, or has a door at an address that others reach.
 
-    >>> way_to(Place("gpu01", None, "10.77.0.11", 8000))
-    Way(host=None, port=8000, address='10.77.0.11', socket=None)
+    >>> way_to(Place("gpu01", "/tmp/milepost-1/socket"), {"address": "10.77.0.11", "port": 8000, "certificate": "PEM"})
+    Way(host=None, port=8000, address='10.77.0.11', socket=None, certificate='PEM')
     >>> way_to(Place("gpu01", "/tmp/milepost-1/socket")).host
     'gpu01'
     """
-    near = place.host == socket.gethostname() or (place.socket is None and place.address != LOOPBACK)
+    near = place.host == socket.gethostname()
+    if isinstance(direct, dict) and not near:
+        return Way(None, direct["port"], direct["address"], certificate=direct["certificate"])
     return Way(None if near else place.host, place.port, place.address, place.socket)

@@ -11,6 +11,7 @@ import hmac
 import json
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 from milepost.endpoints.keys import OURS
 from milepost.errors import EndpointError
+from milepost.store.lease import place
 
 FOLDER = Path("results/endpoints")
 
@@ -88,12 +90,16 @@ def place_of(name: str) -> SharedEndpointFolder:
         draft = folder / f".key.{secrets.token_hex(8)}"
         write_private(draft, {"key": secrets.token_urlsafe(32), "model": f"{name}-{secrets.token_hex(8)}"})
         try:
-            os.link(draft, secret)  # of two that come at once, one is first
-        except FileExistsError:
-            pass
+            place(draft, secret)
         finally:
             draft.unlink()
     content = read_json(secret)
+    for _ in range(50):
+        if content:
+            break
+        # Without hard links, the other of two that come at once sees it empty for a moment.
+        time.sleep(0.1)
+        content = read_json(secret)
     try:
         return SharedEndpointFolder(folder, str(content["key"]), str(content["model"]))
     except KeyError:

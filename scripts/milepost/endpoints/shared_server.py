@@ -8,12 +8,13 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from milepost.endpoints import ENDPOINTS
+from milepost.endpoints.direct import Door, new_certificate
 from milepost.endpoints.gpus import check_visible
 from milepost.endpoints.publish import publish
 from milepost.endpoints.shared_place import SharedEndpointFolder, read_json, write_private
@@ -97,7 +98,7 @@ async def _serve(service: Service, lease: Lease) -> str:
     watchdog = Watchdog()
     server = VllmServer(
         service.spec.as_checkpoint(), place.log, watchdog, containers=service.containers,
-        known_as=(key, place.model), attempt=service.attempt, address=address,
+        known_as=(key, place.model), attempt=service.attempt,
     )  # fmt: skip
     begun = time.monotonic()
     keeper = asyncio.create_task(_keep(lease, account))
@@ -123,8 +124,8 @@ async def _serve(service: Service, lease: Lease) -> str:
             output = place.log.with_suffix(".ssh.log")
             published = publish(service.spec.publish, server.place, key, server.published, watchdog, output)
             beside.append(asyncio.create_task(published))
-        where = asdict(server.place)
-        await _attend(service, server, where, [told, death, keeper, *beside], account, stop)
+        async with _found(server, address) as where:
+            await _attend(service, server, where, [told, death, keeper, *beside], account, stop)
         for task in beside:
             if task.done():
                 task.result()  # raises what it met: a file that cannot be written
@@ -143,8 +144,20 @@ async def _serve(service: Service, lease: Lease) -> str:
         _write_account(service, account)
 
 
+@asynccontextmanager
+async def _found(server: VllmServer, address: str | None) -> AsyncIterator[dict[str, Any]]:
+    """Where jobs find the server: at its socket, and where they come without ssh, at a door that is open meanwhile."""
+    where = asdict(server.place)
+    if address is None:
+        yield where
+        return
+    certificate = new_certificate()
+    async with Door(address, server.place, certificate, server.published.parent) as port:
+        yield {**where, "direct": {"address": address, "port": port, "certificate": certificate}}
+
+
 def address_of(spec: SharedSpec) -> str | None:
-    """Where its server listens: at a socket of ours, unless jobs reach it directly, at the address of this host's name.
+    """The address at which jobs reach its server directly, that of this host's name; None where they come by ssh.
 
     Raises:
         ServerError: This host's name leads to no address that other hosts could reach.

@@ -4,7 +4,7 @@ ssh listens on a socket in a folder that nobody else can enter, and this process
 until the end. Were ssh to hold the port itself, then each time that it dropped, a stranger on this host could take the
 port and be sent the key. And requests that come while ssh is away wait for it.
 
-The same port leads to a server that needs no ssh, on this host or at an address that this host may reach.
+The same port leads to a server that needs no ssh: on this host, or at an address where `direct` lets us in.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 import os
 import random
 import shutil
+import ssl
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from milepost.endpoints.direct import carry, context
 from milepost.errors import EndpointError
 from milepost.runtime.processes import ProcessGroup, Watchdog, last_lines
 
@@ -72,6 +74,7 @@ class Way(NamedTuple):
     port: int
     address: str = LOOPBACK
     socket: str | None = None
+    certificate: str = ""  # what both ends show, where the wire is the site's network
 
 
 Check = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool]]
@@ -110,6 +113,7 @@ class Tunnel:
         self._wait_s, self._failure = wait_s, failed
         self._check = check
         self._direct: Way | None = None  # without ssh
+        self._tls: ssl.SSLContext | None = None
         self._is_open, self._unfit = asyncio.Event(), asyncio.Event()
         self._group: ProcessGroup | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -179,6 +183,7 @@ class Tunnel:
         way = await self._place()
         self.host = way.host
         self._direct = way if way.host is None else None
+        self._tls = context(way.certificate, self._folder, server=False) if way.certificate else None
         if way.host is not None:
             await self._start_ssh(way.host, way)
         self.starts += 1
@@ -277,20 +282,13 @@ class Tunnel:
         task = asyncio.current_task()
         assert task is not None
         self._carried.add(task)
-        far_writer: asyncio.StreamWriter | None = None
         try:
-            far_reader, far_writer = await self._connect()
-            async with asyncio.TaskGroup() as both:
-                both.create_task(_pump(reader, far_writer))
-                both.create_task(_pump(far_reader, writer))
-        except (OSError, TimeoutError, ExceptionGroup, asyncio.CancelledError):
+            await carry((reader, writer), await self._connect())
+        except (OSError, TimeoutError, asyncio.CancelledError):
             # The client notices that its connection ends, and asks again.
-            pass
+            writer.close()
         finally:
             self._carried.discard(task)
-            for end in (writer, far_writer):
-                if end is not None:
-                    end.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         async with asyncio.timeout(self._wait_s):
@@ -306,7 +304,7 @@ class Tunnel:
             if self._direct is not None and self._direct.socket is not None:
                 reader, writer = await asyncio.open_unix_connection(self._direct.socket)
             elif self._direct is not None:
-                reader, writer = await asyncio.open_connection(self._direct.address, self._direct.port)
+                reader, writer = await asyncio.open_connection(self._direct.address, self._direct.port, ssl=self._tls)
             else:
                 reader, writer = await asyncio.open_unix_connection(self._socket)
         except OSError:
@@ -319,13 +317,6 @@ class Tunnel:
             raise
         writer.close()
         return None
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(1 << 16):
-        writer.write(data)
-        await writer.drain()
-    writer.write_eof()
 
 
 def read_port(path: Path, name: str) -> int:

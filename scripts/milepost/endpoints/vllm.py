@@ -1,4 +1,4 @@
-"""vLLM on this host, at a socket that only we can enter unless others are to reach it directly: started, proved, ended."""
+"""vLLM on this host, at a socket that only we can enter: started, proved, ended."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ from milepost.errors import ServerError
 from milepost.paths import WORKFLOW
 from milepost.runtime.containers import Containers, inside, reached_from, require_image
 from milepost.runtime.environments import environment_python
-from milepost.runtime.processes import ProcessGroup, Watchdog, free_port, last_lines, owner_of
+from milepost.runtime.launch import HELD, hold
+from milepost.runtime.processes import ProcessGroup, Watchdog, last_lines, owner_of
 
 log = logging.getLogger("milepost")
 LOOPBACK = "127.0.0.1"
@@ -33,8 +35,9 @@ POLL_S = 0.25
 HEALTH_S = 1.0
 ASK_S = 5.0
 TAKEN = "address already in use"
+TAKEN_PORT = re.compile(r"(?i)(?:port: |:|', )(\d{1,5})\b.*address already in use|address already in use.*:(\d{1,5})\b")
 NO_SOCKETS = "unrecognized arguments: --uds"
-PORTS = 8  # that are tried where others take them
+STARTS = 8  # beyond the first, where another program has a port that vLLM chose
 PRIVATE = Path("/tmp")  # noqa: S108 (folders of mode 0700 with names that cannot be guessed: a socket's path has 107 bytes)
 # All GPUs of a server are on one host: what its processes say to each other goes over loopback, whatever the site's
 # environment says of its networks.
@@ -52,7 +55,7 @@ CAUSES = (
      " VLLM_CPU_KVCACHE_SPACE in the model profile; nothing was lowered by itself, because it could change numbers."),
     (("unrecognized arguments", "invalid choice", "error: argument"),
      "vLLM does not know one of the options: correct vllm_args of the checkpoint or its model profile."),
-    ((TAKEN,), "Its port was taken by another program in that very moment: run again."),
+    ((TAKEN,), "Other programs took its ports again and again: run again."),
 )  # fmt: skip
 
 # An exception's last line, alone or behind the logger's words.
@@ -81,7 +84,6 @@ class VllmServer:
         model: Path | None = None,
         known_as: tuple[str, str] | None = None,
         attempt: str = "",
-        address: str | None = None,
     ) -> None:
         """Choose its place, key and name; nothing is started yet.
 
@@ -93,12 +95,11 @@ class VllmServer:
             model: A copy of the model's folder to serve from, instead of where it lies.
             known_as: Key and served name, where others know them already; random ones otherwise.
             attempt: Names this start in the server's proof; a random word otherwise.
-            address: This host's, at a port of which it listens; None for a socket that only we can reach.
         """
         self.ckpt = ckpt
         self.log = log
         self.attempt = attempt or secrets.token_hex(6)
-        self._address = address
+        self._held: list[socket.socket] = []
         self._containers = containers or Containers()
         self._watchdog = watchdog
         self._group: ProcessGroup | None = None
@@ -106,20 +107,12 @@ class VllmServer:
         self._scratch = Path(tempfile.gettempdir()) / self._private.name
         self._model = model or find_model(ckpt)
         self._key, self._served = known_as or (secrets.token_urlsafe(32), f"{ckpt.name}-{secrets.token_hex(8)}")
-        self.place: Place
-        self._take_place()
+        self.place = Place.here(path=self._private / "socket")
 
     @property
     def published(self) -> Path:
         """A file for whoever publishes it, which tells it the place that it is to prove."""
         return self._private / "published"
-
-    def _take_place(self) -> None:
-        """Choose where it will listen."""
-        if self._address is None:
-            self.place = Place.here(path=self._private / "socket")
-        else:
-            self.place = Place.here(address=self._address, port=free_port(self._address))
 
     @property
     def endpoint(self) -> Endpoint:
@@ -131,12 +124,18 @@ class VllmServer:
         )
 
     def _command(self) -> list[str]:
-        """What starts it."""
-        ckpt, place = self.ckpt, self.place
+        """What starts it; its arguments stand in a file, since a command line is everybody's to read."""
         brought = self._containers.vllm is not None and not self._containers.bind_environments
+        python = "python3" if brought else str(environment_python("vllm"))
+        file = self._private / "arguments"
+        file.write_text(json.dumps(self._arguments()), encoding="utf-8")
+        return [python, "-m", "milepost.runtime.launch", "vllm.entrypoints.openai.api_server", f"@{file}"]
+
+    def _arguments(self) -> list[str]:
+        """The words of vLLM's command line."""
+        ckpt, place = self.ckpt, self.place
         where = ["--uds", place.socket] if place.socket else ["--host", place.address, "--port", str(place.port)]
         return [
-            "python3" if brought else str(environment_python("vllm")), "-m", "vllm.entrypoints.openai.api_server",
             "--model", str(self._model or ckpt.model),
             "--served-model-name", self._served, ckpt.name,
             *where,
@@ -167,6 +166,7 @@ class VllmServer:
             "MILEPOST_ATTEMPT": self.attempt,
             "MILEPOST_SOCKET": self.place.socket or "",
             "MILEPOST_PUBLISHED": str(self.published),
+            HELD: str(self.place.port or ""),
             "PYTHONPATH": str(WORKFLOW / "scripts"),
         }
 
@@ -202,8 +202,9 @@ class VllmServer:
     async def start(self) -> None:
         """Start the server and wait until it proves who it is.
 
-        A vLLM that knows no sockets (before 0.10) gets a port of loopback, and a port that another program has is left to
-        it: neither costs an attempt.
+        A vLLM that knows no sockets (before 0.10) gets a port of loopback, which we hold before it and after it. Where
+        another program has taken a port that vLLM or PyTorch chose for its own processes, it is started again. Neither
+        costs an attempt.
 
         Raises:
             ServerError: It ended, or took too long; with its last lines.
@@ -212,29 +213,31 @@ class VllmServer:
         for folder in {self._private, self._scratch}:
             folder.mkdir(mode=0o700)
             self._watchdog.remove(folder)
-        for left in range(PORTS, -1, -1):
+        taken = 0
+        while True:
             self.log.write_bytes(b"")
             command, env = self._inside()
             self._group = await ProcessGroup.start(command, env=env, log=self.log, watchdog=self._watchdog)
             try:
                 await self._wait()
                 return
-            except (ServerError, StrangerError) as error:
+            except StrangerError:
+                raise ServerError(
+                    f"The server of {self.ckpt.name!r} could not be started: whoever answers at {self.place} does not know its"
+                    " key. Nothing was asked; run again."
+                ) from None
+            except ServerError:
                 said = last_lines(self.log, 500)
                 if self.place.socket and NO_SOCKETS in said:
                     log.info("this vLLM knows no Unix sockets: it gets a port of loopback")
-                    self._address = LOOPBACK
-                elif left and self.place.port and (isinstance(error, StrangerError) or TAKEN in said.lower()):
-                    log.warning("port %d belongs to %s: another is taken", self.place.port, owner_of(self.place.port))
-                elif isinstance(error, StrangerError):
-                    raise ServerError(
-                        f"The server of {self.ckpt.name!r} could not be started: whoever answers at {self.place} does not"
-                        " know its key. Nothing was asked; run again."
-                    ) from None
+                    port, self._held = hold(LOOPBACK)
+                    self.place = Place.here(address=LOOPBACK, port=port)
+                elif taken < STARTS and TAKEN in f"{first_error(said)}\n{last_lines(self.log)}".lower():
+                    taken += 1
+                    log.warning("%s: vLLM is started again", whose(said))
                 else:
                     raise
             await self._group.stop()
-            self._take_place()
 
     async def _wait(self) -> None:
         """Wait until it answers.
@@ -325,6 +328,8 @@ class VllmServer:
         """End the server and everything that it started."""
         if self._group is not None:
             await self._group.stop()
+        for held in self._held:
+            held.close()
         for folder in {self._private, self._scratch}:
             if folder.exists():
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -364,6 +369,19 @@ def command_line(options: dict[str, Any]) -> list[str]:
         else:
             words += [f"--{name}", str(value)]
     return words
+
+
+def whose(said: str) -> str:
+    """Whose the port is that vLLM could not get, by what it said.
+
+    >>> whose("RuntimeError: failed to listen. port: 1, code: -98, message: address already in use")
+    'a port that vLLM chose (1) belongs to a program that has ended'
+    """
+    match = TAKEN_PORT.search(said)
+    if match is None:
+        return "a port that vLLM chose belongs to another program"
+    port = int(match[1] or match[2])
+    return f"a port that vLLM chose ({port}) belongs to {owner_of(port)}"
 
 
 def first_error(text: str) -> str:

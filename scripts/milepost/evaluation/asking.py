@@ -9,20 +9,21 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from milepost.campaign.types import EndpointSpec
 from milepost.client.client import Client, Reply, RequestError, read_reply
 from milepost.client.refusals import Fault
 from milepost.client.replies import read_choice, who_answered
 from milepost.client.shape import line_for
 from milepost.endpoints import ENDPOINTS, Endpoint
-from milepost.errors import ServerError
+from milepost.endpoints.limits import PATIENCE_S, bill_of, throttle_of
+from milepost.endpoints.seen import Seen
+from milepost.errors import BudgetError, ServerError
 from milepost.evaluation.work import Request, unlimited
 from milepost.records import Answer
 
 log = logging.getLogger("milepost")
 # How long a failure is held back until it is clear that a server which is watched did not die of it.
 HINDSIGHT_S = 3.0
-# How long an endpoint may answer nothing but that it is asked too fast. Limits of a day end a job, those of minutes do not.
-PATIENCE_S = 600.0
 # How servers say that they give no answers of this length, whatever the question.
 TOO_LARGE = ("max_tokens", "max_completion_tokens", "completion tokens")
 
@@ -46,8 +47,7 @@ class Asking:
         path_of: Where a request is posted, after the endpoint's address.
         busy: Entered while a request is under way.
         models_own: How to sample where a task takes the model's own settings; nothing leaves that to the endpoint.
-        known: The name under which the model has answered before, where others serve it.
-        met: Gets the name in the first reply, where none is known yet.
+        seen: Who has answered so far, where others serve the model.
     """
 
     concurrency: int
@@ -57,38 +57,53 @@ class Asking:
     path_of: Callable[[Request], str] = _path_of
     busy: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
     models_own: Mapping[str, Any] = field(default_factory=dict)
-    known: str | None = None
-    met: Callable[[str], object] = field(default=lambda name: None)
+    seen: Seen = field(default_factory=Seen)
 
-    async def ask(self, endpoint: Endpoint, work: Iterable[Request], keep: Keep) -> None:
+    def client(self, endpoint: Endpoint, spec: EndpointSpec | None = None) -> Client:
+        """The client that asks, to be opened.
+
+        Args:
+            endpoint: The server.
+            spec: Its entry in config/endpoints.yaml, where others serve it: what it may cost, and at what pace.
+        """
+        return Client.to(
+            endpoint,
+            concurrency=self.concurrency,
+            timeout_s=self.timeout_s,
+            retries=self.retries,
+            # A server of this job's own has no limits but its own speed.
+            patience_s=None if endpoint.watched else PATIENCE_S,
+            bill=None if spec is None else bill_of(spec),
+            throttle=None if spec is None else throttle_of(spec),
+        )
+
+    async def ask(self, endpoint: Endpoint, work: Iterable[Request], keep: Keep, client: Client | None = None) -> None:
         """Put all requests to the endpoint, in order.
 
         Args:
             endpoint: The server that is asked.
             work: The requests. They are gone through once, as places become free.
             keep: Gets each answer as it comes.
+            client: One that is open, where others ask the endpoint at the same time; otherwise, one is opened.
 
         Raises:
             ServerError: The endpoint refuses all requests, or is gone. No single request is the cause.
+            BudgetError: It has cost what it may cost; what was under way then is kept as well.
         """
         waiting = iter(work)
-        seen = Seen(self.known, self.met)
-        # A server of this job's own has no limits but its own speed.
-        client = Client.to(
-            endpoint,
-            concurrency=self.concurrency,
-            timeout_s=self.timeout_s,
-            retries=self.retries,
-            patience_s=None if endpoint.watched else PATIENCE_S,
-        )
+        stopped: list[BudgetError] = []
 
         async def worker() -> None:
             for request in waiting:
-                with self.busy():
-                    answer, final = await self._answer(client, endpoint, request, seen)
+                try:
+                    with self.busy():
+                        answer, final = await self._answer(asking, endpoint, request)
+                except BudgetError as error:
+                    stopped.append(error)
+                    return
                 keep(request, answer, final)
 
-        async with client:
+        async with self.client(endpoint) if client is None else nullcontext(client) as asking:
             workers = [asyncio.create_task(worker()) for _ in range(self.concurrency)]
             try:
                 await asyncio.gather(*workers)
@@ -96,8 +111,10 @@ class Asking:
                 for task in workers:
                     task.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
+        if stopped:
+            raise stopped[0]
 
-    async def _answer(self, client: Client, endpoint: Endpoint, request: Request, seen: Seen) -> tuple[Answer, bool]:
+    async def _answer(self, client: Client, endpoint: Endpoint, request: Request) -> tuple[Answer, bool]:
         """Ask one request; returns the answer, and whether it is final."""
         try:
             body = {"model": endpoint.model, **request.body_with(self.models_own)}
@@ -105,7 +122,7 @@ class Asking:
             answer = read_reply(reply, request.id, request.sample, request.seed)
             if not endpoint.watched:  # one of ours has proved who it is
                 who = who_answered(reply.body)
-                seen.check(who, endpoint, self.kept)
+                self.seen.check(who, endpoint, self.kept)
                 answer |= who  # type: ignore[typeddict-item]
             return answer, True
         except RequestError as failure:
@@ -143,37 +160,6 @@ async def _post(client: Client, path: str, body: Mapping[str, Any], *, takes_res
         if not takes_rest or body.get("max_tokens") is None or not too_large:
             raise
         return await client.post(path, unlimited(body), read_choice)
-
-
-class Seen:
-    """Who has answered so far: a gateway may pass questions on to another model, and say so in its replies only."""
-
-    def __init__(self, model: str | None, met: Callable[[str], object]) -> None:
-        """Begin with the name that is known; `met` gets the first one that is not."""
-        self.model, self._met = model, met
-        self.fingerprint: str | None = None
-
-    def check(self, who: Mapping[str, str], endpoint: Endpoint, kept: str) -> None:
-        """See that the model that answered is the one that answered first.
-
-        Raises:
-            ServerError: It is another.
-        """
-        name, fingerprint = who.get("model"), who.get("fingerprint")
-        if name is not None and self.model is None:
-            # A name that was asked for may resolve to a dated one.
-            self.model = name
-            self._met(name)
-        if name is not None and name != self.model and name not in endpoint.accepts:
-            raise ServerError(
-                f"The server at {endpoint.url} answers as {name!r} now, and answered as {self.model!r} before: it has passed"
-                f" a question on to another model. That answer was not kept. Write `accepts: [{name}]` into its entry in"
-                f" {ENDPOINTS} if both are the same to you, or have it send no question elsewhere. {kept}"
-            )
-        if fingerprint is not None and fingerprint != self.fingerprint:
-            if self.fingerprint is not None:
-                log.warning("the model's fingerprint has changed from %s to %s", self.fingerprint, fingerprint)
-            self.fingerprint = fingerprint
 
 
 def _advice(endpoint: Endpoint, failure: RequestError, request: Request) -> str:

@@ -26,13 +26,16 @@ from milepost.campaign.identity import identify
 from milepost.campaign.models import find_model
 from milepost.campaign.sampling import MODEL, SOURCE, bases, longest_answer
 from milepost.campaign.types import Checkpoint, EndpointSpec
+from milepost.client.client import Client
 from milepost.endpoints import Endpoint
 from milepost.endpoints.gpus import check_visible
 from milepost.endpoints.hosted import Hosted
 from milepost.endpoints.open import open_endpoint
-from milepost.errors import MilepostError, ModelError, ServerError
+from milepost.endpoints.seen import Seen
+from milepost.errors import BudgetError, MilepostError, ModelError, ServerError
 from milepost.evaluation import asking
 from milepost.evaluation.asking import Asking
+from milepost.evaluation.progress import Progress
 from milepost.evaluation.work import Request, remember_complete, requests_of
 from milepost.nemo import run as nemo
 from milepost.nemo.installation import recorded_installation
@@ -107,10 +110,14 @@ class Supervisor:
         self.attempt = uuid.uuid4().hex[:12]
         self.errors: dict[str, str] = {}
         self.total = self.done = 0
+        self.progress = Progress()
         self.sampling: dict[
             str, dict[str, Any]
         ] = {}  # what holds where a task says nothing; unknown of others' endpoints
         self.ledger: Ledger
+        # The name under which a model of others has answered first holds for all its jobs.
+        met = read_met(job.store).get(job.digest)
+        self.seen = Seen(met, self.remember_name)
 
     async def run(self) -> dict[str, Any]:
         """Ask what is missing; always ends with the ledger written and no process left."""
@@ -242,7 +249,7 @@ class Supervisor:
             nonlocal logged
             if self.done > logged:
                 logged = self.done
-                log.info("%d of %d answers", self.done, self.total)
+                log.info("%s", self.progress.words(self.done, self.total, time.monotonic()))
 
         async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
             while True:
@@ -297,8 +304,11 @@ class Supervisor:
                 self.ledger.versions["engine"] = endpoint.version
             log.info("the endpoint answers after %.0f s", time.monotonic() - begun)
             death = asyncio.create_task(endpoint.died())
-            native = asyncio.create_task(self.ask(work, stores, endpoint))
-            harness = asyncio.create_task(self.run_nemo(runs, endpoint, watchdog))
+            # One for all: what an endpoint of others bears, it bears from all tasks together.
+            client = await stack.enter_async_context(self.asking().client(endpoint, self.job.ckpt.endpoint))
+            self.progress.slowed(lambda: client.slowed_by)
+            native = asyncio.create_task(self.ask(work, stores, endpoint, client))
+            harness = asyncio.create_task(self.run_nemo(runs, endpoint, watchdog, client))
             both = asyncio.gather(native, harness)
             either: list[asyncio.Future[Any]] = [both, death]
             try:
@@ -332,7 +342,20 @@ class Supervisor:
         self.sampling = bases(ckpt.serving, folder)
         self.ledger.sampling(self.sampling)
 
-    async def ask(self, work: list[Request], stores: dict[str, TaskStore], endpoint: Endpoint) -> None:
+    def asking(self) -> Asking:
+        """How the checkpoint is asked."""
+        serving = self.job.ckpt.serving
+        return Asking(
+            concurrency=serving.concurrency,
+            timeout_s=serving.request_timeout_s,
+            retries=serving.retries,
+            kept="What was answered before is stored, and the next run goes on there.",
+            busy=self.ledger.busy,
+            models_own=self.sampling.get(MODEL, {}),
+            seen=self.seen,
+        )
+
+    async def ask(self, work: list[Request], stores: dict[str, TaskStore], endpoint: Endpoint, client: Client) -> None:
         """Put all requests to the endpoint, and store the answers as they come."""
 
         def keep(request: Request, answer: Answer, final: bool) -> None:
@@ -342,29 +365,27 @@ class Supervisor:
             if not final:
                 self.errors[request.task] = f"{answer['error']['type']}: {answer['error']['message']}"
 
-        serving = self.job.ckpt.serving
-        how = Asking(
-            concurrency=serving.concurrency,
-            timeout_s=serving.request_timeout_s,
-            retries=serving.retries,
-            kept="What was answered before is stored, and the next run goes on there.",
-            busy=self.ledger.busy,
-            models_own=self.sampling.get(MODEL, {}),
-            known=read_met(self.job.store).get(self.job.digest),
-            met=self.remember_name,
-        )
-        await how.ask(endpoint, work, keep)
+        try:
+            await self.asking().ask(endpoint, work, keep, client)
+        except BudgetError as error:
+            # Tasks that are complete are scored; the others say why they are not.
+            log.error("%s", error)
+            for task in {request.task for request in work if request.key not in stores[request.task].settled}:
+                self.errors[task] = str(error)
 
     def remember_name(self, name: str) -> None:
         """Keep the name that an endpoint answered under."""
         self.lease.confirm()
         write_met(self.job.store, self.job.digest, name)
 
-    async def run_nemo(self, runs: list[tuple[PromptSet, int, Path]], endpoint: Endpoint, watchdog: Watchdog) -> None:
+    async def run_nemo(
+        self, runs: list[tuple[PromptSet, int, Path]], endpoint: Endpoint, watchdog: Watchdog, client: Client
+    ) -> None:
         """Run NeMo Evaluator's tasks, a bounded number at once; one that fails leaves the others running."""
         places = asyncio.Semaphore(self.job.nemo_parallel)
         folder = find_model(self.job.ckpt)
         tokenizer = str(folder.resolve()) if folder is not None else self.job.ckpt.model
+        others = None if self.job.ckpt.endpoint is None else (client, self.seen)
 
         async def one(prompts: PromptSet, number: int, folder: Path) -> None:
             name = prompts.header["task"]
@@ -379,6 +400,7 @@ class Supervisor:
                             tokenizer=tokenizer,
                             sampling=self.sampling,
                             attempt=self.attempt,
+                            others=others,
                         )
                         await nemo.run(
                             prompts.header, number, folder, endpoint, setting, output, watchdog, self.count_reply

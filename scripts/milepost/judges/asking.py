@@ -15,7 +15,6 @@ from milepost.endpoints.calls import Calls
 from milepost.endpoints.specs import EndpointSpec
 from milepost.errors import CallError, JudgeError
 from milepost.judges.fence import without_control_tokens
-from milepost.judges.limits import JudgeRecord, throttle_of
 from milepost.judges.verdict import ChatReply, Reader, Verdict
 from milepost.reasoning import strip_reasoning
 from milepost.records import Message, Usage
@@ -102,16 +101,18 @@ class Judge:
         form = self._look_up(asked, kept)
         missing = [one for one in asked if not one.settled]
         if missing:
-            record = JudgeRecord(judge_folder(kept), self.spec)
-            async with opens(self.spec) as endpoint, self._calls(endpoint, kept) as calls:
-                await self._ask(Asker(calls, record), missing, form)
+            async with (
+                opens(self.spec) as endpoint,
+                Calls.of(self.spec, endpoint, kept, folder=judge_folder(kept)) as calls,
+            ):
+                await self._ask(calls, missing, form)
         return [one.judgement for one in asked]
 
     def _look_up(self, asked: Sequence[_Asked], kept: Path) -> int | None:
         """Take the replies that are kept; returns the form of reply that was taken last."""
         lines = {line["key"]: line["reply"] for line in read_lines(kept)}
         # Of the calls, only their keys are needed: nobody is called.
-        calls = self._calls(Endpoint(url="", key="", model="", name=""), None)
+        calls = Calls.of(self.spec, Endpoint(url="", key="", model="", name=""), None)
         accepted: int | None = None
         for one in asked:
             found: int | None = 0
@@ -124,14 +125,14 @@ class Judge:
                     accepted = found
         return accepted
 
-    async def _ask(self, asker: Asker, asked: Sequence[_Asked], form: int | None) -> None:
+    async def _ask(self, calls: Calls, asked: Sequence[_Asked], form: int | None) -> None:
         """Ask one after the other until it is known which form of reply the server takes, then all at once."""
         waiting = list(asked)
         refused = 0
         while form is None and waiting:
             one = waiting.pop(0)
             for tried in range(len(self.forms)):
-                reply = await self._post(asker, one.chat(), tried, judged=False)
+                reply = await self._post(calls, one.chat(), tried, judged=False)
                 if not isinstance(reply, CallError):
                     form = tried
                     one.take(reply)
@@ -145,17 +146,17 @@ class Judge:
             if isinstance(reply, CallError):
                 one.error = reply
         if form is not None:
-            stopped = await asyncio.gather(*(self._settle(asker, one, form) for one in waiting))
+            stopped = await asyncio.gather(*(self._settle(calls, one, form) for one in waiting))
             for error in stopped:
                 if error is not None:
                     # Only now: what was under way is paid for, and kept.
                     raise error
 
-    async def _settle(self, asker: Asker, one: _Asked, form: int) -> JudgeError | None:
+    async def _settle(self, calls: Calls, one: _Asked, form: int) -> JudgeError | None:
         """Ask one question to its end; returns why the judge may be asked no more."""
         try:
             while not one.settled:
-                reply = await self._post(asker, one.chat(), form)
+                reply = await self._post(calls, one.chat(), form)
                 if isinstance(reply, CallError):
                     one.error = reply
                 else:
@@ -165,10 +166,11 @@ class Judge:
         return None
 
     async def _post(
-        self, asker: Asker, chat: list[Message], form: int, *, judged: bool = True
+        self, calls: Calls, chat: list[Message], form: int, *, judged: bool = True
     ) -> ChatReply | CallError:
         try:
-            return await asker.post(self._body(chat, form), judged=judged)
+            body = {"model": calls.endpoint.model, **self._body(chat, form)}
+            return cast(ChatReply, await calls.post(PATH, body, read_chat_reply, judged=judged))
         except CallError as error:
             # Only what is the fault of one question alone; other failures are the endpoint's.
             if not error.lasting:
@@ -177,51 +179,6 @@ class Judge:
 
     def _body(self, chat: list[Message], form: int) -> dict[str, Any]:
         return {"messages": chat, **self.sampling, **self.forms[form]}
-
-    def _calls(self, endpoint: Endpoint, kept: Path | None) -> Calls:
-        serving = self.spec.serving
-        return Calls(
-            endpoint,
-            kept,
-            identity=self.spec.identity,
-            concurrency=serving.concurrency,
-            timeout_s=serving.request_timeout_s,
-            retries=serving.retries,
-            throttle=throttle_of(self.spec) if kept is not None else None,
-        )
-
-
-@dataclass(frozen=True)
-class Asker:
-    """The calls to one judge, and the campaign's record of it."""
-
-    calls: Calls
-    record: JudgeRecord
-
-    async def post(self, body: Mapping[str, Any], *, judged: bool) -> ChatReply:
-        """One reply: from the kept calls, or paid for.
-
-        Raises:
-            CallError: It was refused, or all tries failed.
-            JudgeError: The judge has become another one, or has cost what it may cost.
-        """
-        model = self.calls.endpoint.model
-        body = {"model": model, **body}
-
-        def read(said: Any) -> ChatReply:
-            self.record.see(model, said)
-            return read_chat_reply(said)
-
-        if not self.record.bounded or self.calls.has(PATH, body):
-            return cast(ChatReply, await self.calls.post(PATH, body, read, judged=judged))
-        expected = await asyncio.to_thread(self.record.reserve, body)
-        usage: Usage | None = None
-        try:
-            reply = cast(ChatReply, await self.calls.post(PATH, body, read, judged=judged))
-            usage = reply["usage"]
-            return reply
-        finally:
-            self.record.settle(expected, usage)
 
 
 def judge_folder(kept: Path) -> Path:

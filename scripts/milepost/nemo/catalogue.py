@@ -21,10 +21,10 @@ import orjson
 
 from milepost.errors import EnvironmentMissingError, HarnessError
 from milepost.nemo.ask import LM_EVAL, MARK
-from milepost.nemo.installation import ENVIRONMENT, NemoInstallation
+from milepost.nemo.installation import ENVIRONMENT, NemoInstallation, own_harnesses
 from milepost.records import write_record
 from milepost.runtime.containers import require_image
-from milepost.runtime.environments import environment_python
+from milepost.runtime.environments import environment_python, harness_folders
 
 # Apptainer colours its messages.
 COLOURS = re.compile("\x1b\\[[0-9;]*m")
@@ -189,7 +189,7 @@ def _ask(installation: NemoInstallation, folders: Sequence[Path]) -> dict[str, A
     """Ask the environment or image itself, in a process of its own."""
     env = {"NEMO_EVALUATOR_TELEMETRY_LEVEL": "0", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     if installation.image is None:
-        env["PYTHONPATH"] = os.pathsep.join(map(str, _python_path()))
+        env |= own_harnesses()
     command, env = installation.python([str(folder) for folder in folders], env, folders)
     try:
         done = subprocess.run(
@@ -238,10 +238,9 @@ def _state(installation: NemoInstallation) -> list[Any]:
     )
     if not any(name.startswith("nemo_evaluator-") for name in packages):
         raise HarnessError(_not_there(installation))
-    # Harnesses of one's own are folders on PYTHONPATH.
     own = [
         [str(path), path.stat().st_mtime_ns]
-        for folder in _python_path()
+        for folder in harness_folders()
         for path in sorted(folder.glob("core_evals/*/framework.yml"))
     ]
     return [str(python), packages, own, code, inside]
@@ -251,11 +250,6 @@ def _listing(folder: Path) -> list[Any]:
     """The task files of a folder with their sizes and times of change."""
     states = [(path, path.stat()) for path in sorted(folder.rglob("*.yaml"))]
     return [str(folder), *([str(path), state.st_size, state.st_mtime_ns] for path, state in states)]
-
-
-def _python_path() -> list[Path]:
-    """PYTHONPATH with absolute folders, because the environment is asked from the root folder."""
-    return [Path(folder).resolve() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 
 def _cache() -> Path:

@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign.types import NemoTask
+from milepost.runtime import launch
 from milepost.runtime.containers import Containers, image_file, inside, require_image
-from milepost.runtime.environments import environment_python
+from milepost.runtime.environments import environment_python, harness_folders
 
 ENVIRONMENT = "nemo"
 # The first line of its command names the Python that has it.
 FIND_PYTHON = 'script=$(command -v nemo-evaluator) || exit 127; exec $(sed -n "1s/^#!//p" "$script") - "$@"'
+# Starts it so that it shares the port of its adapter with us; a command that is no Python is run as it is.
+LAUNCH = """script=$(command -v "$1") || { echo "$1: No such file: NeMo Evaluator is not installed there" >&2; exit 127; }
+python=$(sed -n "1s/^#!//p" "$script")
+launch=$2
+shift 2
+case $python in *python*) exec $python "$launch" nemo-evaluator "$@" ;; *) exec "$script" "$@" ;; esac"""
 
 
 @dataclass(frozen=True)
@@ -54,12 +61,15 @@ class NemoInstallation:
             EnvironmentMissingError: The environment is not installed.
             ContainerError: No such image, no Apptainer here, or a path that cannot be bound.
         """
+        launched = Path(launch.__file__)
+        command = ["sh", "-c", LAUNCH, "sh", "nemo-evaluator", str(launched), *words]
         if self.environment is None:
-            return self._inside(["nemo-evaluator", *words], env, binds)
+            return self._inside(command, env, [launched, *binds])
         binaries = environment_python(self.environment).parent
         # The harnesses are commands of that environment.
         path = f"{binaries}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        return self._inside([str(binaries / "nemo-evaluator"), *words], {**env, "PATH": path}, binds)
+        command[4] = str(binaries / "nemo-evaluator")
+        return self._inside(command, {**env, "PATH": path}, [launched, *binds])
 
     def python(
         self, words: Sequence[str], env: Mapping[str, str], binds: Iterable[Path] = ()
@@ -84,6 +94,12 @@ class NemoInstallation:
         if os.environ.get("TMPDIR"):
             yield Path(os.environ["TMPDIR"])
         yield from self.binds
+
+
+def own_harnesses() -> dict[str, str]:
+    """The variable by which NeMo Evaluator of an environment finds harnesses of the user's own, where there are any."""
+    folders = os.pathsep.join(map(str, harness_folders()))
+    return {"PYTHONPATH": folders} if folders else {}
 
 
 def installation_of(container: str | None, environment: str | None, containers: Containers) -> NemoInstallation:

@@ -14,6 +14,7 @@ that takes the model's own settings gets these in place of the harness's.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -28,16 +29,27 @@ import orjson
 from aiohttp import web
 
 from milepost.campaign.sampling import NEUTRAL
+from milepost.client.client import Client, Reply, RequestError, read_reply
 from milepost.client.connections import address
 from milepost.client.outside import proxy_of
+from milepost.client.refusals import Fault
+from milepost.client.replies import read_choice, who_answered
 from milepost.endpoints import Endpoint
+from milepost.endpoints.seen import Seen
+from milepost.errors import BudgetError, MilepostError, ServerError
+from milepost.statistics.outcomes import kind_of
+from milepost.statistics.outcomes import who_answered as answered_by
 from milepost.store.answers import mend, read_records_if_any
 
 # Headers that concern one connection, not the message.
 HOP = frozenset("connection keep-alive transfer-encoding te trailer upgrade host content-length authorization".split())
 # A request may carry images, and answers have no bound.
 LARGEST = 1 << 30
-OK = 200
+OK, BAD_GATEWAY, PAYMENT_REQUIRED = 200, 502, 402
+ADVICE = (
+    "Correct its address, the model's name, the key or `parameters` in config/endpoints.yaml, or see that its account has"
+    " credit."
+)
 SEEDED = ("/chat/completions", "/completions")
 SAMPLING = (*NEUTRAL, "max_tokens", "max_completion_tokens", "stop")
 SHOWN = 8  # ways of sampling within one run
@@ -54,6 +66,7 @@ class Relay:
         told: Callable[[dict[str, Any]], None],
         models_own: Mapping[str, Any] | None = None,
         attempt: str = "",
+        others: tuple[Client, Seen] | None = None,
     ) -> None:
         """Prepare the relay; nothing is opened yet.
 
@@ -64,7 +77,11 @@ class Relay:
             told: Called with a record of each reply of the server, without the reply's text.
             attempt: Stands with each reply, so that it can be told later who gave it.
             models_own: How to sample, in place of what the harness asks for; None leaves that.
+            others: The client that asks an endpoint of others, as the job's own tasks do (its parameters, pace and bill),
+                and who has answered there. None passes requests on as they are, to a server of ours.
         """
+        self._others = others
+        self.ended: asyncio.Future[MilepostError]
         self.endpoint = endpoint
         self.seed = seed
         self.record = record
@@ -81,6 +98,8 @@ class Relay:
 
     async def __aenter__(self) -> Endpoint:
         """Start to listen on a loopback port that the system chooses; returns the endpoint for the harness."""
+        # Why the endpoint may not be asked any more, once it may not.
+        self.ended = asyncio.get_running_loop().create_future()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(self.endpoint.socket, limit=0)
             if self.endpoint.socket
@@ -117,8 +136,10 @@ class Relay:
             body, asked = self.seeded(body)
         if asked is not None and asked["key"] in self._kept:
             return web.json_response(self._kept.pop(asked["key"]))
+        if self._others is not None and request.method == "POST" and (question := _question(body)) is not None:
+            return await self.ask_others(*self._others, request, question, asked)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP}
-        headers["Authorization"] = f"Bearer {self.endpoint.key}"
+        headers |= self.endpoint.shape.sent_with(self.endpoint.key)
         # The harness was told of /v1 here, whatever the endpoint's own address ends with.
         path, base = request.path_qs, self.endpoint.url
         url = address(base, path.removeprefix("/v1")) if path.startswith("/v1/") else base.removesuffix("/v1") + path
@@ -130,12 +151,44 @@ class Relay:
                     return await self.stream(request, reply, kept, asked)
                 content = await reply.read()
                 if asked is not None:
-                    self.note(asked, reply.status, time.monotonic() - begun, content)
+                    self.note(asked, reply.status, time.monotonic() - begun, _json(content))
                 return web.Response(status=reply.status, headers=kept, body=content)
         except aiohttp.ClientError as error:
             # The harness tries again, as it would with the server itself.
             message = f"The model's server is not to be reached: {type(error).__name__}"
             return web.json_response({"error": {"message": message, "code": 502}}, status=502)
+
+    async def ask_others(
+        self, client: Client, seen: Seen, request: web.Request, question: dict[str, Any], asked: dict[str, Any] | None
+    ) -> web.Response:
+        """Ask an endpoint of others what the harness asks, as a task of our own would."""
+        path = request.path_qs.removeprefix("/v1")
+        streamed = question.pop("stream", False)
+        question.pop("stream_options", None)
+        begun = time.monotonic()
+        try:
+            reply = await client.post(path, question, None if asked is None else read_choice)
+            seen.check(who_answered(reply.body), self.endpoint, "What was answered before is kept.")
+        except RequestError as failure:
+            if asked is not None:
+                self.note(asked, failure.status or BAD_GATEWAY, time.monotonic() - begun, None)
+            said = failure.error["message"]
+            if failure.fault is Fault.ENDPOINT:
+                self._end(ServerError(f"The server at {self.endpoint.url} answered {said.rstrip('.')}. {ADVICE}"))
+            return _refusal(failure.status or BAD_GATEWAY, said)
+        except (ServerError, BudgetError) as error:
+            self._end(error)
+            return _refusal(PAYMENT_REQUIRED, str(error))
+        if asked is not None:
+            self.note(asked, OK, time.monotonic() - begun, reply.body)
+        if streamed:
+            # Asked for as a whole, so that it is seen what it costs and whose it is.
+            return web.Response(body=_as_stream(reply.body), content_type="text/event-stream")
+        return web.json_response(reply.body)
+
+    def _end(self, error: MilepostError) -> None:
+        if not self.ended.done():
+            self.ended.set_result(error)
 
     async def stream(
         self, request: web.Request, reply: aiohttp.ClientResponse, headers: dict[str, str], asked: dict[str, Any] | None
@@ -147,7 +200,7 @@ class Relay:
             await response.write(chunk)
         await response.write_eof()
         if asked is not None:
-            self.note(asked, reply.status, 0.0, b"")
+            self.note(asked, reply.status, 0.0, None)
         return response
 
     def seeded(self, body: bytes) -> tuple[bytes, dict[str, Any] | None]:
@@ -175,18 +228,15 @@ class Relay:
             "seed": seed,
             "sampling": sampling,
             "attempt": self._attempt,
+            **({"logprobs": True} if request.get("echo") or request.get("logprobs") else {}),
         }
 
-    def note(self, asked: dict[str, Any], status: int, seconds: float, content: bytes) -> None:
+    def note(self, asked: dict[str, Any], status: int, seconds: float, reply: Any) -> None:
         """Keep a reply in the run's record, and report it to `told`."""
         line: dict[str, Any] = {**asked, "status": status, "latency_s": round(seconds, 4)}
-        reply: Any = None
-        try:
-            reply = orjson.loads(content)
+        if isinstance(reply, dict):
             usage = reply.get("usage") or {}
             line["usage"] = {name: usage[name] for name in ("prompt_tokens", "completion_tokens") if name in usage}
-        except (ValueError, AttributeError):
-            pass
         with self.record.open("ab") as file:
             file.write(orjson.dumps({**line, "reply": reply} if reply is not None else line) + b"\n")
         self.told(line)
@@ -202,3 +252,44 @@ def sampled(record: Path) -> list[dict[str, Any]]:
     found = (line["sampling"] for line in read_records_if_any(record) if "sampling" in line)
     distinct = {orjson.dumps(each, option=orjson.OPT_SORT_KEYS): each for each in found}
     return list(distinct.values())[:SHOWN]
+
+
+def outcomes(record: Path) -> dict[str, Any]:
+    """How many replies of a run are of which kind, and by whom; those that were asked for log-probabilities aside."""
+    kinds, who, refusals = Counter[str](), [], Counter[str]()
+    for line in read_records_if_any(record):
+        if line["status"] != OK or "reply" not in line or line.get("logprobs"):
+            continue
+        try:
+            answer = read_reply(Reply(line["reply"], 0.0), "", 0, 0)
+        except RequestError:
+            continue
+        kinds[kind_of(answer)] += 1
+        who.append(dict(who_answered(line["reply"])))
+        refusals[answer.get("refusal", "")] += 1
+    del refusals[""]
+    said = {"reasons": {"refused": refusals.most_common(1)[0][0]}} if refusals else {}
+    return {"kinds": dict(kinds), **said, **answered_by(who)}
+
+
+def _question(body: bytes) -> dict[str, Any] | None:
+    """A request as JSON; None for one that is none."""
+    question = _json(body)
+    return question if isinstance(question, dict) else None
+
+
+def _as_stream(reply: dict[str, Any]) -> bytes:
+    """A reply as a stream of one piece."""
+    choices = [{**choice, "delta": choice.get("message")} for choice in reply.get("choices", [])]
+    return b"data: " + orjson.dumps({**reply, "choices": choices}) + b"\n\ndata: [DONE]\n\n"
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return orjson.loads(content)
+    except ValueError:
+        return None
+
+
+def _refusal(status: int, message: str) -> web.Response:
+    return web.json_response({"error": {"message": message, "code": status}}, status=status)

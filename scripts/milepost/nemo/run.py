@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,16 +18,19 @@ import yaml
 
 from milepost import __version__
 from milepost.campaign.sampling import MODEL, effective
+from milepost.client.client import Client
 from milepost.endpoints import Endpoint
+from milepost.endpoints.seen import Seen
 from milepost.errors import HarnessError
 from milepost.nemo.catalogue import read_catalogue
-from milepost.nemo.installation import NemoInstallation, recorded_installation
+from milepost.nemo.installation import NemoInstallation, own_harnesses, recorded_installation
 from milepost.nemo.runs import DONE
 from milepost.records import TaskHeader, write_record
 from milepost.runtime.containers import Containers, reached_from
 from milepost.runtime.environments import environment_python
 from milepost.runtime.images import image_digests
-from milepost.runtime.processes import ProcessGroup, Watchdog, free_port, last_lines
+from milepost.runtime.launch import HELD, hold
+from milepost.runtime.processes import ProcessGroup, Watchdog, last_lines
 from milepost.schemas import defaults, of_schema
 from milepost.tasks.lm_eval_files import include_folders, local_files
 
@@ -41,7 +46,6 @@ MARKS = (".nemo_evaluator_interrupted", ".nemo_evaluator_server_error")
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 log = logging.getLogger(__name__)
-_given_ports: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Setting:
         sampling: How the server samples where a request says nothing (`campaign.sampling.bases`); the supervisor fills it
             in, but for an endpoint of others.
         attempt: The supervisor's; stands with each reply.
+        others: The job's client of an endpoint of others, and who has answered there; None for a server of ours.
     """
 
     tokenizer: str = ""
@@ -64,6 +69,7 @@ class Setting:
     offline: bool = of_schema("config", "offline")
     sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     attempt: str = ""
+    others: tuple[Client, Seen] | None = None
 
 
 def run_seed(task: str, repetition: int) -> int:
@@ -103,16 +109,15 @@ def run_config(header: TaskHeader, endpoint: Endpoint, folder: Path, setting: Se
     }
 
 
-def variables(endpoint: Endpoint, setting: Setting) -> dict[str, str]:
-    """The environment variables of a run: the key, caches, a port of its own, and no telemetry."""
-    port = free_port()
-    while port in _given_ports:  # a port that was just given to another run may not be taken yet
-        port = free_port()
-    _given_ports.add(port)
+def variables(endpoint: Endpoint, setting: Setting, port: int) -> dict[str, str]:
+    """The environment variables of a run: the key, caches, the adapter's port, and no telemetry."""
     home = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
     return {
         KEY_VARIABLE: endpoint.key,
+        # Its adapter asks for no key, and the harness sends it the relay's.
+        "ADAPTER_HOST": "127.0.0.1",
         "ADAPTER_PORT": str(port),
+        HELD: str(port),
         "NEMO_EVALUATOR_SHUTDOWN_TIMEOUT_SECONDS": str(SHUTDOWN_S),
         "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -132,7 +137,9 @@ def command_of(
     """The command of a run and the environment to start it in, in an environment of envs/ or an image."""
     installation = recorded_installation(harness, setting.containers)
     needed: list[Path] = []
-    if installation.image is not None:
+    if installation.image is None:
+        env = {**env, **own_harnesses()}
+    else:
         Path(env["HF_HOME"]).mkdir(parents=True, exist_ok=True)
         # Results may lie elsewhere, behind a link.
         needed = [config.resolve().parent, Path(env["HF_HOME"])]
@@ -168,9 +175,11 @@ async def run(
 
     Raises:
         HarnessError: It failed; with its last lines.
+        ServerError: The endpoint refuses every question, or another model answers there.
+        BudgetError: It has cost what it may cost.
     """
     # Here, because its web server takes longer to import than most steps take, and they import this module.
-    from milepost.nemo.relay import Relay, answered, sampled
+    from milepost.nemo.relay import Relay, answered, outcomes, sampled
 
     folder.mkdir(parents=True, exist_ok=True)
     for mark in MARKS:
@@ -181,17 +190,28 @@ async def run(
     config = folder.with_suffix(".yml")
     models_own = dict(setting.sampling.get(MODEL, {})) if header["harness"].get("sampling") == MODEL else None
     seed = run_seed(header["task"], repetition)
-    async with Relay(endpoint, seed, record, told, models_own, setting.attempt) as relayed:
+    relay = Relay(endpoint, seed, record, told, models_own, setting.attempt, setting.others)
+    async with relay as relayed:
         made = run_config(header, relayed, folder, setting)
         config.write_text(yaml.safe_dump(made, sort_keys=False))
-        env = variables(relayed, setting)
-        command, around = command_of(header["harness"], config, env, setting)
-        group = await ProcessGroup.start(command, env=around, log=log, watchdog=watchdog)
-        try:
-            code = await group.process.wait()
-        finally:
-            await group.stop(SHUTDOWN_S + 1)
-            _given_ports.discard(int(env["ADAPTER_PORT"]))
+        with ExitStack() as holding:
+            port, held = hold()
+            for one in held:
+                holding.enter_context(one)
+            env = variables(relayed, setting, port)
+            command, around = command_of(header["harness"], config, env, setting)
+            group = await ProcessGroup.start(command, env=around, log=log, watchdog=watchdog)
+            try:
+                ending = asyncio.ensure_future(group.process.wait())
+                either: list[asyncio.Future[Any]] = [ending, relay.ended]
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if relay.ended.done():
+                    # The harness would ask on, and be refused each time.
+                    raise relay.ended.result()
+                code = ending.result()
+            finally:
+                ending.cancel()
+                await group.stop(SHUTDOWN_S + 1)
     # An exit code of 0 after a signal is possible, so it takes all three.
     marks = [mark for mark in MARKS if (folder / mark).exists()]
     if code != 0 or marks or not (folder / "results.yml").is_file():
@@ -205,6 +225,7 @@ async def run(
         "run": repetition,
         "eval_type": header["harness"]["eval_type"],
         "requests": answered(record),
+        "outcomes": outcomes(record),
         "sampling": [effective(asked, setting.sampling) for asked in sampled(record)],
         "versions": versions(recorded_installation(header["harness"], setting.containers)),
     }

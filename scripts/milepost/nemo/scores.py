@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from milepost.nemo.results import (
 from milepost.records import (
     Answer,
     Estimate,
+    Outcomes,
     Prompt,
     PromptSet,
     Rates,
@@ -51,7 +52,12 @@ COLD = 0.001
 
 
 def summarize_harness(
-    ckpt: str, header: TaskHeader, task: NemoTask, folder: Path, provenance: Mapping[str, Any]
+    ckpt: str,
+    header: TaskHeader,
+    task: NemoTask,
+    folder: Path,
+    provenance: Mapping[str, Any],
+    server: Mapping[str, Any] | None = None,
 ) -> tuple[list[Score], Summary]:
     """Make the scores and the summary of a NeMo Evaluator task.
 
@@ -66,6 +72,7 @@ def summarize_harness(
         task: The task: its `metric`, and `better` and `range` of that where its file says them.
         folder: results/harness/{ckpt}/{task}, with one folder per run.
         provenance: What the numbers rest on.
+        server: What is known of the server that bears on the form of its answers (`outcomes.server_facts`).
 
     Raises:
         HarnessError: No results, or without the headline metric.
@@ -109,6 +116,7 @@ def summarize_harness(
     else:
         scores, ours = [], {}
         summary = _own_numbers(ckpt, header, own[name], name, numbers, provenance)
+    _add_outcomes(summary, runs, server)
     # What the samples do not reproduce keeps the harness's own error.
     summary["metrics"] = {name: own[name], **dict(sorted(own.items())), **ours}
     summary["scales"] = {key: known[key].scale for key in summary["metrics"]}
@@ -273,6 +281,32 @@ def _own_numbers(
     if "partial" in header:
         summary["partial"] = header["partial"]
     return summary
+
+
+def _add_outcomes(summary: Summary, runs: Sequence[Path], server: Mapping[str, Any] | None) -> None:
+    """Add what the replies were that the harness got, as its relay kept them: a harness's samples have the text only."""
+    found = [read_record(run / "done.json").get("outcomes") or {} for run in runs if (run / "done.json").is_file()]
+    kinds, reasons = Counter[str](), dict[str, str]()
+    who: dict[str, Counter[str]] = {name: Counter() for name in ("models", "fingerprints", "providers")}
+    for one in found:
+        kinds.update(one.get("kinds", {}))
+        reasons |= one.get("reasons", {})
+        for name, counted in who.items():
+            counted.update(one.get(name, {}))
+    outcomes = summary.get("outcomes") or Outcomes(asked=0, answered=0, kinds={})
+    if kinds:
+        total = sum(kinds.values())
+        # What the scorer could not read, only its samples tell.
+        unreadable = outcomes["kinds"].get("unreadable", 0)
+        outcomes["kinds"] = {**kinds, **({"unreadable": unreadable} if unreadable else {})}
+        for name in ("refused", "filtered", "reasoning_only", "tool_calls"):
+            summary["rates"][name] = kinds[name] / total  # type: ignore[literal-required]
+    if reasons:
+        outcomes["reasons"] = {**outcomes.get("reasons", {}), **reasons}
+    outcomes |= {name: dict(counted) for name, counted in who.items() if counted}  # type: ignore[typeddict-item]
+    if server:
+        outcomes["server"] = dict(server)
+    summary["outcomes"] = outcomes
 
 
 def _add_token_statistics(summary: Summary, runs: Sequence[Path], answers: Sequence[Answer]) -> None:

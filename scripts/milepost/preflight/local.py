@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -268,7 +269,7 @@ def check_link(workflow: Path) -> Check:
         "the link slurm",
         "failed",
         f"{link} {found}, so --profile slurm is not found",
-        f"cd {workflow} && rm -f slurm && ln -s profiles/slurm slurm",
+        f"cd {shlex.quote(str(workflow))} && rm -f slurm && ln -s profiles/slurm slurm",
     )
 
 

@@ -8,18 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from milepost.campaign.identity import CACHE, DigestCache, identify
-from milepost.campaign.types import Campaign, Checkpoint
+from milepost.campaign.types import Campaign, Checkpoint, NativeTask
 from milepost.errors import RecordError, listed
 from milepost.evaluation.work import MODELS, PROMPTS, is_complete, requests_of, store_file
+from milepost.judges.asking import kept_calls
 from milepost.nemo.runs import missing_runs
+from milepost.preflight.campaign import scorer_of
 from milepost.preflight.submission import Submission
 from milepost.records import PromptSet, read_prompts, read_record
 from milepost.store.answers import STORE, read_records_if_any, read_settled
+from milepost.store.forget import ANSWERS
 from milepost.store.ledger import LEDGER
 from milepost.tasks import build_prompts
 from milepost.terminal import columns
 
 SHOWN = 40  # rows of a table
+CHARS = 4  # of a token, where nobody has counted
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,30 @@ class JobEstimate:
         return None if self.expected_s is None else self.gpus * self.expected_s / 3600
 
 
+@dataclass(frozen=True)
+class JudgingEstimate:
+    """What one judge has to be asked about the answers to one task, of all checkpoints together.
+
+    Attributes:
+        calls: Verdicts on all answers.
+        kept: Of these, replies that are kept, of questions that were asked again as well.
+        tokens_in: Of the calls that are to come, answers included; four characters count as a token.
+        most_out: Tokens of their replies, if all were as long as they may be.
+    """
+
+    task: str
+    judge: str
+    calls: int
+    kept: int
+    tokens_in: float
+    most_out: int
+
+    @property
+    def to_come(self) -> int:
+        """Calls that are to come."""
+        return max(0, self.calls - self.kept)
+
+
 @dataclass
 class CampaignPlan:
     """The estimates for all checkpoints of a campaign, in the order of the sheet."""
@@ -85,6 +113,7 @@ class CampaignPlan:
     jobs: list[JobEstimate]
     submission: Submission
     kinds: dict[str, str] = field(default_factory=dict)
+    judging: list[JudgingEstimate] = field(default_factory=list)
 
     @property
     def needed(self) -> list[JobEstimate]:
@@ -119,7 +148,43 @@ def make_plan(campaign: Campaign, submission: Submission) -> CampaignPlan:
         job.pace = pace_of(ckpt, campaign, attempts) if job.needed else None
         jobs.append(job)
     digests.save()
-    return CampaignPlan(jobs, submission, {name: task.kind for name, task in campaign.tasks.items()})
+    kinds: dict[str, str] = {name: task.kind for name, task in campaign.tasks.items()}
+    judging = [
+        estimate
+        for name, task in campaign.native.items()
+        for estimate in judging_of(task, prompts[name], list(campaign.checkpoints))
+    ]
+    return CampaignPlan(jobs, submission, kinds, judging)
+
+
+def judging_of(task: NativeTask, prompts: PromptSet, ckpts: Sequence[str]) -> list[JudgingEstimate]:
+    """What each judge of a task has to be asked. Answers that are not there yet are as long as the others, or as they may be."""
+    scorer = scorer_of(task)
+    judges = scorer.needs().judges
+    if not judges:
+        return []
+    per_answer = [scorer.expected_calls(item) for item in prompts.prompts]
+    calls = sum(one.calls for one in per_answer) * prompts.header["samples"]
+    if not calls:
+        return []
+    lengths = [
+        len(str(line.get("content") or ""))
+        for ckpt in ckpts
+        for line in read_records_if_any(ANSWERS / ckpt / f"{task.name}.jsonl")
+    ]
+    most = prompts.header["sampling"].get("at_most", prompts.header["sampling"].get("max_tokens", 0))
+    answer = statistics.fmean(lengths) / CHARS if lengths else float(most) if isinstance(most, int) else 0.0
+    asked = sum(one.chars for one in per_answer) / CHARS + answer * sum(one.answers for one in per_answer)
+    tokens_in = asked * prompts.header["samples"] / calls
+    found = []
+    for judge in judges:
+        kept = sum(sum(1 for _ in read_records_if_any(kept_calls(judge, ckpt, task.name))) for ckpt in ckpts)
+        whole = calls * len(ckpts)
+        to_come = max(0, whole - kept)
+        found.append(
+            JudgingEstimate(task.name, judge, whole, kept, to_come * tokens_in, to_come * scorer.longest_reply)
+        )
+    return found
 
 
 def size(prompts: PromptSet) -> int:
@@ -185,7 +250,7 @@ def pace_of(ckpt: Checkpoint, campaign: Campaign, attempts: dict[str, list[dict[
 
 def render(plan: CampaignPlan) -> str:
     """The plan as text: tables of tasks and jobs, their sums, and warnings."""
-    parts = [_tasks(plan), _jobs(plan), "\n".join(summary(plan))]
+    parts = [_tasks(plan), _jobs(plan), "\n".join(summary(plan)), _judging(plan)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -197,6 +262,40 @@ def _tasks(plan: CampaignPlan) -> str:
         unit = "runs of NeMo Evaluator" if kind == "nemo" else "answers"
         rows.append((name, f"{plan.jobs[0].asked[name]}", f"{asked - missing}", f"{missing}", unit))
     return "\n".join(columns(rows, right=range(1, 4)))
+
+
+def _judging(plan: CampaignPlan) -> str:
+    if not plan.judging:
+        return ""
+    rows: list[tuple[str, ...]] = [("task", "judge", "calls", "kept", "to come", "tokens in", "tokens out, at most")]
+    rows += [
+        (
+            one.task,
+            one.judge,
+            str(one.calls),
+            str(one.kept),
+            str(one.to_come),
+            large(one.tokens_in),
+            large(one.most_out),
+        )
+        for one in plan.judging
+    ]
+    why = (
+        "Judges are asked when the answers are there, and about those only that they were not asked yet. A token counts as "
+        f"{CHARS} characters; a reply that cannot be read is asked again up to three times."
+    )
+    return "\n".join([*columns(rows, right=range(2, 7)), why])
+
+
+def large(count: float) -> str:
+    """A large number, as it is said.
+
+    >>> large(950), large(42_000), large(3_460_000)
+    ('950', '42 thousand', '3.5 million')
+    """
+    if count < 10_000:
+        return f"{count:.0f}"
+    return f"{count / 1e3:.0f} thousand" if count < 1e6 else f"{count / 1e6:.1f} million"
 
 
 def _jobs(plan: CampaignPlan) -> str:

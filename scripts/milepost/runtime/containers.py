@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.errors import ContainerError
+from milepost.runtime.environments import surroundings
 from milepost.schemas import of_schema, with_defaults
 
 # Variables of the environment that go into an image: those about the job, its GPUs, the proxy and the hub.
@@ -117,7 +118,7 @@ def inside(
         image: An image's file, or None: the program is started bare.
         env: The program's own variables. All of them go in, as they are, and of the surroundings only those that
             `PASSED` names; so do not hand over the whole of `os.environ`. Folders that PATH has in front of the
-            surroundings' own are put in front of the image's PATH. Bare, they stand on top of `os.environ`.
+            surroundings' own are put in front of the image's PATH. Bare, they stand on top of `surroundings()`.
         binds: Folders and files that are to be found inside under the names that they have outside.
         nv: Whether to bring in NVIDIA's driver; harmless without a GPU.
 
@@ -125,7 +126,7 @@ def inside(
         ContainerError: No Apptainer here, or a path that cannot be bound.
     """
     if image is None:
-        return list(command), {**os.environ, **env}
+        return list(command), {**surroundings(), **env}
     executable, prefix = find_apptainer()
     words = [
         executable, "exec",

@@ -102,7 +102,7 @@ class BaseScorer:
     keeps_calls: ClassVar[bool] = False
     own_options: ClassVar[frozenset[str]] = frozenset()
     prepares: ClassVar[bool] = False
-    tabulates: ClassVar[bool] = False
+    tabulates: bool = False
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -113,6 +113,11 @@ class BaseScorer:
         """The metrics, and those that there are for parts of the items, such as their categories."""
         del items
         return self.metrics
+
+    @property
+    def longest_reply(self) -> int:
+        """Tokens that a judge's reply may have at most."""
+        return 0
 
     def expected_calls(self, item: Prompt) -> JudgeCalls:
         """What one answer to an item will be asked of each judge, for a plan's estimate."""
@@ -254,6 +259,24 @@ def check_scoring(scorer: BaseScorer, items: Sequence[Prompt], where: str, metri
         scorer.check(items)
     except (ConfigError, RecordError) as error:
         raise type(error)(f"{where}: {error}") from None
+
+
+def judges_itself(scorer: BaseScorer, identity: Mapping[str, Any]) -> list[str]:
+    """The judges of a scorer that are the model judged: the same weights, or the same name at the same address.
+
+    Args:
+        scorer: The task's.
+        identity: Who the checkpoint is, as its file in results/models says.
+    """
+    served = identity.get("endpoint", {})
+    found = []
+    for name in scorer.needs().judges:
+        judge = find_endpoint(name, f"The scorer {scorer.name}").identity
+        address = [(one.get("url") or one.get("host"), one.get("model")) for one in (served, judge)]
+        weights = identity.get("model") if isinstance(judge.get("model"), dict) else None
+        if (served and address[0] == address[1]) or (weights and weights == judge["model"]):
+            found.append(name)
+    return found
 
 
 def check_metric(scorer: BaseScorer, items: Sequence[Prompt], name: str, where: str) -> None:

@@ -105,10 +105,10 @@ class Scorer(JudgedScorer):
         baseline: str | None = None,
         length_control: LengthControl | None = None,
         gamed: str | None = None,
-        bootstrap: int = 1000,
-        compat: bool = False,
-        max_tokens: int = 100,
-        seed: int = 0,
+        bootstrap: int,
+        compat: bool,
+        max_tokens: int,
+        seed: int,
         **options: Any,
     ) -> None:
         super().__init__(max_tokens=max_tokens, seed=seed, **options)

@@ -144,10 +144,10 @@ class Scorer(JudgedScorer):
         self,
         *,
         baselines: Mapping[str, str] | None = None,
-        strong: float = 3,
-        bootstrap: int = 1000,
-        compat: bool = False,
-        max_tokens: int = 16000,
+        strong: float,
+        bootstrap: int,
+        compat: bool,
+        max_tokens: int,
         **options: Any,
     ) -> None:
         if compat:
@@ -289,7 +289,7 @@ class WinRates:
     categories: Sequence[str]
     clusters: Mapping[str, str]
     rounds: int
-    compat: bool = False
+    compat: bool
 
     def of(self, judges: Sequence[str]) -> dict[str, Estimate]:
         """All win rates of these judges together, over the games that all of them could read."""

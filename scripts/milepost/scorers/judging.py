@@ -12,15 +12,17 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.specs import EndpointSpec, find_endpoint
 from milepost.errors import ConfigError
 from milepost.judges.asking import Judge, Judgement, Opens, Question, ask_judges, kept_calls
+from milepost.judges.comparison import JudgedAnswers, JudgePair, compare_judges, draw_pairs
 from milepost.records import Answer, Estimate, JudgedVerdict, Prompt, Score
-from milepost.scorers import BaseScorer, CheckpointTask, JudgeCalls, Needs
+from milepost.scorers import BaseScorer, CheckpointResults, CheckpointTask, JudgeCalls, Needs
 from milepost.scorers.responses import Response, read_responses
 from milepost.statistics.metrics import Metric, mean_of, reduce_scores
 
@@ -91,6 +93,8 @@ class JudgedScorer(BaseScorer):
                 f"{', '.join(self.judges)}. Add it to `judges`, or take it out of `ensemble`."
             )
         self.metrics = self.by_judge(self.own_metrics)
+        # One judge alone compares with nobody.
+        self.tabulates = len(self.judges) > 1
 
     # What a benchmark says of itself.
 
@@ -171,6 +175,11 @@ class JudgedScorer(BaseScorer):
             **({"ensemble": self.ensemble} if len(self.judges) > 1 else {}),
         }
 
+    @property
+    def longest_reply(self) -> int:
+        """As `max_tokens` says."""
+        return int(self._sampling["max_tokens"])
+
     def expected_calls(self, item: Prompt) -> JudgeCalls:
         """What one answer to an item will be asked of each judge."""
         if self.why_not(item):
@@ -244,6 +253,14 @@ class JudgedScorer(BaseScorer):
         """Reduce each metric, those of parts of the items included, as it says."""
         return reduce_scores(self.metrics_of(prompts), scores)
 
+    def tabulate(
+        self, title: str, prompts: Sequence[Prompt], results: Sequence[CheckpointResults], prepared: Path, out: Path
+    ) -> None:
+        """Compare the judges, where there are several: a table of every pair, and a figure."""
+        del prompts, prepared
+        out.mkdir(parents=True, exist_ok=True)
+        write_comparison(out, title, results, self.judges, self.headline)
+
     async def _judge(self, asked: Mapping[int, Mapping[str, Question]]) -> dict[int, dict[str, list[JudgedVerdict]]]:
         """The verdicts of every judge on each answer. All judges are asked at the same time."""
         flat = [(at, about, question) for at, questions in asked.items() for about, question in questions.items()]
@@ -278,6 +295,38 @@ class JudgedScorer(BaseScorer):
                 "campaign's folder."
             )
         return self._place
+
+
+def write_comparison(
+    out: Path, title: str, results: Sequence[CheckpointResults], judges: Sequence[str], headline: str
+) -> None:
+    """Write judges.csv and, where there are pairs to draw, judges.svg and judges.png."""
+    import csv
+
+    judged = {}
+    for judge in judges:
+        name = of_judge(headline, judge) if len(judges) > 1 else headline
+        lines = [(one.ckpt, score) for one in results for score in one.scores]
+        judged[judge] = JudgedAnswers(
+            {
+                (ckpt, score["id"], score["sample"]): value
+                for ckpt, score in lines
+                if (value := score["metrics"].get(name)) is not None
+            },
+            {
+                (ckpt, score["id"], score["sample"], one["about"]): one["value"]
+                for ckpt, score in lines
+                for one in score.get("judged", {}).get(judge, [])
+                if one["value"] is not None
+            },
+        )
+    pairs = compare_judges(judged, [one.ckpt for one in results])
+    with (out / "judges.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, [column.name for column in fields(JudgePair)], lineterminator="\n")
+        table.writeheader()
+        table.writerows(asdict(pair) for pair in pairs)
+    if pairs:
+        draw_pairs(out / "judges", title, pairs, judged)
 
 
 def of_judge(metric: str, judge: str) -> str:

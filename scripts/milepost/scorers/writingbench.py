@@ -8,6 +8,7 @@ over the criteria that are about it.
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -88,7 +89,6 @@ class Scorer(JudgedScorer):
     """
 
     name = "writingbench"
-    tabulates = True
     prompt_version = PROMPT_VERSION
     own_metrics = (Metric("writingbench", range=RANGE, reduce=ratio_of),)
 
@@ -203,8 +203,7 @@ class Scorer(JudgedScorer):
         """Write the workbook that the benchmark's own program writes: one row for each checkpoint."""
         import pandas as pd
 
-        del title, prepared
-        out.mkdir(parents=True)
+        super().tabulate(title, prompts, results, prepared, out)
         rows = [workbook_row(one.ckpt, one.summary["metrics"], one.summary["n_items"], prompts) for one in results]
         pd.DataFrame(rows).to_excel(out / "scores.xlsx", engine="xlsxwriter", index=False)
 
@@ -212,7 +211,7 @@ class Scorer(JudgedScorer):
         if self._folder is not None:
             files = requirement_files(Path(self._folder))
             for path in (path for pair in files.values() for path in pair):
-                if not path.is_file():
+                if not os.path.isfile(path):  # a name that is too long is no error to it
                     raise ConfigError(
                         f"`requirements: {self._folder}` has no {path.relative_to(self._folder)}. Name the benchmark's folder "
                         "benchmark_query/requirement, or write `requirements: none`."

@@ -152,28 +152,6 @@ def mean_of_ratios(
     return Estimate(value=value, stderr=estimate["stderr"], ci95=estimate["ci95"])
 
 
-def clustered_stderr(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
-    """Standard error of a mean whose items come in clusters.
-
-    Args:
-        values: One mean per item, shape (n_items,), in the task's units.
-        clusters: The cluster of each item, shape (n_items,).
-
-    Raises:
-        StatsError: Fewer than two clusters.
-
-    Source: Miller (2024), arXiv 2411.00640, with the G/(G-1) correction; the same as a regression on a constant in
-    statsmodels with cov_type="cluster".
-
-    >>> round(clustered_stderr([1, 1, 0, 0], ["a", "a", "b", "b"]), 3)
-    0.5
-    """
-    units = group_units((value, 1.0, cluster) for value, cluster in zip(values, clusters, strict=True))
-    if len(units) < 2:
-        raise StatsError(f"A clustered standard error needs two clusters or more; there is {len(units)}.")
-    return robust_stderr(units)
-
-
 def bootstrap_estimate(
     fit: Callable[[NDArray[np.intp]], float],
     n_items: int,

@@ -186,15 +186,40 @@ def has_ended(holder: dict[str, Any], age: float) -> bool:
 
 
 def _create(path: Path, owner: dict[str, Any]) -> bool:
-    """Make the file with its content in one step, or find that it exists; a hard link does that on NFS, too."""
+    """Make the file with its content, or find that it exists."""
     draft = path.with_name(f"{path.name}.{owner['nonce']}")
     draft.write_text(json.dumps(owner))
+    try:
+        return place(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def place(draft: Path, path: Path) -> bool:
+    """Give a file a second name, unless that name is taken: of several that try, one is first, on NFS, too.
+
+    A hard link is there in one step. Where the file system knows none (FAT, exFAT, some that are mounted over a network),
+    the name is made first and its content follows: for a moment, others see it empty.
+
+    Returns:
+        Whether the name was free.
+    """
     try:
         os.link(draft, path)
     except FileExistsError:
         return False
-    finally:
-        draft.unlink(missing_ok=True)
+    except OSError:
+        content = draft.read_bytes()
+        try:
+            file = path.open("xb")
+        except FileExistsError:
+            return False
+        try:
+            with file:
+                file.write(content)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
     return True
 
 
@@ -209,10 +234,7 @@ def _take_over(path: Path, holder: dict[str, Any], owner: dict[str, Any]) -> boo
         return False
     if read_lease(aside).get("nonce") != holder.get("nonce"):
         # Another successor was quicker and this was its lease: give it back.
-        try:
-            os.link(aside, path)
-        except FileExistsError:
-            pass
+        place(aside, path)
         aside.unlink()
         return False
     aside.unlink()

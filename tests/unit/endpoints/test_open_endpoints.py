@@ -146,13 +146,13 @@ def test_a_server_that_starts_late_is_waited_for(monkeypatch):
 
     async def play():
         async with serve() as (url, seen):
-            send = open_module._send
+            send = open_module.send
 
             async def flaky(*args):
                 status = next(states, None)
                 return (status, "starting") if status else await send(*args)
 
-            monkeypatch.setattr(open_module, "_send", flaky)
+            monkeypatch.setattr(open_module, "send", flaky)
             monkeypatch.setenv("THE_KEY", KEY)
             spec = External("one", "m", url=url, key_env="THE_KEY")
             async with open_endpoint(spec):

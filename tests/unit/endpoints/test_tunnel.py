@@ -94,6 +94,7 @@ def server(tmp_path_factory):
 def spec_of(host, server, monkeypatch, name="far", **changes):
     monkeypatch.setenv("THE_KEY", KEY)
     monkeypatch.setenv("ANOTHER_KEY", "key-of-somebody-else")
+    monkeypatch.setenv("YESTERDAYS", "milepost-of-yesterday")
     port_file = server / changes.pop("port_file", "port")
     given = {"host": name, "port_file": port_file, "ssh_config": host / "config", "key_env": "THE_KEY", **changes}
     return External("one", given.pop("model", "their-model"), **given)
@@ -337,6 +338,10 @@ def test_a_tunnel_to_a_socket_in_a_folder_of_ours(host, tmp_path, monkeypatch):
         ({"model": "another"}, r"reports no model 'another'\. It reports: their-model\."),
         ({"key_env": None}, r"refused a request without a key \(401\)"),
         ({"key_env": "ANOTHER_KEY"}, r"refused the key in ANOTHER_KEY \(401\)\. Correct the key"),
+        (
+            {"key_env": "YESTERDAYS"},
+            r"does not know the key in YESTERDAYS, and was not sent it\. .*ask .* for today's key",
+        ),
         ({"port_file": "rubbish"}, r"its port file .*/rubbish holds no port but '<html>'"),
     ],
 )
@@ -354,12 +359,13 @@ def test_what_can_go_wrong_is_one_paragraph_in_time(host, server, monkeypatch, c
     assert ssh_processes(host) == []
 
 
-def test_nobody_behind_the_port(host, tmp_path, monkeypatch):
+@pytest.mark.parametrize("key", ["THE_KEY", "YESTERDAYS"])
+def test_nobody_behind_the_port(host, tmp_path, monkeypatch, key):
     (tmp_path / "port").write_text(str(free_port()))
     monkeypatch.setattr("milepost.endpoints.external.ATTEMPT_S", 0.5)
 
     async def play():
-        async with open_endpoint(spec_of(host, tmp_path, monkeypatch)):
+        async with open_endpoint(spec_of(host, tmp_path, monkeypatch, key_env=key)):
             raise AssertionError("it opened")
 
     with pytest.raises(
@@ -441,7 +447,7 @@ def test_what_is_published_the_group_can_read_and_nobody_else(tmp_path, mask):
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o640
 
 
-def test_the_workshops_tunnel_by_hand(host, server, tmp_path):
+def test_the_workshops_tunnel(host, server, tmp_path):
     (tmp_path / "key").write_text(f"{KEY}\n")
     environment = {
         **os.environ,
@@ -449,9 +455,11 @@ def test_the_workshops_tunnel_by_hand(host, server, tmp_path):
         "WORKSHOP_PORT_FILE": str(server / "port"),
         "WORKSHOP_KEY_FILE": str(tmp_path / "key"),
         "WORKSHOP_MODEL": "their-model",
-        "WORKSHOP_SSH_OPTIONS": f"-F {host}/config",
+        "WORKSHOP_SSH_CONFIG": f"{host}/config",
+        "MILEPOST": str(root := Path(__file__).parents[3]),
     }
-    script = Path(__file__).parents[3] / "docs" / "workshop" / "a-tunnel.sh"
+    (tmp_path / "key").chmod(0o600)
+    script = root / "docs" / "workshop" / "a-tunnel.sh"
     done = subprocess.run([script], env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()

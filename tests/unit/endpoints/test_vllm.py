@@ -1,8 +1,11 @@
 import asyncio
+import json
 import os
 import pwd
 import re
 import signal
+import socket
+import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager
@@ -44,14 +47,14 @@ def interpreter(tmp_path, monkeypatch):
     return put
 
 
-def play(what, *, start=True, address=None, **serving):
+def play(what, *, start=True, **serving):
     """Make a server, start it, do something with it, and end it."""
 
     async def run():
         watchdog = Watchdog()
         serving.setdefault("start_timeout_s", 20.0)
         ckpt = Checkpoint("c", "model", None, None, None, 1, Serving(gpus=0, **serving))
-        server = VllmServer(ckpt, Path("logs/c.server.log"), watchdog, address=address)
+        server = VllmServer(ckpt, Path("logs/c.server.log"), watchdog)
         try:
             if start:
                 await server.start()
@@ -68,7 +71,7 @@ async def nothing(server):
 
 
 def test_the_command_and_the_environment_of_a_server(interpreter, tmp_path, monkeypatch):
-    interpreter('printf "%s\\n" "$@" >args; env >env; exit 1')
+    interpreter('printf "%s\\n" "$@" >shown; for last; do :; done; cp "${last#@}" args; env >env; exit 1')
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
     with pytest.raises(ServerError, match=r"of 'c' ended before it answered \(exit code 1\)"):
@@ -77,14 +80,19 @@ def test_the_command_and_the_environment_of_a_server(interpreter, tmp_path, monk
             vllm_args={"dtype": "float32", "enforce-eager": True},
             env={"VLLM_CPU_KVCACHE_SPACE": "1", "TP_SOCKET_IFNAME": "own"},
         )
-    words = (tmp_path / "args").read_text().split("\n")
+    words = json.loads((tmp_path / "args").read_text())
     env = dict(line.partition("=")[::2] for line in (tmp_path / "env").read_text().splitlines())
-    assert words[:4] == ["-m", "vllm.entrypoints.openai.api_server", "--model", "model"]
+    # All that the process list shows: no model, no name, no options, and a path that nobody else can enter.
+    shown = (tmp_path / "shown").read_text().split()
+    assert shown[:3] == ["-m", "milepost.runtime.launch", "vllm.entrypoints.openai.api_server"]
+    assert re.fullmatch("@/tmp/milepost-[0-9a-f]{16}/arguments", shown[3])
+    assert len(shown) == 4
+    assert words[:2] == ["--model", "model"]
     folder = Path(words[words.index("--uds") + 1]).parent
     assert re.fullmatch("/tmp/milepost-[0-9a-f]{16}", str(folder))
     assert not {"--host", "--port"} & set(words)
     assert words[words.index("--middleware") + 1] == "milepost.endpoints.guard.Guard"
-    assert words[-4:-1] == ["--dtype", "float32", "--enforce-eager"]
+    assert words[-3:] == ["--dtype", "float32", "--enforce-eager"]
     name = words[words.index("--served-model-name") + 1]
     assert name.startswith("c-")
     assert words[words.index(name) + 1] == "c"
@@ -246,54 +254,85 @@ def test_garbage_is_no_answer(interpreter, monkeypatch, body):
         play(start, start=False, start_timeout_s=0.5)
 
 
-def test_a_vllm_that_knows_no_sockets_gets_a_port_of_loopback(interpreter):
-    interpreter(
-        'for word; do [ "$word" != --uds ] || { echo "error: unrecognized arguments: --uds $2" >&2; exit 2; }; done\n'
-        f'exec "{sys.executable}" "{STUB}" "$@"'
-    )
+OLD = '''for last; do :; done
+if grep -q -e --uds "${last#@}"; then echo "error: unrecognized arguments: --uds x" >&2; exit 2; fi
+while [ ! -e go ]; do sleep 0.05; done
+exec "PYTHON" "STUB" "$@"'''.replace("PYTHON", sys.executable).replace("STUB", str(STUB))
 
-    async def look(server):
-        return server.endpoint, server.place
+# What another user of the host would try; SO_REUSEPORT is for sockets of one user only.
+TAKE = """
+import socket, sys
+for option in (None, socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        taken = socket.socket(family)
+        if option:
+            taken.setsockopt(socket.SOL_SOCKET, option, 1)
+        try:
+            taken.bind((address, int(sys.argv[1])))
+        except OSError as error:
+            print(error.errno == 98)
+        else:
+            print("taken", option, address)
+"""
 
-    endpoint, place = play(look)
-    assert endpoint.socket is None
-    assert endpoint.url == f"http://127.0.0.1:{place.port}/v1"
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_vllm_that_knows_no_sockets_gets_a_port_that_nobody_else_can_take(interpreter, tmp_path, when):
+    nobody = {"user": 65534} if os.geteuid() == 0 else {}
+    interpreter(OLD)  # it listens when the file `go` is there
 
-@pytest.mark.parametrize("who", ["before", "while"])
-def test_a_port_that_somebody_else_takes_is_left_to_him_without_a_word_of_ours(interpreter, caplog, who):
-    heard = []
-
-    async def stranger(reader, writer):
-        heard.append(await reader.read(1 << 16))
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-        await writer.drain()
-        writer.close()
+    def take(port):
+        tried = TAKE if nobody else TAKE.replace(", socket.SO_REUSEPORT)", ")")
+        python = "/usr/bin/python3" if nobody else sys.executable
+        said = subprocess.run([python, "-c", tried, str(port)], capture_output=True, text=True, check=True, **nobody)
+        assert set(said.stdout.split("\n")) == {"True", ""}, said.stdout
 
     async def run():
         watchdog = Watchdog()
         ckpt = Checkpoint("c", "model", None, None, None, 1, Serving(gpus=0, start_timeout_s=20.0))
-        server = VllmServer(ckpt, Path("logs/c.server.log"), watchdog, address="127.0.0.1")
-        taken = server.place.port
-        if who == "before":
-            interpreter(
-                f'case " $* " in *" {taken} "*) echo "OSError: [Errno 98] Address already in use" >&2; exit 1;; esac\n'
-                f'exec "{sys.executable}" "{STUB}" "$@"'
-            )
-        else:
-            interpreter(f'case " $* " in *" {taken} "*) exec sleep 60;; esac\nexec "{sys.executable}" "{STUB}" "$@"')
-        async with await asyncio.start_server(stranger, "127.0.0.1", taken):
-            try:
-                await server.start()
-                return taken, server.place.port, server.endpoint.key
-            finally:
-                await server.stop()
-                watchdog.close()
+        server = VllmServer(ckpt, Path("logs/c.server.log"), watchdog)
+        starting = asyncio.create_task(server.start())
+        try:
+            while not server.place.port:
+                await asyncio.sleep(0.01)
+            assert server.endpoint.url == f"http://127.0.0.1:{server.place.port}/v1"
+            if when == "before":
+                await asyncio.to_thread(take, server.place.port)
+            (tmp_path / "go").touch()
+            await starting
+            if when == "after":
+                os.kill(server._group.process.pid, signal.SIGKILL)
+                await server._group.process.wait()
+                await asyncio.to_thread(take, server.place.port)
+        finally:
+            starting.cancel()
+            await server.stop()
+            watchdog.close()
 
-    taken, given, key = asyncio.run(run())
-    assert given != taken
-    assert f"port {taken} belongs to a program of the user {pwd.getpwuid(os.getuid()).pw_name}" in caplog.text
-    assert not any(key.encode() in said or b"uthorization" in said for said in heard)
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "RuntimeError: The server socket has failed to listen on any local network address. port: {}, useIpv6: false, code:"
+        " -98, name: EADDRINUSE, message: address already in use",
+        "OSError: [Errno 98] error while attempting to bind on address ('127.0.0.1', {}): address already in use",
+        "zmq.error.ZMQError: Address already in use (addr='tcp://127.0.0.1:{}')",
+    ],
+)
+def test_a_port_of_its_processes_that_somebody_else_takes_costs_no_attempt(interpreter, caplog, says):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        interpreter(
+            f'if [ ! -e once ]; then touch once; echo "{says.format(port)}" >&2; exit 1; fi\n'
+            f'exec "{sys.executable}" "{STUB}" "$@"'
+        )
+        assert play(nothing).place.socket
+    assert (
+        f"a port that vLLM chose ({port}) belongs to a program of the user {pwd.getpwuid(os.getuid()).pw_name}"
+        in caplog.text
+    )
 
 
 def test_the_death_of_a_server_is_noticed_at_once_with_its_last_lines(interpreter):

@@ -12,6 +12,7 @@ from aiohttp import web
 
 import evaluate_endpoint
 from milepost.endpoints import Endpoint
+from milepost.endpoints.seen import Seen
 from milepost.errors import ConfigError, RecordError, ServerError
 from milepost.evaluation.asking import Asking
 from milepost.evaluation.standalone import Target, evaluate_task, make_task
@@ -243,7 +244,7 @@ def answered_by(names, accepts=(), known=None):
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        how = Asking(concurrency=1, timeout_s=5, retries=0, kept="Kept.", known=known, met=met.append)
+        how = Asking(concurrency=1, timeout_s=5, retries=0, kept="Kept.", seen=Seen(known, met.append))
         prompts = build_prompts(make_task("t", spec("items.jsonl")))
         try:
             endpoint = Endpoint(url, "k", "m", "m", accepts=tuple(accepts))

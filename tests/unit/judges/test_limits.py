@@ -9,9 +9,9 @@ from test_client import Server
 
 from milepost.endpoints import Endpoint
 from milepost.endpoints.external import External
+from milepost.endpoints.limits import throttle_of
 from milepost.errors import JudgeError
 from milepost.judges.asking import Judge, kept_calls
-from milepost.judges.limits import throttle_of
 
 API = External(name="a", model="j", url="https://api.example.org/v1")
 

@@ -12,7 +12,7 @@ from milepost.nemo.catalogue import Catalogue
 from milepost.nemo.installation import NemoInstallation
 from milepost.nemo.results import read_samples
 from milepost.nemo.runs import collect, run_folders
-from milepost.runtime import environments
+from milepost.runtime import environments, launch
 from milepost.runtime.containers import Containers
 
 ENDPOINT = Endpoint(url="http://127.0.0.1:9/v1", key="very-secret", model="c-0123", name="c")
@@ -130,7 +130,7 @@ def test_the_environment_of_a_run(binaries, monkeypatch, offline, flags):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_HOME", "/caches/hf")
     monkeypatch.setenv("no_proxy", "intranet")
-    env = nemo.variables(ENDPOINT, nemo.Setting(offline=offline))
+    env = nemo.variables(ENDPOINT, nemo.Setting(offline=offline), 4001)
     assert env["MILEPOST_ENDPOINT_KEY"] == "very-secret"
     assert "MILEPOST_ENDPOINT_KEY" not in os.environ
     assert int(env["NEMO_EVALUATOR_SHUTDOWN_TIMEOUT_SECONDS"]) + 1 < 8
@@ -138,17 +138,19 @@ def test_the_environment_of_a_run(binaries, monkeypatch, offline, flags):
     assert (env["HF_HUB_OFFLINE"], env["HF_DATASETS_OFFLINE"]) == flags, "what the user says wins"
     assert env["HF_HOME"] == "/caches/hf"
     assert env["no_proxy"] == "intranet,127.0.0.1,localhost"
-    assert env["ADAPTER_PORT"] != nemo.variables(ENDPOINT, nemo.Setting())["ADAPTER_PORT"]
+    assert (env["ADAPTER_HOST"], env["ADAPTER_PORT"], env["MILEPOST_PORT"]) == ("127.0.0.1", "4001", "4001")
     monkeypatch.delenv("HF_HOME")
-    assert nemo.variables(ENDPOINT, nemo.Setting())["HF_HOME"].endswith("/.cache/huggingface")
+    assert nemo.variables(ENDPOINT, nemo.Setting(), 4001)["HF_HOME"].endswith("/.cache/huggingface")
 
 
 @pytest.mark.parametrize("name", ["nemo", "other"])
 def test_the_command_is_that_of_the_tasks_environment(binaries, name):
     harness = {} if name == "nemo" else {"environment": name}
     command, env = nemo.command_of(harness, Path("run-0.yml"), {"A": "b"}, nemo.Setting())
-    assert command == [
+    assert command[:2] == ["sh", "-c"]
+    assert command[4:] == [
         str(binaries / name / ".venv/bin/nemo-evaluator"),
+        launch.__file__,
         "run_eval",
         "--run_config",
         str(binaries / "run-0.yml"),
@@ -178,7 +180,9 @@ def test_an_image_in_place_of_an_environment(binaries, monkeypatch, harness, def
     assert [word for word in command if word.endswith(".sif")] == ([str(binaries / image)] if image else [])
     assert "very-secret" not in " ".join(command)
     if image:
-        assert command[-4:] == ["nemo-evaluator", "run_eval", "--run_config", str(binaries / "run-0.yml")]
+        words = ["run_eval", "--run_config", str(binaries / "run-0.yml")]
+        assert command[-5:] == ["nemo-evaluator", launch.__file__, *words]
+        assert any(f'"src={launch.__file__}"' in word for word in command)
         assert "--cleanenv" in command
         assert around["APPTAINERENV_MILEPOST_ENDPOINT_KEY"] == "very-secret"
 
@@ -192,7 +196,8 @@ def test_an_environment_goes_into_an_image_that_brings_none(binaries, monkeypatc
     for harness, name in (({}, "nemo"), ({"environment": "other"}, "other")):
         asked = {"eval_type": "h.t", "params": {}, **harness}
         command, around = nemo.command_of(asked, Path("run-0.yml"), env, nemo.Setting(containers=containers))
-        assert command[command.index(str(binaries / "d.sif")) + 1] == str(binaries / name / ".venv/bin/nemo-evaluator")
+        assert command[command.index(str(binaries / "d.sif")) + 1] == "sh"
+        assert command[-5] == str(binaries / name / ".venv/bin/nemo-evaluator")
         assert 'type=bind,"src=/usr","dst=/usr"' in command
         assert around["APPTAINERENV_PREPEND_PATH"] == str(binaries / name / ".venv/bin")
 

@@ -207,16 +207,17 @@ def test_data_sets_of_a_harness_are_looked_for_where_it_runs_offline(campaign, t
 
 @pytest.mark.parametrize("state", ["missing", "file", "elsewhere"])
 def test_the_link_of_the_profile_is_repaired_by_a_command(tmp_path, state):
-    (tmp_path / "profiles" / "slurm").mkdir(parents=True)
-    link = tmp_path / "slurm"
+    project = tmp_path / "it's a {project}"
+    (project / "profiles" / "slurm").mkdir(parents=True)
+    link = project / "slurm"
     if state == "file":  # as git makes it where links are switched off
         link.write_text("profiles/slurm")
     elif state == "elsewhere":
         link.symlink_to("/tmp")
-    check = check_link(tmp_path)
+    check = check_link(project)
     assert check.state == "failed"
     assert os.system(check.advice) == 0
-    assert check_link(tmp_path).state == "ok"
+    assert check_link(project).state == "ok"
 
 
 def test_a_lock_is_a_warning(campaign):

@@ -5,6 +5,7 @@ import pytest
 
 from milepost.errors import ContainerError
 from milepost.runtime.containers import Containers, bind_points, inside, mount, read_containers
+from milepost.runtime.environments import harness_folders, surroundings
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,28 @@ def handed(env):
 
 
 def test_without_an_image_the_command_is_as_it_was():
-    assert inside(["a", "b c"], None, env={"KEY": "k"}) == (["a", "b c"], {**os.environ, "KEY": "k"})
+    own = {**os.environ, "PYTHONNOUSERSITE": "1", "KEY": "k"}
+    assert inside(["a", "b c"], None, env={"KEY": "k"}) == (["a", "b c"], own)
+
+
+def test_a_program_sees_nothing_of_another_python(monkeypatch, tmp_path):
+    for name in ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH", "PYTHONWARNINGS", "VIRTUAL_ENV", "CONDA_PREFIX"):
+        monkeypatch.setenv(name, str(tmp_path))
+    _, env = inside(["x"], None, env={"PYTHONPATH": "/ours"})
+    assert {name for name, value in env.items() if value == str(tmp_path)} == set()
+    assert env["PYTHONPATH"] == "/ours"
+
+
+def test_harnesses_of_the_users_own_stay_known(monkeypatch, tmp_path):
+    """NeMo Evaluator finds them on PYTHONPATH; what else lies there is for another Python."""
+    (tmp_path / "mine" / "core_evals").mkdir(parents=True)
+    (tmp_path / "others").mkdir()
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/others:{tmp_path}/mine::{tmp_path}/missing")
+    handed_down = surroundings()
+    assert "PYTHONPATH" not in handed_down
+    monkeypatch.delenv("PYTHONPATH")
+    assert harness_folders() == []
+    assert harness_folders(handed_down) == harness_folders(surroundings(handed_down)) == [tmp_path / "mine"]
 
 
 def test_a_key_stands_in_the_environment_alone(tmp_path):

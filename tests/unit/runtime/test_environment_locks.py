@@ -23,6 +23,7 @@ NAMES = [
     "equator",
     "benchmarks",
     "ifbench",
+    "instruct",
 ]
 
 
@@ -133,7 +134,7 @@ def test_setup_names_what_there_is(names, said):
     done = subprocess.run(["bash", ENVS / "setup.sh", *names], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert said in done.stderr
-    assert "workflow dev vllm nemo nemo-simple-evals train semantic equator benchmarks ifbench" in done.stderr
+    assert "workflow dev vllm nemo nemo-simple-evals train semantic equator benchmarks ifbench instruct" in done.stderr
 
 
 @pytest.mark.parametrize(

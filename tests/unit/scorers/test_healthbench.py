@@ -8,6 +8,7 @@ from judged_tasks import answer_to, judges, make_scorer, scored
 from milepost.errors import RecordError
 from milepost.judges.readers import read_boolean
 from milepost.records import PromptSet
+from milepost.scorers import judges_itself
 from milepost.statistics.summary import summarize
 from milepost.tasks.judged import healthbench_item
 
@@ -151,3 +152,18 @@ def test_an_item_on_which_no_points_can_be_won_has_no_score():
     lost = item("z", [(-5, "axis:accuracy")])
     (score,) = scored(make_scorer("healthbench", "a"), [lost], {"z": {"a": {"0": True}}})
     assert (score["score"], score["note"]) == (None, "no number follows from the verdicts")
+
+
+def test_a_judge_that_is_the_model_judged_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with judges(a=None, b=None):
+        scorer = make_scorer("healthbench", "a", "b")
+        who = scorer.decides()
+        assert judges_itself(scorer, {"endpoint": who["b"]}) == ["b"]
+        assert judges_itself(scorer, {"endpoint": {**who["a"], "model": "other"}}) == []
+        assert judges_itself(scorer, {"model": {"files": {"config.json": "1"}}, "serving": {}}) == []
+        served = {"model": {"files": {"config.json": "1"}}, "serving": {}}
+        monkeypatch.setattr(
+            "milepost.scorers.find_endpoint", lambda *_: type("Spec", (), {"identity": {"kind": "chat", **served}})
+        )
+        assert judges_itself(scorer, served) == ["a", "b"]

@@ -13,7 +13,6 @@ from milepost.statistics.intervals import UNIT
 from milepost.statistics.means import (
     advise,
     bootstrap_estimate,
-    clustered_stderr,
     harness_estimate,
     mean_estimate,
     ratio_estimate,
@@ -149,7 +148,7 @@ def test_clustered_error_is_that_of_statsmodels():
 
 def test_clusters_of_one_item_change_nothing():
     values = [0.0, 1.0, 1.0, 0.5, 0.25]
-    assert clustered_stderr(values, range(5)) == pytest.approx(mean_estimate(values)["stderr"])
+    assert mean_estimate(values, clusters=range(5))["stderr"] == pytest.approx(mean_estimate(values)["stderr"])
     assert ends_of(values, clusters="abcde") == pytest.approx(ends_of(values))
 
 
@@ -163,7 +162,7 @@ def test_four_pseudo_items_of_clusters_weigh_as_the_root_of_their_size():
     mean = tops.sum() / weights.sum()
     half = scipy.stats.t.ppf(0.975, 9) * math.sqrt(14 / 13 * ((tops - mean * weights) ** 2).sum()) / weights.sum()
     # In units of a pseudo-item there are √(90 · 10) = 30 items.
-    m, stderr = values.mean(), clustered_stderr(values.tolist(), clusters)
+    m, stderr = values.mean(), mean_estimate(values.tolist(), clusters=clusters)["stderr"]
     n_eff = min(m * (1 - m) / stderr**2, 30)
     centre = (n_eff * m + 2) / (n_eff + 4)
     other = scipy.stats.t.ppf(0.975, 9) * math.sqrt(centre * (1 - centre) / (n_eff + 4))
@@ -173,8 +172,6 @@ def test_four_pseudo_items_of_clusters_weigh_as_the_root_of_their_size():
 
 def test_one_cluster_has_no_error():
     assert mean_estimate([0.1, 0.9], clusters=["a", "a"]) == {"value": 0.5, "stderr": None, "ci95": None}
-    with pytest.raises(StatsError, match="two clusters"):
-        clustered_stderr([0.1, 0.9], ["a", "a"])
 
 
 def test_each_value_needs_its_cluster():
@@ -295,7 +292,7 @@ def test_a_bootstrap_draws_whole_clusters():
     groups = np.repeat(np.arange(40), 5)
     values = rng.normal(size=40)[groups] + rng.normal(scale=0.1, size=200)
     found = bootstrap_estimate(lambda items: values[items].mean(), 200, clusters=groups.tolist(), seed=3)
-    assert found["stderr"] == pytest.approx(clustered_stderr(values.tolist(), groups.tolist()), rel=0.1)
+    assert found["stderr"] == pytest.approx(mean_estimate(values.tolist(), clusters=groups.tolist())["stderr"], rel=0.1)
     assert found == bootstrap_estimate(lambda items: values[items].mean(), 200, clusters=groups.tolist(), seed=3)
 
 

@@ -18,8 +18,16 @@ from milepost.store import lease as lease_module
 from milepost.store.lease import acquire, started
 
 
-@pytest.fixture
-def path(tmp_path):
+def refuse_links(*args):
+    raise PermissionError(errno.EPERM, "Operation not permitted")  # as FAT, exFAT and some servers of files do
+
+
+@pytest.fixture(params=["links", "no links"])
+def path(request, tmp_path, monkeypatch):
+    """Where a lease may lie, on file systems with and without hard links."""
+    if request.param == "no links":
+        monkeypatch.setattr(os, "link", refuse_links)
+        assert lease_module.os.link is refuse_links
     return tmp_path / "store" / ".lease"
 
 
@@ -250,15 +258,20 @@ def test_only_one_of_many_threads_gets_the_lease(path, said, state):
 
 
 def test_only_one_of_many_processes_takes_over_a_dead_lease(path, said):
+    link = ["refuse"] if os.link is refuse_links else []
     acquire(path, said.append)
     edit(path, pid=dead_pid())
     code = textwrap.dedent(
         """
-        import sys, time
+        import os, sys, time
         from pathlib import Path
         from milepost.errors import StoreError
         from milepost.store.lease import acquire
         path = Path(sys.argv[1])
+        def refuse_links(*args):
+            raise PermissionError(1, "Operation not permitted")
+        if "refuse" in sys.argv:
+            os.link = refuse_links
         print("ready", flush=True)
         sys.stdin.readline()
         try:
@@ -274,7 +287,7 @@ def test_only_one_of_many_processes_takes_over_a_dead_lease(path, said):
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     racers = [
-        subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=-1, stdout=-1, text=True, env=env)
+        subprocess.Popen([sys.executable, "-c", code, str(path), *link], stdin=-1, stdout=-1, text=True, env=env)
         for _ in range(4)
     ]
     for racer in racers:

@@ -112,6 +112,22 @@ CHECKED = {
     "ifeval": [{"key": 7, "prompt": "?", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}],
 }
 CHECKED["ifbench"] = CHECKED["ifeval"]
+AXES = ("accuracy", "completeness", "communication_quality")
+JUDGED = {
+    "healthbench": [
+        {
+            "prompt_id": "h",
+            "prompt": [{"role": "user", "content": [{"type": "text", "text": "?"}]}],
+            "example_tags": ["theme:hedging"],
+            "rubrics": [{"criterion": "C", "points": 3, "tags": [f"axis:{axis}"]} for axis in AXES],
+        }
+    ],
+    "writingbench": [
+        {"index": 1, "domain1": "Literature & Arts", "domain2": "Poetry", "query": "?", "checklist": [{"name": "N"}]}
+    ],
+    "arena_hard": [{"uid": "u", "category": "hard_prompt", "prompt": "?"}],
+    "alpaca_eval": [{"dataset": "koala", "instruction": "?", "output": "!"}],
+}
 ROWS = {
     "babi": [{"task": 1, "passage": "Mary went to the kitchen.", "question": "Where is Mary?", "answer": "kitchen"}],
     "mmlu": [{"question": "2 + 2?", "choices": ["3", "4", "5", "6"], "answer": 1, "subject": "sums"}],
@@ -197,11 +213,13 @@ def test_example_of_a_task(example, tmp_path, monkeypatch):
     rows = (
         [{"input": "Back?\nOptions:\n- Yes\n- No", "target": "No"}]
         if form == "bbh"
-        else {**ROWS, **CHECKED}.get(form, [free])
+        else {**ROWS, **CHECKED, **JUDGED}.get(form, [free])
     )
     task = replace(task, data=task.data or "data/packaged.jsonl")
     (tmp_path / task.data).write_text("".join(json.dumps(row) + "\n" for row in rows))
     prompts = build_prompts(task)
     assert len(prompts.prompts) == len(rows)
-    scorer = load_scorer({key: value for key, value in task.scorer.items() if key != "embed"})
-    assert {*filter(None, [task.metric]), *task.beside} <= set(scorer.metric_names)
+    options = {"requirements": "none"} if form == "writingbench" else {}
+    scorer = load_scorer({key: value for key, value in task.scorer.items() if key != "embed"} | options)
+    known = {metric.name for metric in scorer.metrics_of(prompts.prompts)}
+    assert {*filter(None, [task.metric]), *task.beside} <= known

@@ -219,10 +219,14 @@ async def _embed(settings: Settings, texts: Sequence[str], keep: Keep) -> dict[s
 
 async def _open(settings: Settings, path: Path | None, stack: AsyncExitStack) -> Calls:
     endpoint = settings.address
-    serving = Serving(gpus=0)
     if endpoint is not None:
         # No file of the campaign says so.
         print(f"avert: {endpoint.url} compares, as AVERT_MODEL_ENDPOINT says.", file=sys.stderr)
+        serving = Serving(gpus=0)
+        calls = Calls(
+            address_of(endpoint, settings.api), path, identity=_identity(settings),
+            concurrency=serving.concurrency, timeout_s=serving.request_timeout_s, retries=serving.retries,
+        )  # fmt: skip
     else:
         from milepost.endpoints.open import open_endpoint
         from milepost.endpoints.specs import find_endpoint
@@ -230,12 +234,8 @@ async def _open(settings: Settings, path: Path | None, stack: AsyncExitStack) ->
         spec = find_endpoint(settings.endpoint, "The scorer avert")
         # Text Embeddings Inference has no list of models, nor reranking under /v1: its first answer shows whether it is there.
         endpoint = await stack.enter_async_context(open_endpoint(spec, verified=settings.api != "tei"))
-        serving = spec.serving
-    endpoint = address_of(endpoint, settings.api)
-    calls = Calls(
-        endpoint, path, identity=_identity(settings),
-        concurrency=serving.concurrency, timeout_s=serving.request_timeout_s, retries=serving.retries,
-    )  # fmt: skip
+        endpoint = address_of(endpoint, settings.api)
+        calls = Calls.of(spec, endpoint, path, folder=JUDGED / spec.name, identity=_identity(settings))
     return await stack.enter_async_context(calls)
 
 

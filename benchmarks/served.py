@@ -205,7 +205,8 @@ async def measure_rate(items: int) -> None:
         del clients[THEIRS]
     watchdog = Watchdog()
     # At a port: other programs are to ask it as well.
-    server = VllmServer(checkpoint(), Path("server.log"), watchdog, address="127.0.0.1")
+    server = VllmServer(checkpoint(), Path("server.log"), watchdog)
+    server.take_port()
     rates: dict[str, list[float]] = {name: [] for name in clients}
     try:
         await server.start()

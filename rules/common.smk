@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 from base64 import urlsafe_b64decode
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -29,11 +30,17 @@ from milepost.evaluation.earlier import refuse_beside_others, refuse_unwritable
 from milepost.evaluation.work import is_complete
 from milepost.nemo.check import check_nemo_tasks
 from milepost.preflight.campaign import check_campaign, freeze_campaign, load_campaign, scorer_of
+from milepost.preflight.costs import check_budget
 from milepost.preflight.decides import asked_digest, code_of, digest_of, scored_digest, shown_record
 from milepost.records import read_records
 from milepost.runtime.environments import surroundings
 from milepost.scorers import scorer_module
 from milepost.tasks.data_files import own_files
+
+# Snakemake makes this folder in /tmp at each start, and one that is killed leaves it. It stays empty unless --shared-fs-usage
+# says that hosts share less than everything, and is made again then.
+with suppress(OSError):
+    workflow.snakemake_tmp_dir.rmdir()
 
 # Planning makes millions of objects that stay. Looking through all of them for garbage, over and over, was a tenth of it.
 gc.freeze()
@@ -71,6 +78,7 @@ try:
     if IS_MAIN:
         check_campaign(CAMPAIGN, installed=not workflow.dryrun, fetched=not only_looks({"prefetch"}))
         check_nemo_tasks(CAMPAIGN, installed=not workflow.dryrun)
+        check_budget(CAMPAIGN)
         if not workflow.dryrun:
             os.environ[FROZEN] = str(freeze_campaign(CAMPAIGN))
     # The scorer of every task of our own. What it needs, and has of its own, decides which rules are for the task.

@@ -111,7 +111,7 @@ rule report:
     shell:
         """
         python "$MILEPOST_SCRIPTS/report.py" --settings {params.settings:q} --tables results/tables --figures results/figures --prompts results/prompts \
-            --summaries results/summaries --store results/store --out {output:q} 2> >(tee {log:q} >&2)
+            --summaries results/summaries --store results/store --bills results/bills.json --out {output:q} 2> >(tee {log:q} >&2)
         """
 
 

@@ -78,7 +78,7 @@ def make_all(settings: Path, there: Path, made: Path) -> None:
     drawn = [*told, "--scores", f"{made_tables}/scores.csv", "--metrics", f"{made_tables}/metrics.csv"]
     plot.main([*drawn, "--steps", f"{made_tables}/steps.csv", "--out", f"{figures}"])
     page = [*told, "--tables", f"{made_tables}", "--figures", f"{figures}", "--summaries", f"{there}/summaries"]
-    page += ["--store", f"{RESULTS}/store"]
+    page += ["--store", f"{RESULTS}/store", "--bills", f"{RESULTS}/bills.json"]
     report.main(
         [*page, "--prompts", f"{RESULTS}/prompts", "--missing", f"{made}/missing.csv", "--out", f"{made}/report.html"]
     )

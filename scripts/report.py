@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign.shown import read_shown
+from milepost.client.bills import read_bills
 from milepost.comparisons.rows import ComparisonRow, FlipRow, RankRow, StepRow, TrendRow
 from milepost.errors import RecordError, run_step
 from milepost.records import read_records, read_summary
@@ -29,6 +30,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--figures", type=Path, required=True, help="the folder of the figures")
     parser.add_argument("--summaries", type=Path, required=True, help="folder of {ckpt}/{task}.json")
     parser.add_argument("--store", type=Path, required=True, help="results/store, for what each checkpoint took")
+    parser.add_argument("--bills", type=Path, help="results/bills.json, for what was paid to others")
     parser.add_argument("--prompts", type=Path, help="folder of {task}.jsonl, for how each task asks")
     parser.add_argument("--missing", help="missing.csv: what has no score yet; marks the page PARTIAL")
     parser.add_argument("--out", type=Path, required=True, help="the page")
@@ -52,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ranking=read_if_any(args.tables / "ranking.csv", RankRow),
             figures=args.figures,
             ledgers={ckpt: ledger for ckpt in campaign.checkpoints if (ledger := sums_so_far(args.store / ckpt))},
+            bills=read_bills(args.bills) if args.bills else {},
             summaries=[campaign.check(read_summary(path), path) for path in summaries if path.exists()],
             headers=headers(args.prompts, campaign.tasks) if args.prompts else [],
             packages=packages(),

@@ -17,15 +17,23 @@ fi
 url=$TUNNEL_URL
 echo "without the key: $(curl --silent --output /dev/null --write-out '%{http_code}' "$url/models")"
 # The key goes to curl by its standard input: what stands in a command line, everybody on this host can read.
-with_key() { printf 'header = "Authorization: Bearer %s"\n' "$(<"$key_file")" | curl --silent --fail --config - "$@"; }
-names=$(with_key "$url/models" | python3 -c 'import json, sys; print(*(m["id"] for m in json.load(sys.stdin)["data"]))')
+with_key() {
+    local said
+    said=$(printf 'header = "Authorization: Bearer %s"\n' "$(<"$key_file")" \
+        | curl --silent --write-out '\n%{http_code}' --config - "$@") || true
+    # The last line is the status: 401 where the key is not the server's, 000 where nobody answers.
+    [[ ${said##*$'\n'} == 200 ]] || { echo "with the key: ${said##*$'\n'}" >&2; exit 1; }
+    echo "${said%$'\n'*}"
+}
+models=$(with_key "$url/models")
+names=$(python3 -c 'import json, sys; print(*(m["id"] for m in json.load(sys.stdin)["data"]))' <<<"$models")
 [[ " $names " == *" $model "* ]] || { echo "no model $model there, but: $names" >&2; exit 1; }
 echo "with the key: $model"
 question='The capital of France is'
-with_key "$url/completions" --header 'Content-Type: application/json' \
-    --data "{\"model\": \"$model\", \"prompt\": \"$question\", \"max_tokens\": 8, \"temperature\": 0}" \
-    | QUESTION=$question python3 -c '
+reply=$(with_key "$url/completions" --header 'Content-Type: application/json' \
+    --data "{\"model\": \"$model\", \"prompt\": \"$question\", \"max_tokens\": 8, \"temperature\": 0}")
+QUESTION=$question python3 -c '
 import json, os, sys
 answer = json.load(sys.stdin)["choices"][0]["text"]
-print("asked:", os.environ["QUESTION"], "  answered:", json.dumps(answer))'
+print("asked:", os.environ["QUESTION"], "  answered:", json.dumps(answer))' <<<"$reply"
 if (($# > 0)); then WORKSHOP_URL=$url exec "$@"; fi

@@ -23,6 +23,11 @@ STRANGER_ID = 5002  # of somebody who has no account
 SLURMS_OWN = ("slurmstepd", "srun", "sshd")
 
 
+# What was begun and may still run, each as what ends it. A test that fails has what it began ended: it may have waited for
+# it in vain, and its jobs would hold the hosts that the next test needs.
+BEGUN: list[Callable[[], None]] = []
+
+
 @dataclass(frozen=True)
 class Process:
     """A living process of a host."""
@@ -67,7 +72,8 @@ class Cluster:
     def processes(self, host: str, user_id: int = USER_ID) -> list[Process]:
         """Living processes of a user on a host, SLURM's own aside; the remains of ended ones do not count."""
         found = []
-        pids = subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True, check=True).stdout
+        name = f"{(CLUSTER / 'tag').read_text().strip()}-{host}"  # as names.sh makes it
+        pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=True).stdout
         for pid in pids.split():
             entry = Path("/proc", pid)
             with suppress(OSError):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
-from cluster import CLUSTER, Cluster
+from cluster import BEGUN, CLUSTER, Cluster
 from project import Project
 
 MEASURED: list[str] = []
@@ -43,6 +43,30 @@ def make_project(cluster: Cluster) -> Iterator[Callable[..., Project]]:
 def measured() -> Callable[[str], None]:
     """Notes a measurement; all of them are printed at the end."""
     return MEASURED.append
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    """End what a test began, if it fails."""
+    return (yield from ended_on_failure())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup() -> Generator[None, Any, Any]:
+    """End what a fixture began, if it fails; what fixtures before it began goes on."""
+    return (yield from ended_on_failure())
+
+
+def ended_on_failure() -> Generator[None, Any, Any]:
+    """Let a hook go on, and end what was begun meanwhile, if it fails."""
+    before = len(BEGUN)
+    try:
+        return (yield)
+    except BaseException:
+        for end in reversed(BEGUN[before:]):
+            end()
+        del BEGUN[before:]
+        raise
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -2,7 +2,8 @@
 # Takes down what up.sh brought up: its daemons, whatever else runs on its hosts, their network. Files stay in $CLUSTER_DIR.
 set -euo pipefail
 
-cluster=${CLUSTER_DIR:-/tmp/milepost-cluster}
+# shellcheck source=tests/cluster/names.sh
+. "$(dirname "${BASH_SOURCE[0]}")/names.sh"
 
 # Whether a process is one that this cluster's up.sh started.
 is_ours() { grep -qz "^MILEPOST_CLUSTER=$cluster\$" "/proc/$1/environ" 2>/dev/null; }
@@ -19,9 +20,10 @@ for name in slurmd-gpu01 slurmd-gpu02 slurmd-cpu01 sshd-login sshd-gpu01 sshd-gp
     fi
     rm -f "$cluster/run/$name.pid"
 done
-for host in login gpu01 gpu02 cpu01; do
-    for pid in $(ip netns pids "$host" 2>/dev/null); do kill -9 "$pid" 2>/dev/null || true; done
-    ip netns del "$host" 2>/dev/null || true
-    ip link del "v-$host" 2>/dev/null || true
+for host in "${hosts[@]%:*}"; do
+    name=$(namespace_of "$host")
+    for pid in $(ip netns pids "$name" 2>/dev/null); do kill -9 "$pid" 2>/dev/null || true; done
+    ip netns del "$name" 2>/dev/null || true
+    ip link del "$(link_of "$host")" 2>/dev/null || true
 done
-ip link del milepost0 2>/dev/null || true
+ip link del "$bridge" 2>/dev/null || true

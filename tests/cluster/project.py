@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cluster import CLUSTER, USER_ID, Cluster, Process, wait_until
+from cluster import BEGUN, CLUSTER, USER_ID, Cluster, Process, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CODE = ("Snakefile", "rules", "scripts", "profiles", "report", "slurm", "envs", "containers", "config/schemas")
@@ -52,8 +52,11 @@ class Project:
         # vLLM's CPU build serves, but the job asks for a GPU as on a site.
         self.config["model_profiles"]["tiny"] |= {"gpus": 1, **serving}
         self.configure()
+        profile = folder / "profiles/slurm/config.yaml"
         for before, after in SITE.items():
-            self.edit("profiles/slurm/config.yaml", before, after)
+            content = profile.read_text()
+            assert before in content, before
+            profile.write_text(content.replace(before, after))  # one resource stands under several rules
         for name in ("results", "logs"):
             (folder / name).mkdir()
         for path in (folder, *(folder / name for name in ("results", "logs", "config", "data", "harness", "model"))):
@@ -76,6 +79,7 @@ class Project:
     def start(self, *options: str) -> None:
         """Start `snakemake --profile slurm` in the root on the login host."""
         self.runs += 1
+        BEGUN.append(self.end)
         path = f"{self.folder}/envs/workflow/.venv/bin:/usr/local/bin:/usr/bin:/bin"
         with open(self.folder / f"run-{self.runs}.log", "wb") as log:
             self._process = subprocess.Popen(
@@ -104,12 +108,20 @@ class Project:
         # The wrappers around Snakemake have all replaced themselves by it.
         self._process.send_signal(signal.SIGINT)
 
+    def kill(self) -> None:
+        """Kill Snakemake with signal 9, as a host that goes down does."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
     def end(self) -> None:
-        """End every process and job of this project."""
-        if self.runs_now and self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self.cluster.call("login", "scancel", "--user=alice")
+        """End Snakemake, if it runs, and every job of this project."""
+        if self.runs_now:
+            self.kill()
+        queue = self.cluster.call("login", "squeue", "--noheader", "--format=%i %Z").splitlines()
+        jobs = [line.split()[0] for line in queue if line.split()[1] == str(self.folder)]
+        if jobs:
+            self.cluster.call("login", "scancel", *jobs)
 
     def said(self) -> str:
         """What the last run printed."""

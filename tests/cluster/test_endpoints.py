@@ -25,6 +25,7 @@ import pytest
 import yaml
 from cluster import (
     ADDRESSES,
+    BEGUN,
     CLUSTER,
     GPU_HOSTS,
     HOSTS,
@@ -84,6 +85,7 @@ class Job:
     numbers = count()
 
     def __init__(self, campaign: Campaign, host: str, time_limit_min: int = 10, kept: Path | None = None) -> None:
+        BEGUN.append(self.kill)
         site = {**SITE, "options": [*SITE["options"][:-1], f"--time={time_limit_min}"]}
         number = next(self.numbers)
         self.kept = kept or campaign.folder / f"kept/{number}.jsonl"
@@ -583,7 +585,8 @@ def test_whoever_takes_a_published_port_is_not_sent_the_key(campaign: Campaign, 
     serve = ["srun", *SITE["options"], "--gres=gpu:1", "env", "-C", campaign.folder, *campaign.variables,
              f"PATH={Path(campaign.python).parent}:/usr/bin:/bin", campaign.python, FOLDER / "scripts/serve_shared.py",
              "--endpoint", "judge", "--kept"]  # fmt: skip
-    with subprocess.Popen([CLUSTER / "bin/as", "login", *serve], stderr=subprocess.DEVNULL) as server:
+    server = subprocess.Popen([CLUSTER / "bin/as", "login", *serve], stderr=subprocess.DEVNULL)
+    try:
         wait_until("the published port", (folder / "port_file").exists, 60, every_s=0.1)
         cluster.call("login", "install", "-m", "600", folder / "key_file", folder / "own")
         host, port, key = campaign.record()["host"], int((folder / "port_file").read_text()), campaign.key()
@@ -591,10 +594,8 @@ def test_whoever_takes_a_published_port_is_not_sent_the_key(campaign: Campaign, 
             member_of_it = SimpleNamespace(folder=folder, variables=campaign.variables, python=campaign.python)
             job = Job(member_of_it, "cpu01").opened()  # type: ignore[arg-type]
             job.ask("before the port is taken")
-            (ways,) = (
-                one.pid for one in cluster.processes(host) if one.command.startswith("ssh ") and " -R " in one.command
-            )
-            os.kill(ways, signal.SIGKILL)
+            ways = [one for one in cluster.processes(host) if one.command.startswith("ssh ") and " -R " in one.command]
+            os.kill(ways[0].pid, signal.SIGKILL)
             taken = ["after its owner", port, "127.0.0.1"]
             wait_until("the stranger", lambda: taken in stranger.saw("took"), 20, every_s=0.1)
             # Its own ssh still leads to the old port, where the stranger passes on proofs of the server at its new one.
@@ -602,8 +603,9 @@ def test_whoever_takes_a_published_port_is_not_sent_the_key(campaign: Campaign, 
             job.end()
             assert port in [there for there, _ in stranger.saw("heard")], "he was asked for a proof"
         stranger.check([key, campaign.secret(), "port is taken", "port was taken"])
+    finally:
         campaign.stop()
-        server.wait(30)
+        server.wait(60)
     assert not (folder / "key_file").exists()
     shutil.rmtree(folder)
 

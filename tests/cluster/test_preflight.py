@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from project import Project
 
-RIGHT_GPU = "gpu_model: \"'A40' if gpus(wildcards) else ''\""
+RIGHT_GPU = "gpu_model: \"'A40' if gpus(wildcards) else ''\"\n    # gpu_model: \"dict("  # of evaluate_checkpoint
 # What a user may write wrongly into the profile, and what is found of it: state, check, words.
 MISTAKES = {
     "account": (
@@ -35,7 +35,7 @@ def project(make_project: Callable[..., Project]) -> Project:
 def look(project: Project) -> str:
     """What preflight says, in one line: a table's cells go over several."""
     project.start("preflight")
-    project.finish(60)
+    project.finish(300)
     return " ".join(project.said().split())
 
 
@@ -70,7 +70,7 @@ def test_a_job_that_slurm_refuses_has_the_reason_in_its_log(project: Project) ->
     wrong = MISTAKES["partition"][0]
     project.edit("profiles/slurm/config.yaml", *wrong)
     project.start("--retries", "0", "results/evaluated/demo-50.json")
-    assert project.finish(120) != 0
+    assert project.finish(300) != 0
     project.edit("profiles/slurm/config.yaml", *reversed(wrong))
     for said in (project.said(), project.log("demo-50")):
         assert "SubmissionError: SLURM did not take the job of evaluate_checkpoint: invalid partition specified" in said

@@ -204,16 +204,35 @@ def test_walltime_is_met_cleanly_and_the_retry_has_more(
              f" {attempts[0]['requests']} of {SUMS} answers stored")  # fmt: skip
 
 
-def test_ctrl_c_cancels_its_jobs(project: Project, cluster: Cluster, measured: Callable[[str], None]) -> None:
+def test_after_a_kill_of_snakemake_the_next_run_names_the_jobs_that_go_on(project: Project, cluster: Cluster) -> None:
     cluster.call_as_root("login", "chown", "-R", "alice:alice", project.folder / "results/store/demo-400")
     project.start()
-    wait_until("a job", lambda: any(cluster.processes(host) for host in GPU_HOSTS), 60)
+    wait_until("a job", cluster.queue, 180)
+    ((job, _, _),) = cluster.queue()
+    project.kill()
+    project.start("--unlock")
+    assert project.finish(180) == 0
+    project.start()
+    assert project.finish(180) != 0
+    said = " ".join(project.said().split())
+    assert (
+        f"1 job of an earlier run of this campaign is still in SLURM's queue: {job} (evaluate_checkpoint demo-400"
+        in said
+    )
+    assert [ident for ident, _, _ in cluster.queue()] == [job], "nothing was submitted beside it"
+    cluster.call("login", "scancel", job)
+    wait_until("its end", lambda: not cluster.queue(), 60)
+
+
+def test_ctrl_c_cancels_its_jobs(project: Project, cluster: Cluster, measured: Callable[[str], None]) -> None:
+    project.start()
+    wait_until("a job", lambda: any(cluster.processes(host) for host in GPU_HOSTS), 180)
     _, host = cluster.job_of("demo-400")
-    wait_until("the server's start", lambda: any(p.runs("api_server") for p in cluster.processes(host)), 60)
+    wait_until("the server's start", lambda: any(p.runs("api_server") for p in cluster.processes(host)), 180)
     processes = cluster.processes(host)
     project.interrupt()
     measured(f"Ctrl-C: all processes gone after {gone(cluster, host, processes):.1f} s")
-    assert project.finish(60) != 0
+    assert project.finish(180) != 0
     wait_until("the end of the job", lambda: not cluster.queue(), 30)
     assert [cluster.processes(host) for host in HOSTS] == [[]] * len(HOSTS)
 
@@ -231,9 +250,9 @@ def test_a_node_goes_down_and_only_the_failed_task_runs_again(
     scored = project.read("results/scores/demo-400/sums.jsonl")
     attempts = {ckpt: len(project.ledger(ckpt)) for ckpt in CHECKPOINTS}
     project.start()
-    wait_until("a job", lambda: any(cluster.processes(host) for host in GPU_HOSTS), 60)
+    wait_until("a job", lambda: any(cluster.processes(host) for host in GPU_HOSTS), 180)
     _, host = cluster.job_of("demo-400")
-    wait_until("the server's start", lambda: any(p.runs("api_server") for p in cluster.processes(host)), 60)
+    wait_until("the server's start", lambda: any(p.runs("api_server") for p in cluster.processes(host)), 180)
     processes = cluster.processes(host)
     assert any("apptainer" in process.command.lower() for process in processes)
     # The job script's own Snakemake waits for files of a node that has failed. A site's cgroup ends it; here is none.

@@ -22,6 +22,7 @@ import pytest
 import yaml
 from cluster import (
     ADDRESSES,
+    BEGUN,
     CLUSTER,
     GPU_HOSTS,
     HOSTS,
@@ -81,6 +82,7 @@ class Terminal:
 
     def __init__(self, user: str, host: str, *script: str) -> None:
         Terminal.started += 1
+        BEGUN.append(self.end)
         self._said = SHARED.parent / f"terminal-{Terminal.started}.log"
         with self._said.open("wb") as log:
             self.process = subprocess.Popen(
@@ -108,7 +110,8 @@ class Terminal:
     def end(self) -> None:
         """End the commands, if they still run."""
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(2)
         if self.process.poll() is None:

@@ -7,7 +7,7 @@
 #   cpu01  10.77.0.21   with the feature NOGPU
 # The ordinary users alice and bob have the accounts proj1 and proj2, and the group class. Everything lies in $CLUSTER_DIR;
 # /etc is not touched, because every host sees files of its own there. An up.sh that finds a cluster running leaves it
-# alone. Then:
+# alone; one with another $CLUSTER_DIR brings up a second one beside it. Then:
 #   $CLUSTER_DIR/bin/on HOST COMMAND...   runs a command on a host as root
 #   $CLUSTER_DIR/bin/as HOST COMMAND...   runs it as alice, or as $CLUSTER_USER, with $USER_PATH as PATH
 #
@@ -15,8 +15,8 @@
 # processes of one), and there are no cgroups, so SLURM's own clean-up is weaker: a leak that shows here is a real one.
 set -euo pipefail
 
-cluster=${CLUSTER_DIR:-/tmp/milepost-cluster}
-hosts=(login:10.77.0.1 gpu01:10.77.0.11 gpu02:10.77.0.12 cpu01:10.77.0.21)
+# shellcheck source=tests/cluster/names.sh
+. "$(dirname "${BASH_SOURCE[0]}")/names.sh"
 users=(alice:5001 bob:5003)
 # Every daemon carries it, so that no process is taken for one that merely has its old number.
 export MILEPOST_CLUSTER=$cluster
@@ -78,15 +78,16 @@ write_accounts() {
 }
 
 join_hosts() {
-    local host name
-    ip link show milepost0 >/dev/null 2>&1 || ip link add milepost0 type bridge
-    ip link set milepost0 up
+    local host name link
+    echo "$tag" >"$cluster/tag"
+    ip link show "$bridge" >/dev/null 2>&1 || ip link add "$bridge" type bridge
+    ip link set "$bridge" up
     for host in "${hosts[@]}"; do
-        name=${host%:*}
-        if ip netns list | grep -qw "$name"; then continue; fi
+        name=$(namespace_of "${host%:*}") link=$(link_of "${host%:*}")
+        if ip netns list | grep -qw -- "$name"; then continue; fi
         ip netns add "$name"
-        ip link add "v-$name" type veth peer name eth0 netns "$name"
-        ip link set "v-$name" master milepost0 up
+        ip link add "$link" type veth peer name eth0 netns "$name"
+        ip link set "$link" master "$bridge" up
         ip -n "$name" link set lo up
         ip -n "$name" addr add "${host#*:}/24" dev eth0
         ip -n "$name" link set eth0 up
@@ -99,7 +100,7 @@ write_commands() {
 # Each call has a mount and a host name space of its own, with the cluster's files over those of /etc.
 host=\$1
 shift
-exec nsenter --net=/run/netns/\$host unshare --mount --uts --propagation private bash -ec '
+exec nsenter --net=/run/netns/$tag-\$host unshare --mount --uts --propagation private bash -ec '
     hostname "\$1"
     shift
     for file in passwd group shadow hosts; do mount --bind $cluster/etc/\$file /etc/\$file; done

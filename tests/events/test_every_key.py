@@ -65,7 +65,7 @@ PROFILE: list[Change] = [
 COLUMNS: list[Change] = [("run", "other", READERS), ("step", "77", READERS), ("generation", "2", OF_MODEL)]
 # Keys of the schemas that are not changed here, and why.
 ELSEWHERE = {
-    "config": {"checkpoints": "names the sheet", "tasks": "random events", "model_profiles": "below", "containers": "needs images"},
+    "config": {"checkpoints": "names the sheet", "tasks": "random events", "model_profiles": "below", "containers": "needs images", "budget": "test_money"},
     "task_native": {"data": "random events", "format": "test_known_tasks", "metric": "has one value here"},
     "model_profile": {"gpus": "needs GPUs"},
     "checkpoint": {

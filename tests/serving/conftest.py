@@ -14,9 +14,7 @@ import pytest
 import yaml
 
 from milepost.campaign.types import Checkpoint, Serving
-from milepost.client.proof import Place
 from milepost.endpoints.vllm import VllmServer
-from milepost.runtime.launch import hold
 from milepost.runtime.processes import Watchdog, free_port
 
 # Some tests start programs that lie beside them.
@@ -158,8 +156,7 @@ def served(models, tmp_path_factory):
     thread.start()
     # At a port: programs of others are to reach it.
     server = VllmServer(ckpt, log, watchdog)
-    port, server._held = hold()
-    server.place = Place.here(port=port)
+    server.take_port()
     try:
         asyncio.run_coroutine_threadsafe(server.start(), loop).result(600)
         yield server.endpoint

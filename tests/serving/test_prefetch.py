@@ -11,9 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from milepost.errors import ConfigError
+from milepost.preflight.campaign import check_campaign, load_campaign
+from milepost.tasks import load_items
+
 ROOT = Path(__file__).parents[2]
 COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 NOWHERE = "http://127.0.0.1:9"
+ROWS = '{"id": "sky", "prompt": "The sky is", "target": "blue"}\n'
 TOKENIZER = {
     "version": "1.0",
     "added_tokens": [],
@@ -39,7 +44,7 @@ def environments():
 
 
 class Hub(BaseHTTPRequestHandler):
-    """One model, as the Hugging Face hub serves it; `asked` are the paths that were asked for."""
+    """One model and a data set of one file, as the Hugging Face hub serves it; `asked` are the paths that were asked for."""
 
     protocol_version = "HTTP/1.1"
     asked: tuple[str, ...] = ()
@@ -62,6 +67,9 @@ class Hub(BaseHTTPRequestHandler):
             )
         elif path.startswith("/org/tiny/resolve/") and name in MODEL:
             status, data = 200, MODEL[name].encode()
+            headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        elif path == "/datasets/org/rows/resolve/main/test/rows.jsonl":
+            status, data = 200, ROWS.encode()
             headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
         elif "/resolve/" in path:
             headers = {"X-Error-Code": "EntryNotFound"}
@@ -159,3 +167,29 @@ def test_a_model_that_the_hub_does_not_have(campaign, hub):
     assert done.returncode == 1
     assert "org/typo" in done.stderr
     assert "cannot be reached" not in done.stderr
+
+
+def test_a_task_of_our_own_gets_its_data_from_the_hub_and_reads_it_without(tmp_path, hub, monkeypatch):
+    (tmp_path / "config/tasks").mkdir(parents=True)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    (tmp_path / "config/config.yaml").write_text("tasks: [sky]\nmodel_profiles: {default: {gpus: 0}}\n")
+    (tmp_path / "config/checkpoints.tsv").write_text("name\tmodel\nc1\tmodel\n")
+    task = "version: 1\ndata: hub:org/rows/test/rows.jsonl\nscorer: {name: exact_match}\n"
+    (tmp_path / "config/tasks/sky.yaml").write_text(task)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    campaign = load_campaign()
+    with pytest.raises(ConfigError, match="Run `snakemake prefetch`"):
+        check_campaign(campaign)
+    check_campaign(campaign, fetched=False)
+    done = prefetch(tmp_path, hub)
+    assert done.returncode == 0, done.stderr
+    assert "fetched   data of task 'sky' (hub:org/rows/test/rows.jsonl): " in done.stdout
+    check_campaign(campaign)
+    assert [item["id"] for item in load_items(campaign.tasks["sky"])] == ["sky"]
+
+    (tmp_path / "config/tasks/sky.yaml").write_text(task.replace("test/rows", "test/typo"))
+    done = prefetch(tmp_path, hub)
+    assert done.returncode == 1
+    assert "test/typo.jsonl" in done.stderr

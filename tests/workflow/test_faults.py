@@ -5,6 +5,7 @@ import os
 import signal
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from campaigns import TIMEOUT_S, Campaign
@@ -129,3 +130,17 @@ def test_what_a_killed_snakemake_left_half_made_holds_nothing_up(make_campaign: 
     run = campaign.run()
     assert (run.rc, run.scores, run.starts, run.idle_jobs) == (0, 2, {}, 1), run.said
     assert campaign.stale() == []
+
+
+def test_a_killed_snakemake_leaves_nothing_in_tmp(
+    make_campaign: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    campaign = make_campaign(checkpoints="c1 m1", tasks=("t1",))
+    campaign.faults("m1", "slow 60")
+    process = campaign.start()
+    campaign.wait_for("ASK ")
+    process.kill()
+    process.wait()
+    assert campaign.processes(timeout_s=30) == [], "its steps end by themselves"
+    assert list(tmp_path.iterdir()) == []

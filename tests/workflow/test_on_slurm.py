@@ -49,3 +49,17 @@ def test_jobs_are_told_with_which_resources_they_start_a_shared_server(campaign)
     assert "SLURM did not take the job of evaluate_checkpoint: no." in " ".join(run.said.split())
     handed = json.loads((campaign.folder / "bin/handed").read_text().splitlines()[0])
     assert handed == {"options": ["--partition=main", "--time=7", "--mem=100"], "gpu_model": ""}
+
+
+def test_preflight_looks_at_what_serve_shared_asks_for(campaign):
+    campaign.write("config/endpoints.yaml", yaml.safe_dump({"judge": {"provider": "shared", "model": "m1", "gpus": 1}}))
+    command(
+        campaign,
+        "sinfo",
+        "echo 'main*|up|1-00:00:00|2|idle|64000|NOGPU|(null)'; echo 'main*|up|1-00:00:00|1|idle|256000|A40,GPU|gpu:A40:2'",
+    )
+    resources = ("--default-resources", "slurm_partition='main'", "runtime=7", "mem_mb=100", "constraint='NOGPU'")
+    run = campaign.run(*SLURM, "preflight", *resources)
+    said = " ".join(run.said.split())
+    assert "nodes for serve_shared constraint 'NOGPU': no such node has all of it" in said
+    assert "set constraint for serve_shared in the profile" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,11 +44,18 @@ class TaskResults:
         """1 where higher is better, -1 where lower is: times it, a difference above 0 is a gain."""
         return -1 if self.scale["better"] == "lower" else 1
 
-    @property
+    @cached_property
     def bounds(self) -> Bounds | None:
-        """The lowest and the highest score of an item, where the metric has them."""
-        found = self.scale["range"]
-        return None if found is None else (found[0], found[1])
+        """The lowest and the highest score of an item, where the metric has them.
+
+        A number that is cut to its range may be made of items beyond it: these have no bounds.
+        """
+        ends = self.scale["range"]
+        if ends is None:
+            return None
+        low, high = ends
+        slack, means = 1e-9 * (high - low), self.scores.means
+        return None if ((means < low - slack) | (means > high + slack)).any() else (low, high)
 
     def partial(self, *ckpts: str) -> str | None:
         """The mark of a score on part of the items only, if one of these checkpoints has one."""

@@ -17,7 +17,7 @@ from types import TracebackType
 
 from milepost.client.proof import Place, Streams
 
-HANDSHAKE_S = 20.0
+HANDSHAKE_S = 10.0
 
 
 def new_certificate() -> str:

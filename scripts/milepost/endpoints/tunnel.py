@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from milepost.endpoints.direct import carry, context
+from milepost.endpoints.direct import HANDSHAKE_S, carry, context
 from milepost.errors import EndpointError
 from milepost.runtime.processes import ProcessGroup, Watchdog, last_lines
 
@@ -68,7 +68,7 @@ CAUSES = (
 
 
 class Way(NamedTuple):
-    """To a server: by ssh to a host (None: without), to a socket or to a port of an address as it is seen there."""
+    """A way to a server: by ssh to a host (None: without), then to a socket, or to a port of an address as it is seen there."""
 
     host: str | None
     port: int
@@ -304,7 +304,13 @@ class Tunnel:
             if self._direct is not None and self._direct.socket is not None:
                 reader, writer = await asyncio.open_unix_connection(self._direct.socket)
             elif self._direct is not None:
-                reader, writer = await asyncio.open_connection(self._direct.address, self._direct.port, ssl=self._tls)
+                reader, writer = await asyncio.open_connection(
+                    self._direct.address,
+                    self._direct.port,
+                    ssl=self._tls,
+                    # Who has the port of a server that is gone may be silent.
+                    ssl_handshake_timeout=HANDSHAKE_S if self._tls else None,
+                )
             else:
                 reader, writer = await asyncio.open_unix_connection(self._socket)
         except OSError:

@@ -10,12 +10,16 @@ from milepost.records import Usage
 
 
 class ChatReply(TypedDict):
-    """What is kept of a judge's reply; `logprobs`, where they were asked for, are those of its first tokens."""
+    """What is kept of a judge's reply.
+
+    `logprobs`, where they were asked for, are those of its first tokens; `instead` says what stands in place of content.
+    """
 
     content: str
     finish_reason: str | None
     usage: Usage
     logprobs: NotRequired[list[dict[str, float]]]
+    instead: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ Reader = Callable[[ChatReply], Verdict]
 
 
 def unreadable(problem: str, explanation: str | None = None) -> Verdict:
-    """The verdict that is none."""
+    """Make the verdict of a reply from which none can be read, with the reason."""
     return Verdict(None, explanation, problem)
 
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from milepost.campaign.identity import CACHE, DigestCache, identify
 from milepost.campaign.types import Campaign, Checkpoint, NativeTask
 from milepost.errors import RecordError, listed
-from milepost.evaluation.work import MODELS, PROMPTS, is_complete, requests_of, store_file
+from milepost.evaluation.work import MODELS, PROMPTS, Request, is_complete, requests_of, store_file
 from milepost.judges.asking import kept_calls
 from milepost.nemo.runs import missing_runs
 from milepost.preflight.campaign import scorer_of
+from milepost.preflight.costs import CostEstimate, estimate_costs, priced, render_costs
 from milepost.preflight.submission import Submission
 from milepost.records import PromptSet, read_prompts, read_record
 from milepost.store.answers import STORE, read_records_if_any, read_settled
 from milepost.store.forget import ANSWERS
 from milepost.store.ledger import LEDGER
 from milepost.tasks import build_prompts
-from milepost.terminal import columns
+from milepost.terminal import columns, duration
 
 SHOWN = 40  # rows of a table
 CHARS = 4  # of a token, where nobody has counted
@@ -114,6 +115,8 @@ class CampaignPlan:
     submission: Submission
     kinds: dict[str, str] = field(default_factory=dict)
     judging: list[JudgingEstimate] = field(default_factory=list)
+    costs: list[CostEstimate] = field(default_factory=list)
+    budget: float | None = None
 
     @property
     def needed(self) -> list[JobEstimate]:
@@ -154,7 +157,22 @@ def make_plan(campaign: Campaign, submission: Submission) -> CampaignPlan:
         for name, task in campaign.native.items()
         for estimate in judging_of(task, prompts[name], list(campaign.checkpoints))
     ]
-    return CampaignPlan(jobs, submission, kinds, judging)
+    paid = [ckpt for ckpt in campaign.checkpoints.values() if ckpt.endpoint and ckpt.endpoint.name in priced(campaign)]
+    unanswered = {
+        ckpt.name: missing_requests(ckpt.name, identify(ckpt, digests)["digest"], prompts.values()) for ckpt in paid
+    }
+    verdicts = [(one.judge, one.to_come, one.tokens_in, float(one.most_out)) for one in judging]
+    costs = estimate_costs(campaign, unanswered, verdicts)
+    return CampaignPlan(jobs, submission, kinds, judging, costs, campaign.config.get("budget"))
+
+
+def missing_requests(ckpt: str, digest: str, prompts: Iterable[PromptSet]) -> Iterator[Request]:
+    """The questions of our own tasks that a checkpoint's store does not answer."""
+    for asked in prompts:
+        if asked.header["kind"] == "native":
+            path = store_file(ckpt, asked.header["task"])
+            settled = read_settled(path) if path.exists() else {}
+            yield from (request for request in requests_of(asked, digest) if request.key not in settled)
 
 
 def judging_of(task: NativeTask, prompts: PromptSet, ckpts: Sequence[str]) -> list[JudgingEstimate]:
@@ -250,7 +268,7 @@ def pace_of(ckpt: Checkpoint, campaign: Campaign, attempts: dict[str, list[dict[
 
 def render(plan: CampaignPlan) -> str:
     """The plan as text: tables of tasks and jobs, their sums, and warnings."""
-    parts = [_tasks(plan), _jobs(plan), "\n".join(summary(plan)), _judging(plan)]
+    parts = [_tasks(plan), _jobs(plan), "\n".join(summary(plan)), _judging(plan), render_costs(plan.costs, plan.budget)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -370,17 +388,3 @@ def warnings(jobs: Sequence[JobEstimate]) -> Iterable[str]:
             f"WARNING: the first attempt's walltime is too short for {listed(late)}: the next attempt goes on from the"
             " store, but starts its server anew. Raise `runtime` in the profile."
         )
-
-
-def duration(seconds: float | None) -> str:
-    """A duration in words, from seconds.
-
-    >>> duration(42), duration(3000), duration(9000), duration(None)
-    ('42 s', '50 min', '2 h 30 min', '?')
-    """
-    if seconds is None:
-        return "?"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -40,6 +40,8 @@ class Content:
     ranking: Sequence[RankRow] = ()
     ledgers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the evaluations of each checkpoint took, as sums over its ledger."""
+    bills: Mapping[str, Any] = field(default_factory=dict)
+    """What was paid to endpoints of others."""
     summaries: Collection[Summary] = ()
     """What the scores were made from, for their provenance."""
     headers: Collection[Mapping[str, Any]] = ()
@@ -116,6 +118,7 @@ def render_report(content: Content) -> str:
         coverage=parts.coverage(content.scores, problems(content.scores)),
         looks=[row for row in content.scores if parts.needs_a_look(row)],
         costs=parts.costs(ledgers),
+        paid=parts.paid(content.bills),
         provenance=parts.provenance(summaries),
         asked=parts.asked(content.headers),
         packages=content.packages,

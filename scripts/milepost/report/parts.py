@@ -11,6 +11,7 @@ from milepost.comparisons.task_results import is_small
 from milepost.records import Summary
 from milepost.report.tables import ScoreRow, step
 from milepost.report.tables_to_read import ALWAYS, IN_PLACE
+from milepost.style import money
 
 # The sums of a ledger, as (key, heading); seconds are shown as minutes and hours.
 COSTS = [
@@ -85,12 +86,12 @@ def _findings_of(rows: Sequence[TrendRow]) -> list[str]:
         for row in sank
         if row.regressed_since
     ]
-    said = [f"Better than its start on {len(better)} of {tasks}{': ' if better else ''}{', '.join(better)}."]
-    said += [f"No longer shown to be better than its start: {', '.join(lost)}."] if lost else []
-    said += [f"Regressed: {', '.join(fell)}."] if fell else []
+    sentences = [f"Better than its start on {len(better)} of {tasks}{': ' if better else ''}{', '.join(better)}."]
+    sentences += [f"No longer shown to be better than its start: {', '.join(lost)}."] if lost else []
+    sentences += [f"Regressed: {', '.join(fell)}."] if fell else []
     untested = [row.title for row in rows if row.p_better is None and row.n_scored > 1]
-    said += [f"Not tested: {', '.join(untested)}."] if untested else []
-    return said
+    sentences += [f"Not tested: {', '.join(untested)}."] if untested else []
+    return sentences
 
 
 def marks_of(steps: Iterable[StepRow]) -> dict[tuple[str, str], str]:
@@ -158,12 +159,12 @@ def needs_a_look(row: ScoreRow) -> bool:
 
 def advised(summaries: Iterable[Summary]) -> dict[str, Summary]:
     """For each task, the checkpoint with the widest interval among those whose summaries have advice on narrowing it."""
-    found: dict[str, Summary] = {}
+    by_task: dict[str, Summary] = {}
     for summary in summaries:
-        widest = found.get(summary["task"])
+        widest = by_task.get(summary["task"])
         if summary.get("advice") and (widest is None or (summary["stderr"] or 0.0) > (widest["stderr"] or 0.0)):
-            found[summary["task"]] = summary
-    return found
+            by_task[summary["task"]] = summary
+    return by_task
 
 
 def costs(sums: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -181,6 +182,24 @@ def costs(sums: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "total": ["all", *(_amount(key, total.get(key, 0)) for key, _ in shown)],
         "sums": {key: _amount(key, value) for key, value in total.items() if value},
     }
+
+
+def paid(bills: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of what endpoints of others did cost: a line for each, and the sum; nothing where no price is known.
+
+    >>> bill = {"calls": 2, "tokens_in": 10, "tokens_out": 4, "cost": 0.5, "price": {"input": 1, "output": 2}, "budget": 3}
+    >>> paid({"endpoints": {"api": bill}})["lines"]
+    [['api', '2', '10', '0', '4', '0.50', '3.00', '-']]
+    """
+    found = {name: bill for name, bill in bills.get("endpoints", {}).items() if bill.get("price")}
+    lines = []
+    for name, bill in found.items():
+        counts = [f"{bill.get(key, 0):,.0f}" for key in ("calls", "tokens_in", "tokens_cached", "tokens_out")]
+        bound = "-" if bill.get("budget") is None else money(bill["budget"])
+        guessed = f"{bill['guessed']:,.0f} calls" if bill.get("guessed") else "-"
+        lines.append([name, *counts, money(bill.get("cost", 0)), bound, guessed])
+    total = sum(bill.get("cost", 0) for bill in found.values())
+    return {"lines": lines, "total": money(total), "budget": money(bills["budget"]) if bills.get("budget") else None}
 
 
 def duration(seconds: float) -> str:

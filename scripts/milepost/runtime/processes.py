@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +28,7 @@ GRACE_S = 3.0
 MARK = "MILEPOST_WATCHDOG"  # a variable in the environment of every program that a watchdog looks after
 # Apptainer starts what is inside an image with the variables that begin so, and empties its own environment.
 MARKS = (MARK, f"APPTAINERENV_{MARK}", f"SINGULARITYENV_{MARK}")
+_WATCHDOG = Path(__file__).with_name("watchdog.py")
 
 # Places in /proc/PID/stat after the name.
 GROUP, SESSION = 2, 3
@@ -41,11 +44,10 @@ class Watchdog:
 
     def __init__(self) -> None:
         """Start the watchdog's process."""
-        script = Path(__file__).with_name("watchdog.py")
         self.mark = uuid.uuid4().hex
         read_end, self._pipe = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-I", str(script), f"{MARK}={self.mark}"],
+            [sys.executable, "-I", str(_WATCHDOG), f"{MARK}={self.mark}"],
             stdin=read_end, start_new_session=True, stdout=subprocess.PIPE,
         )  # fmt: skip
         os.close(read_end)
@@ -93,15 +95,25 @@ class ProcessGroup:
     async def start(
         cls, command: Sequence[str], *, env: Mapping[str, str], log: Path, watchdog: Watchdog
     ) -> ProcessGroup:
-        """Start a program; its output goes to the end of `log`."""
+        """Start a program; its output goes to the end of `log`.
+
+        It runs under a small process that ends with this one: a watchdog may be killed together with it, as where SLURM ends
+        a job's processes one by one.
+
+        Raises:
+            OSError: There is no such program.
+        """
         # Here: every small step imports this module, and starts no program.
         import asyncio
 
+        if shutil.which(command[0], path=env.get("PATH", os.defpath)) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL, stdout=file, stderr=asyncio.subprocess.STDOUT,
+                sys.executable, "-I", str(_WATCHDOG), "--run", *command,
+                # Never written to: it closes with this process.
+                stdin=asyncio.subprocess.PIPE, stdout=file, stderr=asyncio.subprocess.STDOUT,
                 env={**env, **dict.fromkeys(MARKS, watchdog.mark)}, start_new_session=True,
             )  # fmt: skip
         watchdog.watch(process.pid)

@@ -1,5 +1,8 @@
 """Started by `processes.Watchdog`: ends process groups when the pipe on standard input closes.
 
+`--run COMMAND...`, started by `processes.ProcessGroup`, is the same for one program: it runs as this process's child and
+ends with the process at the other end of standard input, even where that one's watchdog was killed together with it.
+
 Lines are `+GROUP` and `-GROUP`, and `>FOLDER` and `<FOLDER` for folders that are removed at the end. The groups of processes
 that have the given word in their environment are ended as well.
 Nothing of the package is imported: this process must start and end in no time.
@@ -8,10 +11,13 @@ Nothing of the package is imported: this process must start and end in no time.
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import threading
 import time
 
 GRACE_S = 3.0
+MARK = "MILEPOST_WATCHDOG"  # as processes.MARK
 START_S = 0.1  # after which a program that was just being started has the environment that it is known by
 
 
@@ -29,6 +35,40 @@ def main() -> None:
     end({int(group) for group in groups})
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(command: list[str]) -> None:
+    """Run a program in this process's group, and end as it does; end both when standard input closes."""
+    # What ends the group is for the program, which must not inherit that it is ignored: a handler is not inherited.
+    early: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: early.append(number))
+    program = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    for told in early:  # before there was a program to get it
+        program.send_signal(told)
+    threading.Thread(target=end_own_group, daemon=True).start()
+    code = program.wait()
+    if code < 0:
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)  # at once: the thread is waiting
+
+
+def end_own_group() -> None:
+    """Wait until standard input closes, and have this process's group ended by one that is outside of it."""
+    while os.read(0, 1):
+        pass
+    mark = f"{MARK}={os.environ.get(MARK, '')}"
+    # Without this environment, by whose mark it would end itself.
+    outside = subprocess.Popen(
+        [sys.executable, "-I", __file__, mark],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        env={},
+    )
+    outside.communicate(f"+{os.getpgid(0)}\n".encode())
 
 
 def end(groups: set[int]) -> None:
@@ -81,4 +121,7 @@ def marked(word: bytes) -> set[int]:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1] == "--run":
+        run(sys.argv[2:])
+    else:
+        main()

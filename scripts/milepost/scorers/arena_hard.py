@@ -132,6 +132,7 @@ class Scorer(JudgedScorer):
 
     name = "arena_hard"
     prompt_version = PROMPT_VERSION
+    published = "gpt-4.1"
     own_metrics: tuple[Metric, ...] = (
         Metric(WIN_RATE, reduce=fitted),
         Metric(STYLED, reduce=fitted),

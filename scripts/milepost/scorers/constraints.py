@@ -67,12 +67,12 @@ def repeats_word(text: str, word: str, times: int) -> bool:
     >>> repeats_word("Tea, tea and teapots", "tea", 2), repeats_word("C++, not C.", "C", 1)
     (True, True)
     """
-    said, wanted = words(text), words(word)
+    text_words, wanted = words(text), words(word)
     count = at = 0
-    while at <= len(said) - len(wanted):
-        found = said[at : at + len(wanted)] == wanted
-        count += found
-        at += len(wanted) if found else 1
+    while at <= len(text_words) - len(wanted):
+        here = text_words[at : at + len(wanted)] == wanted
+        count += here
+        at += len(wanted) if here else 1
     return count == times
 
 
@@ -82,10 +82,10 @@ def ends_with_word(text: str, word: str) -> bool:
     >>> ends_with_word("That is the **end**.", "the end"), ends_with_word("That is a weekend", "end")
     (True, False)
     """
-    said, wanted = words(text), words(word)
-    while said and not _is_word(said[-1]):
-        said.pop()
-    return said[-len(wanted) :] == wanted
+    text_words, wanted = words(text), words(word)
+    while text_words and not _is_word(text_words[-1]):
+        text_words.pop()
+    return text_words[-len(wanted) :] == wanted
 
 
 def is_upper_case(text: str) -> bool:

@@ -61,7 +61,11 @@ def load_ifeval(folder: str) -> Checkers:
 def load_ifbench(folder: str) -> Checkers:
     """The checks of a checkout of IFBench: its modules at the top, or in its folder `ifbench`."""
     place = Path(folder)
-    name = "ifbench.instructions_registry" if (place / "ifbench").is_dir() else "instructions_registry"
+    name = (
+        "ifbench.instructions_registry"
+        if (place / "ifbench/instructions_registry.py").is_file()
+        else "instructions_registry"
+    )
     sources = (place / "ifbench" if "." in name else place).glob("*.py")
     if any("spacy" in source.read_text(encoding="utf-8", errors="replace") for source in sources):
         # Old checkouts have it download a model that they do not use, and would end here where there is no network.

@@ -92,6 +92,7 @@ class Scorer(JudgedScorer):
 
     name = "healthbench"
     prompt_version = PROMPT_VERSION
+    published = "gpt-4.1"
     own_metrics = (Metric("healthbench", reduce=rubric_mean_of),)
 
     def __init__(self, *, output: Literal["auto", "json_schema", "json_object", "free"], **options: Any) -> None:

@@ -72,7 +72,9 @@ class Scorer(FollowingScorer):
                 f"The scorer ifbench takes its checkers from a checkout of the benchmark's repository, and `ifbench_dir: "
                 f"{self._checkout}` {there} (looked for in {Path.cwd()}). Run `git clone {_REPOSITORY}`, and name its folder."
             )
-        return str((modules.parent if modules.name == "ifbench" and _is_package(modules) else modules).resolve())
+        # A user may name the newer layout's inner folder; an older checkout may lie in a folder of that name.
+        inner = modules != self._checkout or (modules.name == "ifbench" and (modules / "__init__.py").is_file())
+        return str((modules.parent if inner else modules).resolve())
 
     def count(self, verdicts: Sequence[Followed]) -> Sequence[Followed]:
         """Its verdicts; with `compat`, none holds beside one whose check crashed."""
@@ -85,7 +87,3 @@ class Scorer(FollowingScorer):
         # os.path takes a name that no file can have for one that is not there.
         places = (self._checkout / "ifbench", self._checkout)
         return next((place for place in places if os.path.isfile(place / _REGISTRY)), None)
-
-
-def _is_package(folder: Path) -> bool:
-    return (folder / "__init__.py").is_file()

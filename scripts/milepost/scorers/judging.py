@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,9 +20,9 @@ from milepost.endpoints.open import open_endpoint
 from milepost.endpoints.specs import EndpointSpec, find_endpoint
 from milepost.errors import ConfigError
 from milepost.judges.asking import Judge, Judgement, Opens, Question, ask_judges, kept_calls
-from milepost.judges.comparison import JudgedAnswers, JudgePair, compare_judges, draw_pairs
 from milepost.records import Answer, Estimate, JudgedVerdict, Prompt, Score
 from milepost.scorers import BaseScorer, CheckpointResults, CheckpointTask, JudgeCalls, Needs
+from milepost.scorers.judges_compared import write_comparison
 from milepost.scorers.responses import Response, read_responses
 from milepost.statistics.metrics import Metric, mean_of, reduce_scores
 
@@ -31,8 +31,6 @@ Value = float | bool | str
 Values = Mapping[str, Value | None]
 
 UNREADABLE = Metric("unreadable_verdicts", "lower", reduce=mean_of)
-
-JSON_FORMS: tuple[str, ...] = ("json_schema", "json_object", "free")
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,7 @@ class JudgedScorer(BaseScorer):
 
     Attributes:
         prompt_version: Version of what judges are asked.
+        published: The judge of the benchmark's published numbers, as models of this kind are named.
         own_metrics: The scorer's numbers, the headline first; with several judges, each has its own of them as well.
         fact_metrics: What is known of an answer without a judge.
 
@@ -66,6 +65,7 @@ class JudgedScorer(BaseScorer):
 
     keeps_calls = True
     prompt_version: ClassVar[int]
+    published: ClassVar[str]
     own_metrics: tuple[Metric, ...]
     fact_metrics: tuple[Metric, ...] = ()
 
@@ -173,6 +173,7 @@ class JudgedScorer(BaseScorer):
             "judge_prompt": self.prompt_version,
             "judge_sampling": self._sampling,
             **({"ensemble": self.ensemble} if len(self.judges) > 1 else {}),
+            **self._comparable(),
         }
 
     @property
@@ -253,13 +254,24 @@ class JudgedScorer(BaseScorer):
         """Reduce each metric, those of parts of the items included, as it says."""
         return reduce_scores(self.metrics_of(prompts), scores)
 
+    def _comparable(self) -> dict[str, str]:
+        """Which published numbers these may not stand beside; nothing where the judges are those of the benchmark."""
+        others = [name for name in self.ensemble if self.published.lower() not in self._spec(name).model.lower()]
+        if not others:
+            return {}
+        return {
+            "not_comparable": f"with published numbers: those were judged by {self.published}, these by {', '.join(others)}"
+        }
+
     def tabulate(
         self, title: str, prompts: Sequence[Prompt], results: Sequence[CheckpointResults], prepared: Path, out: Path
     ) -> None:
         """Compare the judges, where there are several: a table of every pair, and a figure."""
         del prompts, prepared
         out.mkdir(parents=True, exist_ok=True)
-        write_comparison(out, title, results, self.judges, self.headline)
+        several = len(self.judges) > 1
+        names = {judge: of_judge(self.headline, judge) if several else self.headline for judge in self.judges}
+        write_comparison(out, title, results, names)
 
     async def _judge(self, asked: Mapping[int, Mapping[str, Question]]) -> dict[int, dict[str, list[JudgedVerdict]]]:
         """The verdicts of every judge on each answer. All judges are asked at the same time."""
@@ -295,38 +307,6 @@ class JudgedScorer(BaseScorer):
                 "campaign's folder."
             )
         return self._place
-
-
-def write_comparison(
-    out: Path, title: str, results: Sequence[CheckpointResults], judges: Sequence[str], headline: str
-) -> None:
-    """Write judges.csv and, where there are pairs to draw, judges.svg and judges.png."""
-    import csv
-
-    judged = {}
-    for judge in judges:
-        name = of_judge(headline, judge) if len(judges) > 1 else headline
-        lines = [(one.ckpt, score) for one in results for score in one.scores]
-        judged[judge] = JudgedAnswers(
-            {
-                (ckpt, score["id"], score["sample"]): value
-                for ckpt, score in lines
-                if (value := score["metrics"].get(name)) is not None
-            },
-            {
-                (ckpt, score["id"], score["sample"], one["about"]): one["value"]
-                for ckpt, score in lines
-                for one in score.get("judged", {}).get(judge, [])
-                if one["value"] is not None
-            },
-        )
-    pairs = compare_judges(judged, [one.ckpt for one in results])
-    with (out / "judges.csv").open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, [column.name for column in fields(JudgePair)], lineterminator="\n")
-        table.writeheader()
-        table.writerows(asdict(pair) for pair in pairs)
-    if pairs:
-        draw_pairs(out / "judges", title, pairs, judged)
 
 
 def of_judge(metric: str, judge: str) -> str:

@@ -90,6 +90,7 @@ class Scorer(JudgedScorer):
 
     name = "writingbench"
     prompt_version = PROMPT_VERSION
+    published = "claude-sonnet-4-5"
     own_metrics = (Metric("writingbench", range=RANGE, reduce=ratio_of),)
 
     def __init__(

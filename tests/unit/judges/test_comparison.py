@@ -5,7 +5,7 @@ from scipy import stats
 
 from milepost.judges.comparison import JudgedAnswers, cohen_kappa, compare_judges
 from milepost.scorers import CheckpointResults
-from milepost.scorers.judging import write_comparison
+from milepost.scorers.judges_compared import write_comparison
 
 A = {("c1", "x", 0): 1.0, ("c1", "y", 0): 0.4, ("c2", "x", 0): 0.2, ("c2", "y", 0): 0.5}
 B = {("c1", "x", 0): 0.1, ("c1", "y", 0): 0.3, ("c2", "x", 0): 0.9, ("c2", "y", 0): 0.8, ("c2", "z", 0): 0.0}
@@ -46,7 +46,7 @@ def test_the_table_and_the_figure_of_three_judges(tmp_path):
         CheckpointResults("c1", [], [line("x", 1.0, 0.0, None), line("y", 0.5, 0.5, 1.0)], {}),
         CheckpointResults("c2", [], [line("x", 0.0, 0.0, 1.0)], {}),
     ]
-    write_comparison(tmp_path, "T $x$", results, ["a", "b", "c"], "h")
+    write_comparison(tmp_path, "T $x$", results, {judge: f"h_{judge}" for judge in "abc"})
     rows = list(csv.DictReader((tmp_path / "judges.csv").open()))
     assert [(row["judge_a"], row["judge_b"], row["n"], row["n_verdicts"]) for row in rows] == [
         ("a", "b", "3", "3"),

@@ -202,6 +202,54 @@ def test_the_watchdog_ends_all_groups_when_the_supervisor_is_dead(tmp_path, end,
     assert gone_within(tree, seconds)
 
 
+def watchdogs_of(supervisor):
+    """Process ids of a supervisor's watchdogs: not of those that run its programs."""
+    children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text().split()
+    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+    return [pid for pid, command in commands.items() if b"watchdog.py" in command and b"--run" not in command]
+
+
+@pytest.mark.parametrize(("script", "count"), [(OBEDIENT, 4), (STUBBORN, 6), (MOUNTING, 4)])
+def test_programs_end_where_supervisor_and_watchdog_are_killed_together(tmp_path, script, count):
+    pids = tmp_path / "pids"
+    env = {**ENV, "PIDS": str(pids)}
+    supervisor = subprocess.Popen([sys.executable, "-c", SUPERVISOR, script], env=env, cwd=tmp_path)
+    tree = pids_in(pids, count)
+    (watchdog,) = watchdogs_of(supervisor)
+    for pid in (watchdog, supervisor.pid):
+        os.kill(pid, signal.SIGKILL)
+    supervisor.wait()
+    assert gone_within(tree, 20)
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 7", 7), ("kill -USR1 $$", -signal.SIGUSR1), ("kill -9 $$", -signal.SIGKILL), ("true", 0)],
+)
+def test_a_program_ends_as_it_would_by_itself(tmp_path, script, code):
+    async def play():
+        watchdog = Watchdog()
+        group = await ProcessGroup.start(["sh", "-c", script], env=os.environ, log=tmp_path / "log", watchdog=watchdog)
+        assert await group.process.wait() == code
+        await group.stop()
+        watchdog.close()
+        return (tmp_path / "log").read_text()
+
+    assert asyncio.run(play()) == ""
+
+
+def test_no_program_is_an_error_at_once(tmp_path):
+    async def play():
+        watchdog = Watchdog()
+        try:
+            await ProcessGroup.start(["/no/such/program"], env=os.environ, log=tmp_path / "log", watchdog=watchdog)
+        finally:
+            watchdog.close()
+
+    with pytest.raises(FileNotFoundError, match="/no/such/program"):
+        asyncio.run(play())
+
+
 @pytest.mark.parametrize("how", ["never told of", "left its group"])
 def test_the_watchdog_finds_groups_that_were_not_registered(tmp_path, how):
     pids = tmp_path / "pids"
@@ -227,9 +275,8 @@ def test_a_ctrl_c_for_everything_does_not_end_the_watchdog(tmp_path):
     env = {**ENV, "PIDS": str(pids)}
     supervisor = subprocess.Popen([sys.executable, "-c", SUPERVISOR, OBEDIENT], env=env, cwd=tmp_path)
     tree = pids_in(pids, 4)
-    children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text().split()
-    watchdog = [int(pid) for pid in children if b"watchdog.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    assert len(watchdog) == 1
+    (watchdog,) = watchdogs_of(supervisor)
+    watchdog = [watchdog]
     assert os.getsid(watchdog[0]) == watchdog[0], "no terminal reaches it"
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(watchdog[0], number)

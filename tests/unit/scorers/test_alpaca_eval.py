@@ -160,6 +160,7 @@ def test_the_judge_is_asked_for_log_probabilities_and_read_by_them(tmp_path, mon
     assert all((body["logprobs"], body["top_logprobs"]) == (True, 5) for body in servers["a"].asked)
     # One game each, and three more questions about what could not be read.
     assert len(servers["a"].asked) == 9
+    assert "judged by gpt-4-1106-preview, these by a" in scorer.provenance()["not_comparable"]
     assert scores[0]["metrics"]["more_characters"] == len("Mine.") - len("The baseline's.")
     other = make_scorer("alpaca_eval", "a", baseline=str(tmp_path / "baseline.json"), seed=5)
     assert [list(scorer._games(i)) for i in "123456"] != [list(other._games(i)) for i in "123456"]

@@ -260,10 +260,10 @@ NEW = (
 )
 
 
-@pytest.fixture(params=["old", "new", "inside"])
+@pytest.fixture(params=["old", "old, in a folder of the newer's name", "new", "inside"])
 def checkout(tmp_path, request):
-    new = request.param != "old"
-    place = tmp_path / "IFBench"
+    new = not request.param.startswith("old")
+    place = tmp_path / ("ifbench" if "folder" in request.param else "IFBench")
     modules = place / "ifbench" if new else place
     modules.mkdir(parents=True)
     if new:

@@ -2,13 +2,17 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from judged_tasks import answer_to, judges, make_scorer, scored
 
+from milepost.comparisons.item_scores import TaskScores
+from milepost.comparisons.task_results import TaskResults
 from milepost.errors import RecordError
 from milepost.judges.readers import read_boolean
 from milepost.records import PromptSet
 from milepost.scorers import judges_itself
+from milepost.statistics.samples_at_k import estimates_at
 from milepost.statistics.summary import summarize
 from milepost.tasks.judged import healthbench_item
 
@@ -167,3 +171,19 @@ def test_a_judge_that_is_the_model_judged_is_named(tmp_path, monkeypatch):
             "milepost.scorers.find_endpoint", lambda *_: type("Spec", (), {"identity": {"kind": "chat", **served}})
         )
         assert judges_itself(scorer, served) == ["a", "b"]
+
+
+def test_answers_below_zero_can_be_compared_and_drawn():
+    harmful = {ident: {"a": {"0": False, "1": True, "2": False}} for ident in "xy"}
+    scorer = make_scorer("healthbench", "a")
+    scores = scored(scorer, TWO, harmful)
+    assert min(score["score"] for score in scores) < 0
+    both = [*scores, *({**score, "sample": 1} for score in scores)]
+    at_two = estimates_at(both, scorer.metrics[0], [2], {})
+    assert at_two["pass@2"]["value"] == pytest.approx((-0.2 - 1) / 2)
+    means = np.array([[score["score"] for score in scores]])
+    summary = {"metric": "healthbench", "scales": {"healthbench": scorer.metrics[0].scale}}
+    task = TaskResults("t", "T", {"c": summary}, TaskScores({"c": 0}, ["x", "y"], means, None, [1]))
+    assert task.bounds is None
+    inside = TaskResults("t", "T", {"c": summary}, TaskScores({"c": 0}, ["x", "y"], abs(means), None, [1]))
+    assert inside.bounds == (0, 1)

@@ -34,6 +34,7 @@ from milepost.preflight.costs import check_budget
 from milepost.preflight.decides import asked_digest, code_of, digest_of, scored_digest, shown_record
 from milepost.records import read_records
 from milepost.runtime.environments import surroundings
+from milepost.schemas import check_as_read
 from milepost.scorers import scorer_module
 from milepost.tasks.data_files import own_files
 
@@ -73,6 +74,9 @@ def remove_withdrawn_notes():
 
 
 try:
+    if IS_MAIN:
+        for path in filter(lambda path: not str(path).endswith(".json"), workflow.configfiles):
+            check_as_read(Path(path))
     CAMPAIGN = load_campaign(config if IS_MAIN or FROZEN not in os.environ else None)
     config = CAMPAIGN.config
     if IS_MAIN:

@@ -166,6 +166,32 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+def check_as_read(path: Path) -> None:
+    """See that a file of the configuration, which Snakemake read, says what Snakemake took from it.
+
+    Raises:
+        ConfigError: As `read_yaml`; or something that only YAML 1.1, which Snakemake reads, takes for a number.
+    """
+    data = read_yaml(path)
+    read = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    for place, written, number in _differences(data, read, ()):
+        raise ConfigError(
+            f"{path}: {'.'.join(place)} is {written}, which YAML 1.1 takes for the number {number}. Put it in quotes if it is"
+            " a text; else write the number itself."
+        )
+
+
+def _differences(one: Any, other: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    if isinstance(one, dict):
+        for (key, inner), outer in zip(one.items(), other.values(), strict=False):
+            yield from _differences(inner, outer, (*place, str(key)))
+    elif isinstance(one, list):
+        for number, (inner, outer) in enumerate(zip(one, other, strict=False)):
+            yield from _differences(inner, outer, (*place, str(number)))
+    elif type(one) is not type(other):
+        yield place, one, other
+
+
 def _holds_itself(data: Any, above: frozenset[int]) -> bool:
     """Whether a mapping or list stands somewhere within itself."""
     if not isinstance(data, dict | list):

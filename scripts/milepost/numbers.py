@@ -59,12 +59,12 @@ def read_number(text: str) -> Number | None:
     text = re.sub(r"^\s*\$(.*)\$\W*$", r"\1", text)
     for pattern, plain in _LATEX:
         text = re.sub(pattern, plain, text)
-    said = " ".join(words(text, ignore_case=False))
-    found = _NUMBER.match(said)
-    if found is None:
+    plain_text = " ".join(words(text, ignore_case=False))
+    number = _NUMBER.match(plain_text)
+    if number is None:
         return None
-    value = _value(found)
-    rest = said[found.end() :]
+    value = _value(number)
+    rest = plain_text[number.end() :]
     if value is None or re.match(r"[.,/:^'\"-]|\w*\d", rest):
         return None
     unit, scale = rest.strip(), Fraction(1)
@@ -74,7 +74,7 @@ def read_number(text: str) -> Number | None:
             unit, scale = unit[match.end() :].strip(), scale * factor
     if not _UNIT.fullmatch(unit) or _NO_UNIT & set(unit.casefold().split()) or len(unit.split()) > 3:
         return None
-    money = next((found[name] for name in ("money", "money2", "money_", "money2_") if found[name]), "")
+    money = next((number[name] for name in ("money", "money2", "money_", "money2_") if number[name]), "")
     # "apple" and "apples" are one unit, and so is anything longer; "mm" and "Mm" are two.
     plain_unit = unit if len(unit) < 3 else unit.casefold().removesuffix("s")
     return Number(value * scale, " ".join(filter(None, (money, plain_unit))))

@@ -26,6 +26,12 @@ MARKS: Marks = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("◁think▷", "◁/think▷"),
+    ("<mm:think>", "</mm:think>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<ifm|think>", "</ifm|think>"),
+    ("<ifm|think_fast>", "</ifm|think_fast>"),
+    ("<ifm|think_faster>", "</ifm|think_faster>"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
 )
 # The channels of the harmony format, with its special tokens, and as they read where a server leaves these out.
 _HARMONY_OPEN = r"(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)[^<]{0,80}<\|message\|>"
@@ -75,8 +81,8 @@ def strip_reasoning(content: str, *, opened: bool = False, marks: Marks = ()) ->
     >>> strip_reasoning("A trace ends with `</think>`.")
     ('A trace ends with `</think>`.', False)
     """
-    found = split_reasoning(content, opened=opened, marks=marks)
-    return found.text, found.cut
+    trace = split_reasoning(content, opened=opened, marks=marks)
+    return trace.text, trace.cut
 
 
 def split_reasoning(content: str, *, opened: bool = False, marks: Marks = ()) -> Trace:
@@ -135,11 +141,11 @@ def split_answer(answer: Answer, *, opened: bool = False, marks: Marks = ()) -> 
     content = answer.get("content") or ""
     # A server that parses reasoning hands it over apart, and leaves the content empty while the model still reasons.
     parsed = bool(answer.get("reasoning"))
-    found = split_reasoning(content, opened=opened and not parsed, marks=marks)
-    cut = found.cut or (parsed and not content.strip() and answer.get("finish_reason") == "length")
-    split: Answer = {**answer, "content": found.text, "reasoning_cut": cut}
-    if found.reasoning:
-        split["reasoning"] = (answer.get("reasoning") or "") + found.reasoning
+    trace = split_reasoning(content, opened=opened and not parsed, marks=marks)
+    cut = trace.cut or (parsed and not content.strip() and answer.get("finish_reason") == "length")
+    split: Answer = {**answer, "content": trace.text, "reasoning_cut": cut}
+    if trace.reasoning:
+        split["reasoning"] = (answer.get("reasoning") or "") + trace.reasoning
     return split
 
 

@@ -37,6 +37,17 @@ class _Strict(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             seen |= {key} if key else set()
         return dict(super().construct_mapping(node, deep=deep))
 
+    def construct_plain(self, node: Any) -> Any:
+        """A number, but the text itself where only YAML 1.1 takes it for one: 010 for 8, 1:30 for 90."""
+        if ":" in node.value or re.fullmatch(r"[-+]?0[0-9_]+", node.value):
+            return node.value
+        kind = str(node.tag).rpartition(":")[2]
+        return self.construct_yaml_int(node) if kind == "int" else self.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _Strict.add_constructor(f"tag:yaml.org,2002:{_kind}", _Strict.construct_plain)
+
 
 def check(data: Any, schema: str, where: str) -> None:
     """Check data against config/schemas/{schema}.yaml.
@@ -148,7 +159,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a configuration: it is nested too deeply.") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path} does not hold a mapping of keys to values.")
+    if _holds_itself(data, frozenset()):
+        raise ConfigError(
+            f"{path} is not a configuration: an alias (*) stands within what it stands for. Write it out."
+        )
     return data
+
+
+def _holds_itself(data: Any, above: frozenset[int]) -> bool:
+    """Whether a mapping or list stands somewhere within itself."""
+    if not isinstance(data, dict | list):
+        return False
+    inner = data.values() if isinstance(data, dict) else data
+    return id(data) in above or any(_holds_itself(one, above | {id(data)}) for one in inner)
 
 
 def read_text(path: Path, missing: str) -> str:

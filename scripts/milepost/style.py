@@ -59,7 +59,7 @@ _PIECES = re.compile(r"[^\s\-_/.,:=+]*[\s\-_/.,:=+]?")
 
 @contextmanager
 def theme() -> Iterator[None]:
-    """Within this, figures are drawn in the project's look."""
+    """A context within which figures are drawn in the project's look."""
     import seaborn as sns
     from matplotlib import rc_context
 
@@ -82,7 +82,7 @@ def colours(n: int) -> list[Any]:
 
 
 def places(value: float, fewest: int, ends: Sequence[float] = (0, 1, -1)) -> int:
-    """How many decimals a number needs so that it is not read as one of these ends if it is none.
+    """How many decimals a number needs so that rounding does not make it one of these ends.
 
     >>> places(0.9999, 3), places(-0.00002, 3), places(1.0, 3), places(0.5, 3)
     (4, 5, 3, 3)
@@ -125,7 +125,7 @@ def wrap(words: str, inches: float, size: float, weight: str = "normal") -> str:
 
 
 def stack_over(axes: Axes, title: str, subtitle: str, stamp: str, inches: float) -> None:
-    """Over a plot of this width, from above: its title, what is seen, and in a red box what is missing."""
+    """Write over a plot of this width, from above: its title, what is seen, and in a red box what is missing."""
     over: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
     lift = 5.0
     if stamp:
@@ -230,12 +230,12 @@ def _add_legend(figure: Figure, entries: Sequence[tuple[Any, str]], width: float
 
 
 def _most(of_axes: Sequence[Sequence[float]], side: int, columns: int) -> list[float]:
-    """The largest on one side, for each column of the grid."""
+    """The most room that plots need on one side, for each column of the grid."""
     return [max(ends[side] for ends in of_axes[column::columns]) for column in range(min(columns, len(of_axes)))]
 
 
 def _height(text: str, size: float) -> float:
-    """Of a text in lines, in points, with some room to spare."""
+    """The height of a text in lines, in points, with some room to spare."""
     return 1.25 * size * (1 + text.count("\n"))
 
 

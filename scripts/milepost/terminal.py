@@ -1,4 +1,4 @@
-"""Tables for people who read them in a terminal."""
+"""Tables and times for people who read them in a terminal."""
 
 from __future__ import annotations
 
@@ -52,3 +52,17 @@ def _width(text: str) -> int:
     return sum(
         0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text
     )
+
+
+def duration(seconds: float | None) -> str:
+    """A duration in words, from seconds; `?` where it is not known.
+
+    >>> duration(42), duration(3000), duration(9000), duration(None)
+    ('42 s', '50 min', '2 h 30 min', '?')
+    """
+    if seconds is None:
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -152,16 +152,16 @@ def words(text: str, *, ignore_case: bool = True) -> list[str]:
     >>> words("Tea-time: 5 % of C++, or -5?")
     ['tea', 'time', '5%', 'of', 'c++', 'or', '-5']
     """
-    found = _words(text, other=False)
-    return [_folded(word) for word in found] if ignore_case else found
+    as_written = _words(text, other=False)
+    return [_folded(word) for word in as_written] if ignore_case else as_written
 
 
 @lru_cache(maxsize=65536)
 def _form(text: str, ignore_case: bool, ignore_punctuation: bool, strip: bool, other: bool = False) -> str:
     if ignore_punctuation:
-        found = _words(text, other=other)
+        found_words = _words(text, other=other)
         # "5km" and "5 km" are the same.
-        plain = re.sub(r"(?<=\d)(?=[^\W\d_])", " ", " ".join(found)) if found else canonical(text).strip()
+        plain = re.sub(r"(?<=\d)(?=[^\W\d_])", " ", " ".join(found_words)) if found_words else canonical(text).strip()
         if not strip:
             plain = text[: len(text) - len(text.lstrip())] + plain + text[len(text.rstrip()) :] if plain else text
     else:
@@ -245,9 +245,9 @@ def _words(text: str, *, other: bool) -> list[str]:
         mark for mark in "'\"*_" if re.search(rf"(?:^|[\s(\[{{'\"*_]){re.escape(mark)}[^\s{re.escape(mark)}]", text)
     }
     opened -= {mark for mark in "*_" if not re.search(rf"[^\s{re.escape(mark)}]{re.escape(mark)}+(?:[^\w*]|$)", text)}
-    found = [word for chunk in text.split() for word in _bared(chunk, opened)]
+    parts = [word for chunk in text.split() for word in _bared(chunk, opened)]
     # [0, 1) holds other numbers than (0, 1].
-    return [text[0] + found[0], *found[1:], text[-1]] if half_open and found else found
+    return [text[0] + parts[0], *parts[1:], text[-1]] if half_open and parts else parts
 
 
 def _is_half_open(text: str) -> bool:
@@ -290,8 +290,8 @@ def _bared(chunk: str, opened: set[str]) -> list[str]:
         parts.append(chunk[at : mark.start()])
         at = mark.end()
     parts.append(chunk[at:])
-    found = [part for piece in parts for part in _SENTENCES.split(piece)]
-    return [_without_apostrophe(part) for part in found if any(not _is_mark(char) for char in part) or part == "&"]
+    pieces = [part for piece in parts for part in _SENTENCES.split(piece)]
+    return [_without_apostrophe(part) for part in pieces if any(not _is_mark(char) for char in part) or part == "&"]
 
 
 def _without_apostrophe(word: str) -> str:

@@ -41,6 +41,15 @@ TASKS = {
     "warm": task("t_places", samples=2, params={"temperature": 1.0, "parallelism": 8}),
     "broken": task("t_broken"),
 }
+# The same task by every program that NeMo Evaluator has been: by environment, what it holds.
+VERSIONS = {
+    "nemo-0.1": {"nemo-evaluator": "0.1.20", "nvidia-lm-eval": "25.10"},
+    "nemo-0.1.95": {"nemo-evaluator": "0.1.95", "nvidia-lm-eval": "26.1"},
+    "nemo-0.3": {"nemo-evaluator": "0.3.0"},
+    "lm-eval": {"nemo-evaluator": "0.2.8", "lm-eval": "0.4.13"},
+}
+OWN_FILE = {"eval_type": "harness/colours.py", "metric": "reward", "params": {**COLD, "max_new_tokens": 24}}
+TASKS |= {name: {**GENERATE, "environment": name, **(OWN_FILE if name == "nemo-0.3" else {})} for name in VERSIONS}
 
 
 def prepare(folder, model, tasks, containers=None):
@@ -186,6 +195,17 @@ def test_versions_stand_beside_the_numbers(campaign, evaluated):
     (harness,) = (REPOSITORY / "envs/nemo/.venv/lib").glob("python*/site-packages/nvidia_lm_eval-*.dist-info")
     assert versions["nvidia-lm-eval"] == harness.name.removesuffix(".dist-info").partition("-")[2]
     assert "nemo-image" not in versions
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_every_version_of_nemo_evaluator_gets_the_same_answers(campaign, evaluated, name):
+    summary, plain = result(campaign, name), result(campaign, "generate")
+    assert VERSIONS[name].items() <= summary["provenance"]["versions"].items()
+    assert (summary["value"], summary["stderr"], summary["n_items"]) == (plain["value"], plain["stderr"], 50)
+    assert summary["rates"]["truncated"] == plain["rates"]["truncated"]
+    assert summary["mean_tokens"] == pytest.approx(plain["mean_tokens"])
+    runs = [texts(campaign / f"results/harness/c/{task}/run-0") for task in (name, "generate")]
+    assert list(runs[0].values()) == list(runs[1].values())
 
 
 def test_a_task_in_an_image_gets_the_same_answers(campaign, evaluated, image):

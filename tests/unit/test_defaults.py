@@ -21,6 +21,9 @@ def defaults_of(node):
         yield from defaults_of(option)
 
 
+# Under the name of a schema's key, and no default of it.
+OTHERS = {("scripts/make_task.py", "max_tokens")}  # stands in the file that it writes
+
 KNOWN = {}
 for schema in SCHEMAS.rglob("*.yaml"):
     for name, default in defaults_of(yaml.safe_load(schema.read_text())):
@@ -79,7 +82,7 @@ def second_defaults(text):
         for name, expression in said(node):
             value = value_of(expression, constants)
             if value is not None and value in KNOWN.get(name, []):
-                yield f"line {expression.lineno}: {name} = {ast.unparse(expression)}"
+                yield name, f"line {expression.lineno}: {name} = {ast.unparse(expression)}"
 
 
 FILES = [*(ROOT / "scripts").rglob("*.py"), *(ROOT / "core_evals").rglob("*.py"), *(ROOT / "lm_eval").rglob("*.py")]
@@ -87,8 +90,8 @@ PYTHON = [path for path in FILES if not str(path.relative_to(ROOT)).startswith(A
 
 
 def test_no_default_of_a_schema_stands_in_the_code():
-    twice = {str(path.relative_to(ROOT)): list(second_defaults(path.read_text())) for path in PYTHON}
-    assert {path: lines for path, lines in twice.items() if lines} == {}
+    found = [(str(path.relative_to(ROOT)), *second) for path in PYTHON for second in second_defaults(path.read_text())]
+    assert [(path, line) for path, name, line in found if (path, name) not in OTHERS] == []
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def _secrets(name: str, value: Any, known: re.Pattern[str] = SECRET) -> Iterator
             pass
     if isinstance(value, dict):
         for inner, content in value.items():
-            yield from (f"{name}.{found}" for found in _secrets(str(inner), content, INNER_SECRET))
+            yield from (f"{name}.{secret}" for secret in _secrets(str(inner), content, INNER_SECRET))
     elif isinstance(value, list):
         for content in value:
             yield from _secrets(name, content, known)

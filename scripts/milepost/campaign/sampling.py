@@ -64,8 +64,8 @@ def own_sampling(serving: Serving, folder: Path | None) -> dict[str, Any]:
     sources = [Path(option)] if option not in ("auto", "vllm") else []
     if option == "auto" and folder is not None:
         sources = [Path(str(serving.vllm_args.get("hf-config-path", folder)))]
-    found = {**(_read(sources[0]) if sources else {}), **_overrides(serving)}
-    return {name: value for name, value in found.items() if name in NEUTRAL and not _is_neutral(name, value)}
+    settings = {**(_read(sources[0]) if sources else {}), **_overrides(serving)}
+    return {name: value for name, value in settings.items() if name in NEUTRAL and not _is_neutral(name, value)}
 
 
 def server_sampling(serving: Serving, folder: Path | None) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def server_options(serving: Serving) -> dict[str, Any]:
 
 
 def bears_on_answers(ckpt: Checkpoint, folder: Path | None) -> bool:
-    """Whether it changes answers that the server adds nothing: whether the model brings settings along.
+    """Whether a model brings sampling settings along, which it is served without, so that this is part of what it is.
 
     Of a hub model nobody knows before its files are here, and what it is must not depend on that.
     """
@@ -96,7 +96,7 @@ def bears_on_answers(ckpt: Checkpoint, folder: Path | None) -> bool:
 
 
 def effective(sampling: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """How answers are drawn, all told.
+    """All settings by which answers are drawn: a task's, and those that hold where it says nothing.
 
     Args:
         sampling: A task's.
@@ -110,7 +110,7 @@ def effective(sampling: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str,
 
 
 def bases(serving: Serving, folder: Path | None) -> dict[str, dict[str, Any]]:
-    """What holds where a task says nothing: for tasks with settings of their own, and for those that take the model's."""
+    """The sampling settings that hold where a task says nothing: one set for most tasks, one for those that take the model's."""
     added = {**NEUTRAL, **server_sampling(serving, folder)}
     return {"task": added, MODEL: {**added, **own_sampling(serving, folder)}}
 

@@ -122,9 +122,9 @@ def _check_header(header: list[str], sheet: Path) -> None:
     """
     if len(header) == 1:
         signs = {",": "commas", ";": "semicolons", " ": "spaces"}
-        found = next((f", and has {name} in it" for sign, name in signs.items() if sign in header[0]), "")
+        separators = next((f", and has {name} in it" for sign, name in signs.items() if sign in header[0]), "")
         raise ConfigError(
-            f"{sheet} has the header {header[0]!r}, which is one column{found}. Separate columns by tabs: 'name', 'model' and"
+            f"{sheet} has the header {header[0]!r}, which is one column{separators}. Separate columns by tabs: 'name', 'model' and"
             " further ones, in the header and in every row."
         )
     if "" in header:

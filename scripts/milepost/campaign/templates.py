@@ -55,12 +55,26 @@ def opens_reasoning(ckpt: Checkpoint, cache: DigestCache, marks: Marks = ()) -> 
     if key not in cache.digests:
         try:
             arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
-            found = _ends_in_trace(tokenizer, given, dict(arguments), marks)
-        except Exception:  # a template may fail in any way; what it opens is then not known
-            found = None
-        cache.digests[key] = _KNOWN[found]
+            opens = _ends_in_trace(tokenizer, given, dict(arguments), marks)
+        except Exception:  # a template may fail in any way; what it opens is then not opens_trace
+            opens = None
+        cache.digests[key] = _KNOWN[opens]
         cache.changed = True
-    return {said: known for known, said in _KNOWN.items()}[cache.digests[key]]
+    return {said: opens_trace for opens_trace, said in _KNOWN.items()}[cache.digests[key]]
+
+
+def template_of(ckpt: Checkpoint) -> str | None:
+    """The text of a checkpoint's chat template; None where it has none, or its files are not here.
+
+    Raises:
+        OSError, ValueError: Its files cannot be read.
+    """
+    folder = find_model(ckpt)
+    if folder is None:
+        return None
+    options = ckpt.serving.vllm_args
+    tokenizer = Path(str(options.get("tokenizer", folder)))
+    return _template(tokenizer, str(options.get("chat-template", "")), _read(tokenizer / "tokenizer_config.json"))
 
 
 def model_record(
@@ -94,10 +108,10 @@ def _template(tokenizer: Path, given: str, config: Mapping[str, Any]) -> str | N
         return Path(given).read_text(encoding="utf-8") if len(given) < 4096 and Path(given).is_file() else given
     if (tokenizer / "chat_template.jinja").is_file():
         return (tokenizer / "chat_template.jinja").read_text(encoding="utf-8")
-    found = _read(tokenizer / "chat_template.json").get("chat_template") or config.get("chat_template")
-    if isinstance(found, list):
-        found = next((one["template"] for one in found if one["name"] == "default"), None)
-    return found if isinstance(found, str) else None
+    template = _read(tokenizer / "chat_template.json").get("chat_template") or config.get("chat_template")
+    if isinstance(template, list):
+        template = next((one["template"] for one in template if one["name"] == "default"), None)
+    return template if isinstance(template, str) else None
 
 
 def _read(path: Path) -> dict[str, Any]:

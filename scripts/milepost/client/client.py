@@ -8,7 +8,7 @@ import random
 import resource
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -207,7 +207,7 @@ class Client:
         while True:
             try:
                 # Waiting for a place is no part of a try: its time limit begins with the request.
-                async with self._place(body) as place:
+                async with self._places if self._pace is None else self._pace.place(expected_tokens(body)) as place:
                     if self._throttle is not None:
                         await self._throttle.wait(body)
                     reply, headers = await self._billed(body, self._try(path, data, check, **limit))
@@ -237,10 +237,6 @@ class Client:
             wait_s = pause_s if wait_s is None or wait_s < self.pause_s / 2 else wait_s
             tries += 1
             await asyncio.sleep(min(wait_s, LONGEST_PAUSE_S))
-
-    def _place(self, body: Mapping[str, Any]) -> AbstractAsyncContextManager[Slot | None]:
-        """A place for one try: as many as there may be at once, or as the endpoint's limits let."""
-        return self._places if self._pace is None else self._pace.place(expected_tokens(body))
 
     @property
     def slowed_by(self) -> str:

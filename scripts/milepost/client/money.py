@@ -107,7 +107,7 @@ def _bytes(value: Any) -> float:
 
 
 def _count(usage: Mapping[str, Any], *names: str) -> float:
-    """The first count of these names that is one."""
+    """The first of these fields of a reply's usage that holds a number."""
     return next((float(usage[name]) for name in names if _is_count(usage.get(name))), 0.0)
 
 

@@ -203,7 +203,7 @@ class RequestPace:
         return 1.0 if kind == "requests" else cost * self._dear.get(kind, 1.0)
 
     def answered(self, place: Slot, headers: Mapping[str, str]) -> None:
-        """A request was answered, whatever the answer says."""
+        """Take note that a request was answered, whatever the answer says."""
         now = asyncio.get_running_loop().time()
         place.refused = False
         self.answered_at = now
@@ -219,7 +219,7 @@ class RequestPace:
         self._changed.set()
 
     def refused(self, place: Slot, told_s: float | None, headers: Mapping[str, str], words: str = "") -> None:
-        """A request was refused for haste: nothing is sent for as long as was told, and its limit is looked for.
+        """Take note that a request was refused for haste: send nothing for as long as was told, and look for the limit.
 
         Args:
             place: The request's.
@@ -278,7 +278,7 @@ class RequestPace:
             self._take(Limit("supply", self._own(places[-1].cost), rate=rate), now, alone=False)
 
     def _forgotten(self, now: float) -> float:
-        """What was sent before is not looked at: limits change."""
+        """The moment before which what was sent no longer counts, because limits change."""
         return 0.0 if len(self._met) < MET else self._met[0] - 2 * (self._met[-1] - self._met[0])
 
     def _take(self, limit: Limit, now: float, *, alone: bool) -> None:
@@ -298,7 +298,7 @@ class RequestPace:
         self._try_at = now
 
     def _probe(self, places: list[Slot], windows: list[Limit], now: float) -> None:
-        """Let one try when a window of a usual length ends."""
+        """Let one request try when a window of a usual length ends."""
         since = self._looking if self._looking is not None else now
         self._looking, self.limit = since, None
         earliest = max(now + min(LONGEST_S, max(FEWEST_S, SHARE * (now - since))), self._until)

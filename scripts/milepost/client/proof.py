@@ -39,7 +39,7 @@ class Place:
         return cls(socket.gethostname(), str(path) if path else None, address, port)
 
     def __str__(self) -> str:
-        """As both sides write it.
+        """The place as both sides of a proof write it.
 
         >>> str(Place("gpu01", port=8000)), str(Place("gpu01", "/tmp/milepost-1/socket"))
         ('gpu01 127.0.0.1:8000', 'gpu01 /tmp/milepost-1/socket')

@@ -44,7 +44,7 @@ class Shape:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What of it may change answers. A parameter by another name does not, nor does the place of a key.
+        """The parts of the shape that may change answers. A parameter by another name does not, nor does the place of a key.
 
         >>> Shape({"seed": None, "temperature": None, "max_tokens": "max_completion_tokens"}).identity
         {'left_out': ['temperature']}

@@ -61,7 +61,7 @@ def compare_campaign(campaign: Shown, scores: Path, summaries: Path) -> Comparis
     runs = runs_of(campaign.checkpoints)
     rankable = ranked(campaign.config, campaign.checkpoints)
     correction = campaign.config["comparisons"]["correction"]
-    found = Comparisons()
+    comparisons = Comparisons()
     by_pair: dict[Pair, list[tuple[ComparisonRow, float | None]]] = {pair: [] for pair in pairs}
     any_summary = False
     # Task by task: only one task's scores are held at a time.
@@ -72,29 +72,29 @@ def compare_campaign(campaign: Shown, scores: Path, summaries: Path) -> Comparis
             row = compare_pair(pair, results)
             by_pair[pair].append((row, _degrees(row, results)))
             if pair.family in FLIPS_OF and row.delta is not None:
-                found.flips.extend(flip_rows(pair, results))
+                comparisons.flips.extend(flip_rows(pair, results))
         for steps in runs.values():
             rows, trend = compare_steps(steps, results)
-            found.steps.extend(rows)
-            found.trends.append(trend)
-        found.ranking.extend(rank(results, [campaign.checkpoints[ckpt] for ckpt in rankable]))
+            comparisons.steps.extend(rows)
+            comparisons.trends.append(trend)
+        comparisons.ranking.extend(rank(results, [campaign.checkpoints[ckpt] for ckpt in rankable]))
     if not any_summary:
         raise RecordError(
             f"{summaries} holds no summary of this campaign's checkpoints and tasks. Score answers first (`snakemake`), or "
             "correct the folder."
         )
     for pair, compared in by_pair.items():
-        found.comparisons.extend(row for row, _ in compared)
+        comparisons.comparisons.extend(row for row, _ in compared)
         if len(compared) > 1:
-            found.comparisons.append(over_tasks(pair, compared))
+            comparisons.comparisons.append(over_tasks(pair, compared))
     order = {(pair.a, pair.b): place for place, pair in enumerate(pairs)}
-    found.flips.sort(key=lambda row: order[row.ckpt_a, row.ckpt_b])
+    comparisons.flips.sort(key=lambda row: order[row.ckpt_a, row.ckpt_b])
     place = {run: number for number, run in enumerate(runs)}
-    found.steps.sort(key=lambda row: place[row.run or ""])
-    found.trends.sort(key=lambda row: place[row.run or ""])
-    found.comparisons[:] = corrected(found.comparisons, correction)
-    found.trends[:] = corrected_trends(found.trends, correction)
-    return found
+    comparisons.steps.sort(key=lambda row: place[row.run or ""])
+    comparisons.trends.sort(key=lambda row: place[row.run or ""])
+    comparisons.comparisons[:] = corrected(comparisons.comparisons, correction)
+    comparisons.trends[:] = corrected_trends(comparisons.trends, correction)
+    return comparisons
 
 
 def compare_pair(pair: Pair, task: TaskResults) -> ComparisonRow:

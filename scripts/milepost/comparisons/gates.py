@@ -179,9 +179,9 @@ def try_gate(gate: Gate, campaign: Shown, scores: Path, summaries: Path) -> list
 
 
 def gate_verdict(verdicts: Sequence[ConditionVerdict]) -> str:
-    """The gate's own: failed if one condition has, passed if all have."""
-    found = {verdict.verdict for verdict in verdicts}
-    return FAILED if FAILED in found else PASSED if found == {PASSED} else UNDECIDED
+    """The verdict of a whole gate: failed if one condition has failed, passed if all have passed."""
+    occurring = {verdict.verdict for verdict in verdicts}
+    return FAILED if FAILED in occurring else PASSED if occurring == {PASSED} else UNDECIDED
 
 
 def _verdict(condition: Condition, task: TaskResults, tested: _Tested, p: float, contrary: float) -> ConditionVerdict:
@@ -266,6 +266,6 @@ def _test_difference(condition: Condition, task: TaskResults, a: str, b: str, al
 
 
 def _labels(task: TaskResults, there: np.ndarray) -> list[str]:
-    """What is independent of what: the clusters of these items, or the items themselves."""
+    """Labels of what is independent of each other: the clusters of these items, or the items themselves."""
     names = task.scores.items if task.scores.clusters is None else task.scores.clusters
     return [names[place] for place in np.flatnonzero(there).tolist()]

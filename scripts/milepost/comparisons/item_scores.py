@@ -51,17 +51,17 @@ def read_task(folder: Path, ckpts: Sequence[str], task: str) -> TaskScores:
     import polars as pl
 
     tables = [read_items(folder / ckpt / f"{task}.jsonl") for ckpt in ckpts]
-    found = pl.concat([table.with_columns(row=pl.lit(row)) for row, table in enumerate(tables)])
-    items = found["id"].unique().sort()
+    rows = pl.concat([table.with_columns(row=pl.lit(row)) for row, table in enumerate(tables)])
+    items = rows["id"].unique().sort()
     # Without any item, polars overlooks the type that is asked for.
-    columns = found["id"].replace_strict(items, np.arange(len(items)), return_dtype=pl.Int64).cast(pl.Int64)
+    columns = rows["id"].replace_strict(items, np.arange(len(items)), return_dtype=pl.Int64).cast(pl.Int64)
     means = np.full((len(ckpts), len(items)), np.nan)
-    means[found["row"].to_numpy(), columns.to_numpy()] = found["mean"].to_numpy()
+    means[rows["row"].to_numpy(), columns.to_numpy()] = rows["mean"].to_numpy()
     return TaskScores(
         rows={ckpt: row for row, ckpt in enumerate(ckpts)},
         items=items.to_list(),
         means=means,
-        clusters=_clusters(found, folder, task),
+        clusters=_clusters(rows, folder, task),
         samples=[max(table["samples"], default=0) for table in tables],
     )
 

@@ -50,10 +50,10 @@ class TaskResults:
 
         A number that is cut to its range may be made of items beyond it: these have no bounds.
         """
-        found = self.scale["range"]
-        if found is None:
+        ends = self.scale["range"]
+        if ends is None:
             return None
-        low, high = found
+        low, high = ends
         slack, means = 1e-9 * (high - low), self.scores.means
         return None if ((means < low - slack) | (means > high + slack)).any() else (low, high)
 

@@ -102,7 +102,7 @@ class SharedServerClient:
             await asyncio.sleep(POLL_S)
 
     def _look(self) -> Way | None:
-        """The server's place if its record may hold; otherwise see that one is on its way."""
+        """The place of the server if its record may be valid; otherwise None, after making sure that one will start."""
         # Read again each time: a run that ended meanwhile took the key with it, and the next server has another.
         place = self.place = place_of(self.spec.name)
         record = read_json(place.record)

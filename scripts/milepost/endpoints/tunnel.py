@@ -68,7 +68,7 @@ CAUSES = (
 
 
 class Way(NamedTuple):
-    """To a server: by ssh to a host (None: without), to a socket or to a port of an address as it is seen there."""
+    """A way to a server: by ssh to a host (None: without), then to a socket, or to a port of an address as it is seen there."""
 
     host: str | None
     port: int

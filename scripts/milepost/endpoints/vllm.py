@@ -111,7 +111,7 @@ class VllmServer:
 
     @property
     def published(self) -> Path:
-        """A file for whoever publishes it, which tells it the place that it is to prove."""
+        """The file by which whoever publishes the server tells it which place it is to prove."""
         return self._private / "published"
 
     def take_port(self) -> None:
@@ -121,7 +121,7 @@ class VllmServer:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where it answers."""
+        """The open endpoint of the server."""
         place = self.place
         origin = "localhost" if place.socket else f"{place.address}:{place.port}"
         return Endpoint(
@@ -151,7 +151,7 @@ class VllmServer:
         ]  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
-        """The variables of its own, on top of the surroundings'."""
+        """The server's own environment variables, on top of those of this process."""
         defaults = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
         if self._model is not None:
             defaults["HF_HUB_OFFLINE"] = "1"
@@ -244,7 +244,7 @@ class VllmServer:
             await self._group.stop()
 
     async def _wait(self) -> None:
-        """Wait until it answers.
+        """Wait until the server answers.
 
         Raises:
             ServerError: It ended, took too long, or its guard is not there.
@@ -290,14 +290,14 @@ class VllmServer:
         return True
 
     async def version(self) -> str:
-        """What the server says its version is."""
+        """The version that the server reports."""
         try:
             return f"vllm-{json.loads((await self._get('/version'))[1])['version']}"
         except (OSError, TimeoutError, ValueError, KeyError, TypeError):
             return "unknown"
 
     async def usage(self) -> dict[str, Any]:
-        """How long and how often it was asked, as its guard counts; nothing where it does not say."""
+        """How long and how often the server was asked, as its guard counts; empty where it does not say."""
         try:
             status, body = await self._get("/milepost/usage")
             return dict(json.loads(body)) if status == 200 else {}
@@ -320,7 +320,7 @@ class VllmServer:
         return self._died("died")
 
     async def _healthy(self) -> bool:
-        """False if the server says that its engine is dead, or nobody listens; a slow answer is none."""
+        """False if the server reports a dead engine, or nobody listens; a slow answer does not count as dead."""
         try:
             return (await self._get("/health"))[0] < 500
         except TimeoutError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from milepost.terminal import duration
+
 RECENT = 24  # looks back, of some seconds each: limits are counted in minutes at most
 
 
@@ -25,7 +27,7 @@ class Progress:
         self._slowed_by: Callable[[], str] = str
 
     def slowed(self, words: Callable[[], str]) -> None:
-        """Learn whom to ask for what slows it."""
+        """Set the function that says what slows the asking."""
         self._slowed_by = words
 
     def words(self, done: int, total: int, now: float) -> str:
@@ -45,14 +47,3 @@ class Progress:
         slowed_by = self._slowed_by()
         said += f", {rate:.3g} a second" + (f" (slowed by {slowed_by})" if slowed_by else "")
         return f"{said}, the rest in about {duration((total - done) / rate)}" if total > done else said
-
-
-def duration(seconds: float) -> str:
-    """A time in words that are easily read.
-
-    >>> duration(29.6), duration(400), duration(8000)
-    ('30 s', '7 min', '2.2 h')
-    """
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

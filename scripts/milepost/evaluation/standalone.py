@@ -13,7 +13,7 @@ import platform
 import sys
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from milepost import __version__
 from milepost.campaign.config import native_task
 from milepost.campaign.sampling import effective, task_sampling
 from milepost.campaign.types import NativeTask
+from milepost.client.shape import Shape
 from milepost.endpoints import Endpoint
 from milepost.errors import ConfigError, RecordError, ServerError
 from milepost.evaluation.asking import Asking
@@ -49,6 +50,7 @@ class Target:
         kind: The kind of request that it takes: `chat` or `completions`.
         model: Name to ask for.
         key: Bearer token; it never enters a file or a log.
+        shape: How it takes requests.
         concurrency: Requests under way at once.
         timeout_s: Seconds that one try may take.
         retries: Further tries of a request.
@@ -58,6 +60,7 @@ class Target:
     kind: str
     model: str
     key: str
+    shape: Shape = field(default_factory=Shape)
     concurrency: int = of_schema("endpoint_external", "concurrency")
     timeout_s: float = of_schema("endpoint_external", "request_timeout_s")
     retries: int = of_schema("endpoint_external", "retries")
@@ -65,7 +68,8 @@ class Target:
     @property
     def digest(self) -> str:
         """Who answers, as far as it can be seen from here: what stored answers are filed under."""
-        return hashlib.sha256(json.dumps([self.url, self.model]).encode()).hexdigest()
+        shaped = [self.shape.identity] if self.shape.identity else []
+        return hashlib.sha256(json.dumps([self.url, self.model, *shaped]).encode()).hexdigest()
 
     def __repr__(self) -> str:
         """The target's fields without the key, so that no log shows it."""
@@ -174,7 +178,7 @@ async def ask(prompts: PromptSet, target: Target, store: TaskStore) -> list[Answ
         # The address has its path.
         path_of=lambda request: "",
     )
-    endpoint = Endpoint(url=target.url, key=target.key, model=target.model, name=target.model)
+    endpoint = Endpoint(target.url, target.key, target.model, target.model, shape=target.shape)
     await how.ask(endpoint, [request for request in requests if request.key not in store.settled], keep)
     if unanswered:
         raise ServerError(

@@ -225,7 +225,7 @@ class Supervisor:
             self.close_ledger(end)
 
     def close_ledger(self, end: str) -> None:
-        """Write what this attempt took, unless its folder is gone: the lease there says it, then, once it is dead."""
+        """Write what this attempt took to the ledger; where the folder is gone, whoever finds the dead lease there writes it."""
         if self.job.store.is_dir():
             append_line(self.job.store, self.ledger.line(end))
 
@@ -343,7 +343,7 @@ class Supervisor:
         self.ledger.sampling(self.sampling)
 
     def asking(self) -> Asking:
-        """How the checkpoint is asked."""
+        """The settings of the loop that asks this checkpoint."""
         serving = self.job.ckpt.serving
         return Asking(
             concurrency=serving.concurrency,

@@ -49,7 +49,7 @@ class Request:
 
     @property
     def body(self) -> dict[str, Any]:
-        """What is sent, but for the name that the server goes by."""
+        """The body of the request, without the model's served name."""
         return self.body_with({})
 
     def body_with(self, models_own: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def question_of(prompt: Prompt) -> tuple[str, dict[str, Any]]:
 
 
 def sample_seed(base: int, ident: str, sample: int) -> int:
-    """The seed of one sample, its own and always the same: 31 bits, as every server takes them."""
+    """The seed of one sample: different for each sample, always the same for one, and of 31 bits, which every server takes."""
     return int.from_bytes(hashlib.sha256(f"{base}/{ident}/{sample}".encode()).digest()[:4], "big") >> 1
 
 
@@ -157,7 +157,7 @@ def _answers_all(ckpt: str, path: Path, digest: str) -> bool:
 
 
 def _state(ckpt: str, task: str, digest: str, asked: str) -> dict[str, Any] | None:
-    """What was asked of whom, and how large the store was: a store that shrank is looked at again."""
+    """The facts under which a complete store is remembered: prompts, model, and the store's size, as one that shrank is read again."""
     store = store_file(ckpt, task)
     if not store.exists():
         # A NeMo task is complete by its folders, which are quick to look at.

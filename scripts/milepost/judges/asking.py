@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from milepost.campaign.identity import CACHE, DigestCache
+from milepost.campaign.templates import opens_reasoning
 from milepost.client.client import Reply, RequestError, read_reply
 from milepost.endpoints import Endpoint
 from milepost.endpoints.calls import Calls
+from milepost.endpoints.shared_spec import SharedSpec
 from milepost.endpoints.specs import EndpointSpec
 from milepost.errors import CallError, JudgeError
 from milepost.judges.fence import without_control_tokens
 from milepost.judges.verdict import ChatReply, Reader, Verdict
-from milepost.reasoning import strip_reasoning
+from milepost.reasoning import MARKS, split_reasoning, strip_reasoning
 from milepost.records import Message, Usage
 from milepost.statistics.outcomes import kind_of
 from milepost.store.answers import read_lines
@@ -105,8 +108,12 @@ class Judge:
             EndpointError: It cannot be reached, or is another.
             JudgeError: It has become another one within the campaign, or has cost what it may cost.
         """
-        asked = [_Asked(question, self.again) for question in questions]
+        traces = Traces(opens_traces(self.spec))
+        asked = [_Asked(question, self.again, traces) for question in questions]
         form = self._look_up(asked, kept)
+        if traces.seen:
+            # Only now is it known which of the first replies were cut within a trace.
+            form = next((found for found in (self._look_up(asked, kept), form) if found is not None), None)
         missing = [one for one in asked if not one.settled]
         if missing:
             async with (
@@ -153,12 +160,14 @@ class Judge:
                     raise reply
             if isinstance(reply, CallError):
                 one.error = reply
-        if form is not None:
+        while form is not None and waiting:
             stopped = await asyncio.gather(*(self._settle(calls, one, form) for one in waiting))
             for error in stopped:
                 if error is not None:
                     # Only now: what was under way is paid for, and kept.
                     raise error
+            # A reply that was taken may turn out to be cut within a trace, by what others show.
+            waiting = [one for one in asked if not one.settled]
 
     async def _settle(self, calls: Calls, one: _Asked, form: int) -> JudgeError | None:
         """Ask one question to its end; returns why the judge may be asked no more."""
@@ -195,14 +204,69 @@ def judge_folder(kept: Path) -> Path:
 
 
 @dataclass
+class Traces:
+    """What is known of a judge's reasoning traces.
+
+    Attributes:
+        opened: Whether its chat template opens them; None where its template cannot be seen.
+        seen: Whether a reply closed a trace that it had not opened.
+    """
+
+    opened: bool | None
+    seen: bool = False
+
+    def see(self, reply: ChatReply) -> None:
+        """Learn from one more reply."""
+        self.seen |= self.opened is None and split_reasoning(reply["content"]).unopened
+
+    def whole(self, reply: ChatReply) -> ChatReply:
+        """The reply with the mark that its template wrote, where it begins within a trace and was cut there: it has none then.
+
+        A reply that is held to a form has no trace, whatever the template opens.
+        """
+        held = reply["content"].lstrip().startswith("{")
+        if (self.opened or self.seen) and reply["finish_reason"] == "length" and not held:
+            return {**reply, "content": f"{MARKS[0][0]}{reply['content']}"}
+        return reply
+
+
+def opens_traces(spec: EndpointSpec) -> bool | None:
+    """Whether a judge's chat template opens a reasoning trace; None of one that others serve."""
+    if not isinstance(spec, SharedSpec):
+        return None
+    digests = DigestCache(CACHE)
+    found = opens_reasoning(spec.as_checkpoint(), digests)
+    digests.save()
+    return found
+
+
+@dataclass
 class _Asked:
     """A question on its way: its replies so far."""
 
     question: Question
     again: int
+    traces: Traces
     replies: list[ChatReply] = field(default_factory=list)
-    verdict: Verdict | None = None
     error: CallError | None = None
+    _read: tuple[tuple[int, bool], Verdict] | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the last reply says, by all that is known of the judge's traces now; None before there is one."""
+        if not self.replies:
+            return None
+        state = (len(self.replies), self.traces.seen)
+        if self._read is None or self._read[0] != state:
+            reply = self.traces.whole(self.replies[-1])
+            verdict = self.question.read(reply)
+            if verdict.problem and reply["finish_reason"] == "length":
+                problem = f"{verdict.problem} (cut off after {reply['usage']['completion_tokens']} tokens)"
+                verdict = Verdict(None, verdict.explanation, problem)
+            elif verdict.problem and "instead" in reply:
+                verdict = Verdict(None, verdict.explanation, f"{verdict.problem} ({reply['instead']})")
+            self._read = state, verdict
+        return self._read[1]
 
     @property
     def settled(self) -> bool:
@@ -220,23 +284,18 @@ class _Asked:
     def take(self, reply: ChatReply) -> None:
         """Read one more reply."""
         self.replies.append(reply)
-        verdict = self.question.read(reply)
-        if verdict.problem and reply["finish_reason"] == "length":
-            problem = f"{verdict.problem} (cut off after {reply['usage']['completion_tokens']} tokens)"
-            verdict = Verdict(None, verdict.explanation, problem)
-        elif verdict.problem and "instead" in reply:
-            verdict = Verdict(None, verdict.explanation, f"{verdict.problem} ({reply['instead']})")
-        self.verdict = verdict
+        self.traces.see(reply)
 
     def chat(self) -> list[Message]:
         """What is asked next: the question, and after replies that could not be read, the last of them and why."""
-        if not self.replies or self.verdict is None:
+        verdict = self.verdict
+        if verdict is None:
             return self.question.messages
         # The last one only: the same words more often help no judge, and fill its context.
-        text, _ = strip_reasoning(self.replies[-1]["content"])
+        text, _ = strip_reasoning(self.traces.whole(self.replies[-1])["content"])
         text = without_control_tokens(text.strip())
         shown = text if len(text) <= SHOWN else f"{text[:SHOWN]} […]"
-        why = without_control_tokens(self.verdict.problem or "")
+        why = without_control_tokens(verdict.problem or "")
         number = len(self.replies)
         return [
             *self.question.messages,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 _SWAP = str.maketrans("AB", "BA")
@@ -66,38 +64,3 @@ def score_of(label: str, strong: float = 1.0) -> tuple[float, float]:
         return 0.5, 1.0
     first_wins = ">" in label
     return float((label[0] == "A") == first_wins), weight
-
-
-@dataclass(frozen=True)
-class OrderEffect:
-    """How much the side decides.
-
-    Attributes:
-        n: Items both of whose games could be read.
-        consistent: Share of them with the same winner in both games.
-        first_side: Mean score of whoever stands first, over all games; .5 where the side decides nothing.
-    """
-
-    n: int
-    consistent: float
-    first_side: float
-
-
-def order_effect(labels: Sequence[tuple[str | None, str | None]]) -> OrderEffect | None:
-    """How much the side decides, from the labels of both games of each item, as the judge gave them.
-
-    Args:
-        labels: The label of the game with the baseline first, and of the one with the model first; None if unreadable.
-
-    Returns:
-        None where no item has two readable games.
-
-    >>> order_effect([("B>A", "A>>B"), ("A>B", "A>B"), (None, "A=B")])
-    OrderEffect(n=2, consistent=0.5, first_side=0.75)
-    """
-    both = [(first, second) for first, second in labels if first is not None and second is not None]
-    if not both:
-        return None
-    same = sum(1 - score_of(first)[0] == score_of(second)[0] for first, second in both)
-    sides = math.fsum(score_of(label)[0] for pair in both for label in pair)
-    return OrderEffect(len(both), same / len(both), sides / (2 * len(both)))

@@ -58,8 +58,8 @@ def value_of(content: dict[Any, Any], *keys: str) -> list[Any]:
 
 def text_of(content: dict[Any, Any], *keys: str) -> str | None:
     """The first text under one of these keys that is not blank."""
-    said = (content.get(key) for key in keys)
-    return next((text.strip() for text in said if isinstance(text, str) and text.strip()), None)
+    values = (content.get(key) for key in keys)
+    return next((text.strip() for text in values if isinstance(text, str) and text.strip()), None)
 
 
 def number_of(value: Any) -> float | None:

@@ -284,7 +284,7 @@ def find_scores(text: str) -> list[Mention]:
 
 
 def _led(before: str) -> Standing | None:
-    """How the line before introduces this one, if it does: as somebody else's, or in words that are not known."""
+    """How a sentence that ends in a colon introduces what follows: as somebody else's, or in unknown words; None if it is a verdict's."""
     if before[-1] not in _COLONS:
         return None
     if _dismisses(before):
@@ -350,7 +350,7 @@ def _introduces(lead: str) -> bool:
 
 
 def _leads_up(before: str) -> bool:
-    """Whether the words before a verdict, in its sentence, are such as lead up to one."""
+    """Whether the words that stand before a verdict, in its sentence, are known to lead up to one."""
     scope = _RESULT.split(before)[-1].strip()
     if not scope:
         return True

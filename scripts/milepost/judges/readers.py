@@ -84,11 +84,11 @@ def read_label(text: str, labels: Sequence[str] = ("A", "B", "C")) -> Verdict:
     >>> read_label("Assistant A is better: [[A]]").value, read_label("[[A]] or [[B]]").problem
     ('A', 'the reply contradicts itself: A, B')
     """
-    found = [match for match in re.finditer(r"\[\[\s*([^\[\]\s]{1,20})\s*\]\]", text) if match[1].upper() in labels]
-    given = [(match[1].upper(), match[1]) for match in found if _is_given(text, match)]
-    if found and not given:
-        return unreadable(f"no verdict is plainly given: {found[0][0]}")
-    if not found:
+    labelled = [match for match in re.finditer(r"\[\[\s*([^\[\]\s]{1,20})\s*\]\]", text) if match[1].upper() in labels]
+    given = [(match[1].upper(), match[1]) for match in labelled if _is_given(text, match)]
+    if labelled and not given:
+        return unreadable(f"no verdict is plainly given: {labelled[0][0]}")
+    if not labelled:
         return unreadable(f"none of the labels {', '.join(f'[[{label}]]' for label in labels)} in the reply")
     return only(given)
 
@@ -105,8 +105,8 @@ def read_preference(text: str) -> Verdict:
     """
     text = text.upper()
     for form in (r"\[\[([AB<>=]+)\]\]", r"\[([AB<>=]+)\]"):
-        if found := list(re.finditer(form, text)):
-            last = found[-1]
+        if labelled := list(re.finditer(form, text)):
+            last = labelled[-1]
             if last[1] not in PREFERENCES:
                 return unreadable(f"the last label is none of {', '.join(PREFERENCES[:5])}: {last[1][:20]!r}")
             return Verdict(last[1]) if _is_given(text, last) else unreadable(f"no verdict is plainly given: {last[0]}")
@@ -189,26 +189,26 @@ def _read_object(text: str, key: str, explained: str | None, value: Callable[[An
     given: list[tuple[float | bool | str, str]] = []
     reason: str | None = None
     spoken_of = False
-    for found in find_objects(text):
-        entries = value_of(found.content, key)
+    for reply_object in find_objects(text):
+        entries = value_of(reply_object.content, key)
         if not entries:
             continue
-        standing = object_standing(text, found.begin, found.end)
+        standing = object_standing(text, reply_object.begin, reply_object.end)
         if standing == "dismissed":
             spoken_of = True
             continue
         if standing == "unclear":
-            return unreadable(f"no verdict is plainly given: {text[found.begin : found.end][:60]}")
+            return unreadable(f"no verdict is plainly given: {text[reply_object.begin : reply_object.end][:60]}")
         if explained is not None:
-            said = value_of(found.content, explained)
-            if not said or not isinstance(said[0], str):
+            explanations = value_of(reply_object.content, explained)
+            if not explanations or not isinstance(explanations[0], str):
                 return unreadable(f"{key} stands without a text under {explained}")
-            reason = reason or said[0].strip() or None
+            reason = reason or explanations[0].strip() or None
         for entry in entries:
-            made = value(entry)
-            if made is None:
+            verdict = value(entry)
+            if verdict is None:
                 return unreadable(f"{key} is not {what}: {entry!r}"[:200], reason)
-            given.append((made, f"{entry}"))
+            given.append((verdict, f"{entry}"))
     if not given:
         return unreadable("no verdict is plainly given" if spoken_of else f"no JSON object with {key} in the reply")
     return only(given, reason)

@@ -42,7 +42,7 @@ Reader = Callable[[ChatReply], Verdict]
 
 
 def unreadable(problem: str, explanation: str | None = None) -> Verdict:
-    """The verdict that is none."""
+    """Make the verdict of a reply from which none can be read, with the reason."""
     return Verdict(None, explanation, problem)
 
 

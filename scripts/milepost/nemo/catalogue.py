@@ -60,6 +60,24 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
+class Interface:
+    """How runs are started in an environment or image.
+
+    Attributes:
+        program: `nemo-evaluator` up to 0.2, `nel` from 0.3 on.
+        key: The field of its configuration that names the variable of the endpoint's key, up to 0.2.
+    """
+
+    program: str = "nemo-evaluator"
+    key: str = "api_key_name"
+
+    @property
+    def is_nel(self) -> bool:
+        """Whether it is the program of 0.3 and later."""
+        return self.program == "nel"
+
+
+@dataclass(frozen=True)
 class Catalogue:
     """What one environment or image can run.
 
@@ -70,6 +88,7 @@ class Catalogue:
         tasks: By harness, for those whose own list could be had: name to `{"kind", "asks"?, "members"?}`.
         options: By harness, the options that its `params.extra.args` may hold, where they are known.
         versions: Of NeMo Evaluator and the packages of its harnesses.
+        interface: How its runs are started.
     """
 
     where: str
@@ -78,6 +97,7 @@ class Catalogue:
     tasks: dict[str, dict[str, dict[str, Any]]]
     options: dict[str, list[str]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    interface: Interface = field(default_factory=Interface)
 
     def named(self, name: str) -> list[Benchmark]:
         """The benchmarks of a name, one for each harness that has it."""
@@ -111,6 +131,7 @@ def read_catalogue(installation: NemoInstallation) -> Catalogue:
         tasks=answer["tasks"],
         options=answer["options"],
         versions=answer["versions"],
+        interface=Interface(**answer["interface"]),
     )
 
 
@@ -211,7 +232,7 @@ def _ask(installation: NemoInstallation, folders: Sequence[Path]) -> dict[str, A
 def _not_there(installation: NemoInstallation) -> str:
     if installation.environment is None:
         return (
-            f"The image {installation.image} holds no NeMo Evaluator: there is no command 'nemo-evaluator' in it. Correct 'container'"
+            f"The image {installation.image} holds no NeMo Evaluator: there is neither a command 'nemo-evaluator' nor 'nel' in it. Correct 'container'"
             " in the task's file or 'containers' in the config, or set bind_environments there if the image is a bare system."
         )
     return (
@@ -240,7 +261,7 @@ def _state(installation: NemoInstallation) -> list[Any]:
         raise HarnessError(_not_there(installation))
     own = [
         [str(path), path.stat().st_mtime_ns]
-        for folder in harness_folders()
+        for folder in [*harness_folders(), *filter(None, [installation.harness])]
         for path in sorted(folder.glob("core_evals/*/framework.yml"))
     ]
     return [str(python), packages, own, code, inside]

@@ -11,6 +11,8 @@ from typing import Any
 from milepost.campaign.models import find_model
 from milepost.campaign.types import Campaign, Checkpoint, NemoTask
 from milepost.errors import ConfigError, ContainerError, EnvironmentMissingError, ModelError, did_you_mean, listed
+from milepost.nemo import nel
+from milepost.nemo.ask import BUILT_IN
 from milepost.nemo.catalogue import (
     Benchmark,
     Catalogue,
@@ -19,6 +21,7 @@ from milepost.nemo.catalogue import (
     read_catalogue,
 )
 from milepost.nemo.installation import installation_of
+from milepost.nemo.known_faults import known_faults, untried_version
 from milepost.runtime.containers import Containers, find_apptainer, is_made, read_containers
 from milepost.tasks.lm_eval_files import command_line, include_folders, local_files
 
@@ -90,6 +93,10 @@ def check_nemo_task(task: NemoTask, containers: Containers | None = None) -> boo
     benchmark, name = find_benchmark(task.eval_type, catalogue, included, where)
     tasks = {**included, **catalogue.tasks.get(benchmark.harness, {})}
     asks = benchmark.log_probabilities or asks_log_probabilities(name, tasks)
+    for warning in filter(None, [untried_version(catalogue.versions), *known_faults(catalogue, name)]):
+        log.warning("%s: %s", where, warning)
+    if catalogue.interface.is_nel:
+        _check_nel(task, asks, catalogue, where)
     _check_endpoint_type(task.endpoint_type, benchmark, asks, task.eval_type, where)
     _check_params(task.params, benchmark, where)
     if benchmark.harness in catalogue.options:
@@ -108,6 +115,8 @@ def find_benchmark(
     Raises:
         ConfigError: There is no such benchmark; the message names similar ones.
     """
+    if nel.is_file(eval_type):
+        return _find_file(eval_type, catalogue, where), eval_type
     harness, dot, name = eval_type.partition(".")
     if not dot:
         benchmarks = catalogue.named(eval_type)
@@ -148,6 +157,37 @@ def find_benchmark(
     if own is None:
         log.warning("%s: %s does not list %r, and cannot be asked what it has besides.", where, harness, name)
     return catalogue.defaults[harness], name
+
+
+def _find_file(eval_type: str, catalogue: Catalogue, where: str) -> Benchmark:
+    """What holds for a benchmark in a Python file of the user's."""
+    file = eval_type.partition(":")[0]
+    if not catalogue.interface.is_nel:
+        raise ConfigError(
+            f"{where}: {eval_type!r} is a benchmark in a Python file, which NeMo Evaluator takes from 0.3 on, and {catalogue.where}"
+            f" holds {catalogue.versions.get('nemo-evaluator', 'an earlier one')}. Add `environment: nemo-0.3`, or give lm-eval a task file."
+        )
+    if not Path(file).is_file():
+        raise ConfigError(f"{where}: the benchmark file {file!r} does not exist (from {Path.cwd()}).")
+    return catalogue.defaults[BUILT_IN]
+
+
+def _check_nel(task: NemoTask, asks: bool, catalogue: Catalogue, where: str) -> None:
+    """Refuse what NeMo Evaluator cannot do from 0.3 on, and would leave out without a word or find out late."""
+    version = catalogue.versions.get("nemo-evaluator", "0.3")
+    instead = f"NeMo Evaluator {version} in {catalogue.where} cannot do it; `environment: nemo` can."
+    if asks:
+        raise ConfigError(f"{where}: {task.eval_type!r} asks for log-probabilities. {instead}")
+    if "args" in task.params.get("extra", {}):
+        raise ConfigError(
+            f"{where}: params.extra.args are options of lm-eval's command line, which is not called. {instead} A benchmark of your own"
+            " can also be a Python file, `eval_type: FILE.py`; docs/nemo.md shows one."
+        )
+    if not isinstance(task.params.get("limit_samples", 1), int):
+        raise ConfigError(f"{where}: limit_samples is a share of the items. {instead} Or write a number of items.")
+    unknown = [name for name in task.adapter if name not in (*nel.ADAPTER, "use_caching")]
+    if unknown:
+        raise ConfigError(f"{where}: adapter has {unknown[0]!r}. {instead} What both take: {', '.join(nel.ADAPTER)}.")
 
 
 def _check_endpoint_type(given: str, benchmark: Benchmark, asks: bool, eval_type: str, where: str) -> None:

@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from milepost.campaign.types import NemoTask
+from milepost.nemo import nel_launch
 from milepost.runtime import launch
 from milepost.runtime.containers import Containers, image_file, inside, require_image
 from milepost.runtime.environments import environment_python, harness_folders
 
 ENVIRONMENT = "nemo"
 # The first line of its command names the Python that has it.
-FIND_PYTHON = 'script=$(command -v nemo-evaluator) || exit 127; exec $(sed -n "1s/^#!//p" "$script") - "$@"'
+FIND_PYTHON = (
+    'script=$(command -v nemo-evaluator || command -v nel) || exit 127; exec $(sed -n "1s/^#!//p" "$script") - "$@"'
+)
 # Starts it so that it shares the port of its adapter with us; a command that is no Python is run as it is.
 LAUNCH = """script=$(command -v "$1") || { echo "$1: No such file: NeMo Evaluator is not installed there" >&2; exit 127; }
 python=$(sed -n "1s/^#!//p" "$script")
 launch=$2
 shift 2
-case $python in *python*) exec $python "$launch" nemo-evaluator "$@" ;; *) exec "$script" "$@" ;; esac"""
+case $python in *python*) exec $python "$launch" "${script##*/}" "$@" ;; *) exec "$script" "$@" ;; esac"""
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,13 @@ class NemoInstallation:
         ]
         return " with ".join(filter(None, parts))
 
-    def nemo_evaluator(
+    def command(
         self, words: Sequence[str], env: Mapping[str, str], binds: Iterable[Path] = ()
     ) -> tuple[list[str], dict[str, str]]:
-        """The command that runs `nemo-evaluator` here with the given arguments, and the environment to start it in.
+        """The command that runs a program of this installation, and the environment to start it in.
 
         Args:
-            words: Arguments.
+            words: The program, `nemo-evaluator` or from 0.3 on `nel`, and its arguments.
             env: Variables of its own, on top of those of this process.
             binds: What of this host it needs in an image, beside the current folder.
 
@@ -61,15 +64,15 @@ class NemoInstallation:
             EnvironmentMissingError: The environment is not installed.
             ContainerError: No such image, no Apptainer here, or a path that cannot be bound.
         """
-        launched = Path(launch.__file__)
-        command = ["sh", "-c", LAUNCH, "sh", "nemo-evaluator", str(launched), *words]
+        launchers = [Path(launch.__file__), *([Path(nel_launch.__file__)] if words[0] == "nel" else [])]
+        command = ["sh", "-c", LAUNCH, "sh", words[0], str(launchers[-1]), *words[1:]]
         if self.environment is None:
-            return self._inside(command, env, [launched, *binds])
+            return self._inside(command, env, [*launchers, *binds])
         binaries = environment_python(self.environment).parent
         # The harnesses are commands of that environment.
         path = f"{binaries}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        command[4] = str(binaries / "nemo-evaluator")
-        return self._inside(command, {**env, "PATH": path}, [launched, *binds])
+        command[4] = str(binaries / words[0])
+        return self._inside(command, self._with_harness({**env, "PATH": path}), [*launchers, *binds])
 
     def python(
         self, words: Sequence[str], env: Mapping[str, str], binds: Iterable[Path] = ()
@@ -77,7 +80,20 @@ class NemoInstallation:
         """The command that runs a program on standard input with the Python that has NeMo Evaluator, and its environment."""
         if self.environment is None:
             return self._inside(["sh", "-c", FIND_PYTHON, "sh", *words], env, binds)
-        return self._inside([str(environment_python(self.environment)), "-", *words], env, binds)
+        return self._inside([str(environment_python(self.environment)), "-", *words], self._with_harness(env), binds)
+
+    @property
+    def harness(self) -> Path | None:
+        """The folder of a harness that we bring for the environment, because its packages bring none to NeMo Evaluator."""
+        if self.environment is None:
+            return None
+        folder = environment_python(self.environment).parents[2] / "harness"
+        return folder if folder.is_dir() else None
+
+    def _with_harness(self, env: Mapping[str, str]) -> dict[str, str]:
+        if self.harness is None:
+            return dict(env)
+        return {**env, "PYTHONPATH": os.pathsep.join(filter(None, [str(self.harness), env.get("PYTHONPATH")]))}
 
     def _inside(
         self, command: list[str], env: Mapping[str, str], binds: Iterable[Path]

@@ -22,12 +22,12 @@ from milepost.client.client import Client
 from milepost.endpoints import Endpoint
 from milepost.endpoints.seen import Seen
 from milepost.errors import HarnessError
-from milepost.nemo.catalogue import read_catalogue
+from milepost.nemo import nel
+from milepost.nemo.catalogue import Interface, read_catalogue
 from milepost.nemo.installation import NemoInstallation, own_harnesses, recorded_installation
 from milepost.nemo.runs import DONE
 from milepost.records import TaskHeader, write_record
 from milepost.runtime.containers import Containers, reached_from
-from milepost.runtime.environments import environment_python
 from milepost.runtime.images import image_digests
 from milepost.runtime.launch import HELD, hold
 from milepost.runtime.processes import ProcessGroup, Watchdog, last_lines
@@ -77,9 +77,14 @@ def run_seed(task: str, repetition: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{task}/{repetition}".encode()).digest()[:4], "big") >> 1
 
 
-def run_config(header: TaskHeader, endpoint: Endpoint, folder: Path, setting: Setting) -> dict[str, Any]:
+def run_config(
+    header: TaskHeader, endpoint: Endpoint, folder: Path, setting: Setting, interface: Interface | None = None
+) -> dict[str, Any]:
     """NeMo Evaluator's configuration of one run. The key stays in the environment."""
-    harness = header.get("harness", {})
+    harness, interface = header.get("harness", {}), interface or Interface()
+    url = f"{endpoint.url}/{PATHS[harness['endpoint_type']]}"
+    if interface.is_nel:
+        return nel.run_config(harness, url, endpoint.name, KEY_VARIABLE, folder, setting.tuning)
     params = {**harness["params"], **setting.tuning.get("params", {})}
     # lm-eval's log-probability tasks need a tokenizer, and fail without; a harness that knows none passes over it.
     if "tokenizer" in harness or harness["endpoint_type"] in ("completions", "completions_logprob"):
@@ -97,10 +102,10 @@ def run_config(header: TaskHeader, endpoint: Endpoint, folder: Path, setting: Se
         "config": {"type": harness["eval_type"], "output_dir": str(folder.resolve()), "params": params},
         "target": {
             "api_endpoint": {
-                "url": f"{endpoint.url}/{PATHS[harness['endpoint_type']]}",
+                "url": url,
                 "model_id": endpoint.name,
                 "type": harness["endpoint_type"],
-                "api_key_name": KEY_VARIABLE,
+                interface.key: KEY_VARIABLE,
                 "adapter_config": adapter,
             }
         },
@@ -132,10 +137,16 @@ def variables(endpoint: Endpoint, setting: Setting, port: int) -> dict[str, str]
 
 
 def command_of(
-    harness: Mapping[str, Any], config: Path, env: Mapping[str, str], setting: Setting
+    harness: Mapping[str, Any],
+    config: Path,
+    env: Mapping[str, str],
+    setting: Setting,
+    interface: Interface | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """The command of a run and the environment to start it in, in an environment of envs/ or an image."""
     installation = recorded_installation(harness, setting.containers)
+    is_nel = interface is not None and interface.is_nel
+    words = ["nel", "eval", "run"] if is_nel else ["nemo-evaluator", "run_eval", "--run_config"]
     needed: list[Path] = []
     if installation.image is None:
         env = {**env, **own_harnesses()}
@@ -148,7 +159,7 @@ def command_of(
         tokenizer = Path(_path(harness.get("tokenizer", setting.tokenizer)))
         if tokenizer.is_dir():
             needed += reached_from(tokenizer)
-    return installation.nemo_evaluator(["run_eval", "--run_config", str(config.resolve())], env, needed)
+    return installation.command([*words, str(config.resolve())], env, needed)
 
 
 async def run(
@@ -190,16 +201,19 @@ async def run(
     config = folder.with_suffix(".yml")
     models_own = dict(setting.sampling.get(MODEL, {})) if header["harness"].get("sampling") == MODEL else None
     seed = run_seed(header["task"], repetition)
+    interface = read_catalogue(recorded_installation(header["harness"], setting.containers)).interface
     relay = Relay(endpoint, seed, record, told, models_own, setting.attempt, setting.others)
     async with relay as relayed:
-        made = run_config(header, relayed, folder, setting)
+        made = run_config(header, relayed, folder, setting, interface)
         config.write_text(yaml.safe_dump(made, sort_keys=False))
         with ExitStack() as holding:
             port, held = hold()
             for one in held:
                 holding.enter_context(one)
             env = variables(relayed, setting, port)
-            command, around = command_of(header["harness"], config, env, setting)
+            if interface.is_nel:
+                env |= {**nel.VARIABLES, "XDG_DATA_HOME": str(folder.resolve())}
+            command, around = command_of(header["harness"], config, env, setting, interface)
             group = await ProcessGroup.start(command, env=around, log=log, watchdog=watchdog)
             try:
                 ending = asyncio.ensure_future(group.process.wait())
@@ -213,6 +227,8 @@ async def run(
                 ending.cancel()
                 await group.stop(SHUTDOWN_S + 1)
     # An exit code of 0 after a signal is possible, so it takes all three.
+    if code == 0 and interface.is_nel:
+        nel.bring_into_form(folder)
     marks = [mark for mark in MARKS if (folder / mark).exists()]
     if code != 0 or marks or not (folder / "results.yml").is_file():
         how = f"ended with {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -239,18 +255,11 @@ def versions(installation: NemoInstallation) -> dict[str, str]:
     Raises:
         ContainerError: No such image.
     """
-    found = {}
-    if installation.environment is not None:
-        packages = environment_python(installation.environment).parent.parent
-        for info in sorted(packages.glob("lib/python*/site-packages/n*.dist-info")):
-            name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
-            if name == "nemo_evaluator" or name.startswith("nvidia_"):
-                found[name.replace("_", "-")] = version
-    else:
-        try:
-            found = dict(read_catalogue(installation).versions)
-        except HarnessError as error:
-            log.warning("The versions behind the runs are not known. %s", error)
+    found: dict[str, str] = {}
+    try:
+        found = dict(read_catalogue(installation).versions)
+    except HarnessError as error:
+        log.warning("The versions behind the runs are not known. %s", error)
     return {**found, **image_digests({"nemo": installation.image})}
 
 

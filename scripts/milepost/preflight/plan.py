@@ -21,7 +21,7 @@ from milepost.store.answers import STORE, read_records_if_any, read_settled
 from milepost.store.forget import ANSWERS
 from milepost.store.ledger import LEDGER
 from milepost.tasks import build_prompts
-from milepost.terminal import columns
+from milepost.terminal import columns, duration
 
 SHOWN = 40  # rows of a table
 CHARS = 4  # of a token, where nobody has counted
@@ -388,17 +388,3 @@ def warnings(jobs: Sequence[JobEstimate]) -> Iterable[str]:
             f"WARNING: the first attempt's walltime is too short for {listed(late)}: the next attempt goes on from the"
             " store, but starts its server anew. Raise `runtime` in the profile."
         )
-
-
-def duration(seconds: float | None) -> str:
-    """A duration in words, from seconds.
-
-    >>> duration(42), duration(3000), duration(9000), duration(None)
-    ('42 s', '50 min', '2 h 30 min', '?')
-    """
-    if seconds is None:
-        return "?"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -42,7 +42,7 @@ def check_serving(campaign: Campaign) -> list[Check]:
 
 
 def check_options(campaign: Campaign) -> Iterator[Check]:
-    """The vLLM that will serve knows every option, in the environment or in the image."""
+    """Check that the vLLM that will serve knows every option, in the environment or in the image."""
     containers = read_containers(campaign.config)
     users: dict[tuple[str, ...], list[str]] = {}
     for name, serving in _served(campaign):
@@ -53,14 +53,14 @@ def check_options(campaign: Campaign) -> Iterator[Check]:
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda words: ask_vllm(words, containers), users))
     known = 0
-    for (words, names), (said, problem) in zip(users.items(), answers, strict=True):
+    for (words, names), (reply, problem) in zip(users.items(), answers, strict=True):
         what = f"vLLM's options of {listed(names)}"
-        if said is None and (strange := unknown_of_old(words)):
+        if reply is None and (strange := unknown_of_old(words)):
             yield Check(
                 what, "failed", f"{KEPT} does not know {strange}, and the vLLM that serves could not be asked here: {problem}",
                 "correct vllm_args of the row, its model profile or the endpoint; if your vLLM knows them, pass over this",
             )  # fmt: skip
-        elif said is None:
+        elif reply is None:
             yield Check(what, "skipped", f"{KEPT} knows them; the vLLM that serves could not be asked here: {problem}")
         elif problem:
             yield Check(what, "failed", problem, "correct vllm_args of the row, its model profile or the endpoint")
@@ -121,14 +121,14 @@ def read_answer(said: str) -> tuple[str | None, str]:
 
 
 def check_lengths(campaign: Campaign) -> Iterator[Check]:
-    """Texts are not to be longer than models take, nor answers than what is left of them."""
+    """Check that texts are not longer than models take, and that answers leave room for a question."""
     sound = 0
     for ckpt in campaign.checkpoints.values():
         if ckpt.endpoint is not None:
             continue
-        found = list(_lengths_of(ckpt, campaign))
-        yield from found
-        sound += not found
+        problems = list(_lengths_of(ckpt, campaign))
+        yield from problems
+        sound += not problems
     if sound:
         yield Check("lengths", "ok", f"of texts and answers, as far as {sound} models' configurations say them")
 
@@ -191,13 +191,13 @@ def model_length(ckpt: Checkpoint) -> int | None:
     config = {**config, **overrides}
     inner = config.get("text_config")
     text: dict[str, Any] = {**config, **(inner if isinstance(inner, dict) else {})}
-    found: list[int] = [text[name] for name in LENGTHS if isinstance(text.get(name), int)]
-    if not found:
+    lengths: list[int] = [text[name] for name in LENGTHS if isinstance(text.get(name), int)]
+    if not lengths:
         return None
     scalings = [text.get(name) for name in ("rope_scaling", "rope_parameters")]
     factors = [_factor(scaling) for scaling in scalings if isinstance(scaling, dict)]
     # Whether a factor counts once more depends on its kind and vLLM's version: what may fit is no error.
-    longest = int(min(found) * max([1.0, *factors]))
+    longest = int(min(lengths) * max([1.0, *factors]))
     further = text.get("model_max_length")
     return max(longest, further) if isinstance(further, int) else longest
 

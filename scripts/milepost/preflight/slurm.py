@@ -179,14 +179,14 @@ def check_nodes(requests: list[JobRequest]) -> Iterator[Check]:
         number = sum(node.count for node in fitting)
         usable = sum(node.count for node in fitting if node.usable)
         wanted = f" with {gpus} {kind or ''} GPU(s)".replace("  ", " ") if gpus else ""
-        found = f"{number} of partition {partition}{wanted}"
+        fitting_nodes = f"{number} of partition {partition}{wanted}"
         if usable:
-            yield Check(what, "ok", f"{found}, {usable} of them in service")
+            yield Check(what, "ok", f"{fitting_nodes}, {usable} of them in service")
         else:
             yield Check(
                 what,
                 "warning",
-                f"{found}, but none is in service now: jobs will wait",
+                f"{fitting_nodes}, but none is in service now: jobs will wait",
                 f"To see why: sinfo -R -p {partition}",
             )
 

@@ -98,7 +98,7 @@ class Panel:
 
     @property
     def stamp(self) -> str:
-        """Says PARTIAL, or nothing: items that were not asked, checkpoints that have no summary."""
+        """The stamp of a figure that shows a part only, with the numbers of items and checkpoints; empty where nothing is missing."""
         parts = [f"{text.replace('/', ' of ')} items" for text in self.rows["partial"].dropna().unique()]
         there = int(self.rows["metric"].notna().sum())
         parts += [f"{there} of {len(self.rows)} checkpoints"] * (there < len(self.rows))
@@ -271,7 +271,14 @@ def _mark_rows(axes: Axes, rows: pd.DataFrame, look: Looks, x: str, y: str) -> L
     marked = rows["marks"].notna() & rows["value"].notna()
     if marked.any():
         # A ring around the point: whatever the point looks like, it is seen.
-        ring: dict[str, Any] = {"marker": "o", "facecolor": "none", "edgecolor": "black", "linewidth": 1.1, "zorder": 5}
+        ring: dict[str, Any] = {
+            "marker": "o",
+            "facecolor": "none",
+            "edgecolor": "black",
+            "linewidth": 1.1,
+            "zorder": 5,
+            "clip_on": False,
+        }
         axes.scatter(rows.loc[marked, x], rows.loc[marked, y], s=150, **ring)
         for at, to in rows.loc[marked, [x, y]].to_numpy():
             axes.annotate("!", (at, to), xytext=(7, 3), textcoords="offset points", fontsize=SMALL, fontweight="bold")

@@ -153,7 +153,7 @@ def _draw_sheet(panels: Sequence[Panel]) -> Figure:
 
 
 def _drawn(panel: Panel) -> pd.DataFrame:
-    """What was drawn, to draw it again elsewhere."""
+    """The numbers that a panel shows, as the columns of the file beside it."""
     import pandas as pd
 
     marks = {name: panel.rows[name].astype(str).str.lower() for name in ("harness", "first_better")}

@@ -15,8 +15,9 @@ HARNESS = "harness: an external harness's own standard error and a normal interv
 PARTIAL = "PARTIAL: only so many of the task's items were asked. Good for a smoke test, not for a conclusion."
 MARKED = "!: the number is not what it seems, and should not be quoted without its reason."
 SHARES = (
-    "Truncated, empty, unreadable, failed: shares of all answers. Failed and unreadable ones have no score. In place of text: "
-    "a refusal, what a content filter left, reasoning only, or calls of tools. Identical: one text to whatever item."
+    "Truncated, empty, unreadable, failed: shares of all answers. Failed and unreadable ones have no score. Reasoning cut: "
+    "reasoning that did not end, so that no answer follows. In place of text: a refusal, what a content filter left, "
+    "reasoning only, or calls of tools. Identical: one text to whatever item."
 )
 
 

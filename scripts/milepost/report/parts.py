@@ -86,12 +86,12 @@ def _findings_of(rows: Sequence[TrendRow]) -> list[str]:
         for row in sank
         if row.regressed_since
     ]
-    said = [f"Better than its start on {len(better)} of {tasks}{': ' if better else ''}{', '.join(better)}."]
-    said += [f"No longer shown to be better than its start: {', '.join(lost)}."] if lost else []
-    said += [f"Regressed: {', '.join(fell)}."] if fell else []
+    sentences = [f"Better than its start on {len(better)} of {tasks}{': ' if better else ''}{', '.join(better)}."]
+    sentences += [f"No longer shown to be better than its start: {', '.join(lost)}."] if lost else []
+    sentences += [f"Regressed: {', '.join(fell)}."] if fell else []
     untested = [row.title for row in rows if row.p_better is None and row.n_scored > 1]
-    said += [f"Not tested: {', '.join(untested)}."] if untested else []
-    return said
+    sentences += [f"Not tested: {', '.join(untested)}."] if untested else []
+    return sentences
 
 
 def marks_of(steps: Iterable[StepRow]) -> dict[tuple[str, str], str]:
@@ -159,12 +159,12 @@ def needs_a_look(row: ScoreRow) -> bool:
 
 def advised(summaries: Iterable[Summary]) -> dict[str, Summary]:
     """For each task, the checkpoint with the widest interval among those whose summaries have advice on narrowing it."""
-    found: dict[str, Summary] = {}
+    by_task: dict[str, Summary] = {}
     for summary in summaries:
-        widest = found.get(summary["task"])
+        widest = by_task.get(summary["task"])
         if summary.get("advice") and (widest is None or (summary["stderr"] or 0.0) > (widest["stderr"] or 0.0)):
-            found[summary["task"]] = summary
-    return found
+            by_task[summary["task"]] = summary
+    return by_task
 
 
 def costs(sums: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

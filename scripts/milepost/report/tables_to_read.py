@@ -24,7 +24,7 @@ from milepost.style import places
 
 # Shares of answers: those that are always shown, and those that are where there are any.
 ALWAYS = ("truncated", "empty", "unreadable", "failed")
-IN_PLACE = ("refused", "filtered", "reasoning_only", "tool_calls", "identical")
+IN_PLACE = ("reasoning_cut", "refused", "filtered", "reasoning_only", "tool_calls", "identical")
 # Nobody reads more lines than this: the CSV file has all of them.
 MOST_LINES = 60
 COMPARED = (
@@ -142,20 +142,22 @@ def coverage_table(rows: Sequence[ScoreRow]) -> Table:
     """The table of coverage: for every score, the share of its answers that could be used."""
     header = ["checkpoint", "task", "score", "items", "samples"]
     names = problems(rows)
-    header += [*(name.replace("_", " ") for name in names), "mean tokens"]
+    reasons = any(row.reasoning_tokens is not None for row in rows)
+    header += [*(name.replace("_", " ") for name in names), "mean tokens", *["of reasoning"] * reasons]
     lines = []
     for row in rows:
         shares = [share(getattr(row, name)) for name in names]
         items = "-" if row.n_items is None else str(row.n_items)
-        lines.append([row.ckpt, row.title, score_cell(row), items, samples_cell(row), *shares, tokens(row.mean_tokens)])
+        counts = [tokens(row.mean_tokens), *[tokens(row.reasoning_tokens)] * reasons]
+        lines.append([row.ckpt, row.title, score_cell(row), items, samples_cell(row), *shares, *counts])
     notes = ["In brackets: the 95 % interval over items.", SHARES]
     return Table(name="coverage", title="Coverage", header=header, lines=lines, left=2, notes=notes)
 
 
 def problems(rows: Iterable[ScoreRow]) -> list[str]:
     """The kinds of answers whose shares are shown: four always, others where there are any."""
-    found = list(rows)
-    return [*ALWAYS, *(name for name in IN_PLACE if any(getattr(row, name) for row in found))]
+    scores = list(rows)
+    return [*ALWAYS, *(name for name in IN_PLACE if any(getattr(row, name) for row in scores))]
 
 
 def probability(p: float | None) -> str:

@@ -50,7 +50,7 @@ def image_digests(images: Mapping[str, Path | None]) -> dict[str, str]:
         images: For each kind its image, or None where it runs bare.
     """
     described = {kind: describe_image(require_image(image)) for kind, image in images.items() if image}
-    return {f"{kind}-image": found["sha256"] or "a folder" for kind, found in described.items()}
+    return {f"{kind}-image": facts["sha256"] or "a folder" for kind, facts in described.items()}
 
 
 def make_image(source: str, image: Path) -> None:

@@ -159,7 +159,7 @@ class Scorer(JudgedScorer):
         return [Metric(f"{WIN_RATE}_{name}") for name in names]
 
     def forms(self, spec: EndpointSpec) -> Sequence[Mapping[str, Any]]:
-        """With log-probabilities where the server gives them."""
+        """The forms of reply to ask for: with log-probabilities where the server gives them."""
         del spec
         return (LOGPROBS, {})
 
@@ -304,7 +304,7 @@ class Scorer(JudgedScorer):
 
     @cached_property
     def _difficulty(self) -> dict[int | None, float]:
-        """Of each instruction, by its place in the benchmark."""
+        """The difficulty of each instruction, by its place in the benchmark."""
         return {int(float(row["index"])): float(row["instruction_difficulty"]) for row in self._rows_of_gamed}
 
     @cached_property

@@ -106,18 +106,18 @@ class Scorer(BaseScorer):
                 yield response.unscored(self.metric_names)
                 continue
             try:
-                said = self._extracted(text)
-                match = float(said is not None and matches[response.prompt["id"]](said))
+                extracted = self._extracted(text)
+                match = float(extracted is not None and matches[response.prompt["id"]](extracted))
                 # Answers that count as the same have a form in common; the first stands for all.
-                form = None if said is None else min(self._forms(said), default=said)
+                form = None if extracted is None else min(self._forms(extracted), default=extracted)
             except SlowExpressionError as error:
                 slow += 1
                 yield response.unscored(self.metric_names, str(error))
                 continue
             note = None
-            if said is None:
+            if extracted is None:
                 note = "`extract` matches nothing in the answer"
-            elif self._compare == "number" and read_number(said) is None:
+            elif self._compare == "number" and read_number(extracted) is None:
                 note = "the answer is not one number; `extract` can find one in it"
             scored = response.scored(match, {"exact_match": match}, note)
             if form is not None:

@@ -92,7 +92,7 @@ class FollowingScorer(BaseScorer):
         return {"checks": self._versions}
 
     def count(self, verdicts: Sequence[Followed]) -> Sequence[Followed]:
-        """What of an answer's verdicts counts."""
+        """The verdicts on an answer that its numbers are made of; a scorer may change some."""
         return verdicts
 
     def _scored(self, response: Response, verdicts: Sequence[Followed]) -> Score:

@@ -32,8 +32,6 @@ Values = Mapping[str, Value | None]
 
 UNREADABLE = Metric("unreadable_verdicts", "lower", reduce=mean_of)
 
-JSON_FORMS: tuple[str, ...] = ("json_schema", "json_object", "free")
-
 
 @dataclass(frozen=True)
 class Measured:

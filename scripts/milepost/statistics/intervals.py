@@ -54,11 +54,11 @@ class Spread:
         return t_above((self.centre - value) / self.stderr, self.df)
 
     def p_below(self, value: float) -> float:
-        """The same of below."""
+        """P of the one-sided test that the true number is below a value: at most α where the (1 - α) interval is."""
         return t_above((value - self.centre) / self.stderr, self.df)
 
     def scaled(self, factor: float, shift: float = 0.0) -> Spread:
-        """On another scale."""
+        """The same spread on another scale: every number times `factor`, plus `shift`."""
         low, high = self.bounds
         return Spread(
             shift + factor * self.centre, factor * self.stderr, self.df, (shift + factor * low, shift + factor * high)
@@ -84,7 +84,7 @@ def ratio(units: Sequence[Unit]) -> float:
 
 
 def robust_stderr(units: Sequence[Unit]) -> float:
-    """Standard error of a ratio from what its units deviate; two units or more."""
+    """Standard error of a ratio from the deviations of its units; two units or more."""
     mean, n = ratio(units), len(units)
     squares = math.fsum((top - mean * weight) ** 2 for top, weight in units)
     return math.sqrt(n / (n - 1) * squares) / math.fsum(weight for _, weight in units)
@@ -116,13 +116,13 @@ def score_spread(items: Sequence[tuple[float, float, Hashable]], bounds: Bounds 
 
 
 def _plain(units: Sequence[Unit]) -> Spread | None:
-    """That of the plain t interval; None where nothing varies."""
+    """The spread of the plain t interval; None where nothing varies."""
     spread = padded(units)
     return None if spread.stderr <= ZERO * max(1.0, abs(spread.centre)) else spread
 
 
 def _unit_spread(items: Sequence[tuple[float, float, Hashable]]) -> Spread:
-    """That of scores in [0, 1]: the narrower of a binomial one and of that with four pseudo-items."""
+    """The spread of scores in [0, 1]: the narrower of a binomial one and of one with four pseudo-items."""
     units = group_units(items)
     mean, stderr = ratio(units), robust_stderr(units)
     # In units of a pseudo-item, which is an item where items are independent of each other.
@@ -234,7 +234,7 @@ def difference_spread(
 
 
 def _pseudo_change(a: Sequence[float], b: Sequence[float], single: bool) -> float:
-    """How large a pseudo-item's change is, for scores in [0, 1]."""
+    """The change that a pseudo-item is given, for differences of scores in [0, 1]."""
     both = [*a, *b]
     whole = single and all(score in UNIT for score in both)
     total = math.fsum(abs(second - first) for first, second in zip(a, b, strict=True))

@@ -210,7 +210,7 @@ def pooled_rates(
     """
     judged, _, label = _arrays(verdicts, labels)
     weights = np.ones(len(label)) if drawn is None else 1 / np.asarray(drawn, dtype=np.float64)
-    found = []
+    rates = []
     for right in (1.0, 0.0):
         mine = label == right
         if mine.sum() < 2:
@@ -220,8 +220,8 @@ def pooled_rates(
         # A judge that never erred among few labels may err all the same: half an error more.
         n_eff = weights[mine].sum() ** 2 / (weights[mine] ** 2).sum()
         rate = ((ratio["value"] or 0.0) * n_eff + 0.5) / (n_eff + 1)
-        found.append((rate, max((ratio["stderr"] or 0.0) ** 2, rate * (1 - rate) / (n_eff + 1))))
-    (sensitivity, first), (specificity, second) = found
+        rates.append((rate, max((ratio["stderr"] or 0.0) ** 2, rate * (1 - rate) / (n_eff + 1))))
+    (sensitivity, first), (specificity, second) = rates
     return JudgeRates(
         sensitivity=sensitivity,
         specificity=specificity,
@@ -300,7 +300,7 @@ class _Fit:
 
 
 def _regress(verdict: Numbers, label: Numbers, weights: Numbers) -> _Fit:
-    """Label on verdict by weighted least squares, with the variance of what the verdict leaves open."""
+    """Fit labels to verdicts by weighted least squares; with the variance of what the verdicts do not explain."""
     share = weights / weights.sum()
     mean, mean_verdict = float(share @ label), float(share @ verdict)
     squares = float(share @ (verdict - mean_verdict) ** 2)
@@ -337,13 +337,13 @@ def _arrays(
 
 def _of_labels(judged: Numbers, label: Numbers, bounds: Bounds | None) -> Corrected:
     """The labels' own mean, where the judge adds nothing to it."""
-    found = mean_estimate(label.tolist(), bounds=bounds)
+    estimate = mean_estimate(label.tolist(), bounds=bounds)
     return Corrected(
-        estimate=found,
+        estimate=estimate,
         judged=float(judged.mean()),
         labels=len(label),
         informative=False,
-        label_variance=(found["stderr"] or 0.0) ** 2,
+        label_variance=(estimate["stderr"] or 0.0) ** 2,
         item_variance=0.0,
         df=len(label) - 1,
     )

@@ -62,12 +62,12 @@ def marks_of(summary: Summary, shares: Mapping[str, float] | None = None) -> lis
     [('empty 100 %', '100 % of the answers are empty.')]
     """
     bounds: dict[str, float] = {**defaults(SCHEMA, "marks"), **(shares or {})}
-    found = shares_of(summary)
+    measured = shares_of(summary)
     outcomes = summary.get("outcomes") or UNKNOWN
     marks = [
-        Mark(name, f"{label(name)} {percent(found[name])}", _reason(name, found[name], outcomes))
-        for name in sorted(WORDS, key=lambda name: -found.get(name, 0.0))
-        if name in found and found[name] > bounds[name]
+        Mark(name, f"{label(name)} {percent(measured[name])}", _reason(name, measured[name], outcomes))
+        for name in sorted(WORDS, key=lambda name: -measured.get(name, 0.0))
+        if name in measured and measured[name] > bounds[name]
     ]
     # Answers that failed are not there: once is enough.
     if any(mark.name == "failed" for mark in marks):
@@ -83,19 +83,21 @@ def marks_of(summary: Summary, shares: Mapping[str, float] | None = None) -> lis
 
 def shares_of(summary: Summary) -> dict[str, float]:
     """The shares by which a number is judged: each answer counts in one kind, and may be unreadable or identical as well."""
-    found: dict[str, float] = {name: rate for name, rate in summary["rates"].items() if isinstance(rate, float | int)}
+    measured: dict[str, float] = {
+        name: rate for name, rate in summary["rates"].items() if isinstance(rate, float | int)
+    }
     outcomes = summary.get("outcomes")
     if outcomes is None:
-        return found
+        return measured
     total = sum(outcomes["kinds"].values())
     if total:
         counted = {name: outcomes["kinds"].get(name, 0) / total for name in COUNTED}
         # A harness may tell more of its answers than its replies do.
-        cut = max(found.get("truncated", 0.0), counted["truncated"])
-        found = {**counted, "identical": found.get("identical", 0.0), "truncated": cut}
+        cut = max(measured.get("truncated", 0.0), counted["truncated"])
+        measured = {**counted, "identical": measured.get("identical", 0.0), "truncated": cut}
     if outcomes["asked"]:
-        found["missing"] = 1 - outcomes["answered"] / outcomes["asked"]
-    return found
+        measured["missing"] = 1 - outcomes["answered"] / outcomes["asked"]
+    return measured
 
 
 def label(name: str) -> str:
@@ -119,12 +121,12 @@ def percent(share: float) -> str:
 
 
 def _reason(name: str, share: float, outcomes: Outcomes) -> str:
-    said = outcomes.get("reasons", {}).get(name)
-    told = f": {said!r}" if said and name == "identical" else f", most often: {said.rstrip('.')}" if said else ""
+    cause = outcomes.get("reasons", {}).get(name)
+    caused = f": {cause!r}" if cause and name == "identical" else f", most often: {cause.rstrip('.')}" if cause else ""
     if name == "missing":
         lacking = outcomes["asked"] - outcomes["answered"]
         return f"{lacking} of {outcomes['asked']} answers that were asked for are not there; the number is one of the rest."
-    sentences = [f"{percent(share)} of the answers {WORDS[name]}{told}."]
+    sentences = [f"{percent(share)} of the answers {WORDS[name]}{caused}."]
     advice = _known_cause(name, outcomes) or ADVICE.get(name)
     return " ".join([*sentences, *filter(None, [advice])])
 

@@ -113,16 +113,16 @@ def outcomes_of(
     )
     counted["answered"] -= len(unread)
     counted["unreadable"] += len(unread)
-    found = Outcomes(
+    outcomes = Outcomes(
         asked=expected,
         answered=len(there),
         kinds={kind: count for kind, count in counted.items() if count},
         reasons={name: words for name, words in reasons.items() if words},
     )
-    found |= who_answered(answers)
+    outcomes |= who_answered(answers)
     if server:
-        found["server"] = dict(server)
-    return rates, found
+        outcomes["server"] = dict(server)
+    return rates, outcomes
 
 
 def who_answered(answers: Iterable[Mapping[str, Any]]) -> Any:
@@ -131,12 +131,12 @@ def who_answered(answers: Iterable[Mapping[str, Any]]) -> Any:
     >>> who_answered([{"id": "a", "sample": 0, "model": "m-2024"}])
     {'models': {'m-2024': 1}}
     """
-    found = {}
+    who_by_kind = {}
     for name, key in (("models", "model"), ("fingerprints", "fingerprint"), ("providers", "provider")):
         who = Counter(str(answer[key]) for answer in answers if key in answer)
         if who:
-            found[name] = dict(who.most_common())
-    return found
+            who_by_kind[name] = dict(who.most_common())
+    return who_by_kind
 
 
 def server_facts(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,13 +193,13 @@ def said_everywhere(
 
 
 def _unit(text: str) -> str:
-    """A text that is nothing but one sign, or a few, over and over, in a form that does not tell how often.
+    """A text, or four times the part that it repeats over and over: how often does not tell such texts apart.
 
     >>> _unit("!!!!!!!!"), _unit("abababababab"), _unit("Paris")
     ('!!!!', 'abababab', 'Paris')
     """
-    found = _REPEATED.fullmatch(text)
-    return found[1] * 4 if found else text
+    repeated = _REPEATED.fullmatch(text)
+    return repeated[1] * 4 if repeated else text
 
 
 def _has_few_answers(prompts: Sequence[Prompt]) -> bool:
@@ -232,6 +232,6 @@ def words_of(answer: Answer) -> str:
 
 
 def _most(words: Iterable[str]) -> str:
-    """The words that occur most often, cut to a readable length."""
+    """The text that occurs most often, cut to a readable length."""
     counted = Counter(" ".join(one.split())[:200] for one in words if one)
     return counted.most_common(1)[0][0] if counted else ""

@@ -251,8 +251,8 @@ def regressed_since(
                 break
             since = j
         if since is not None:
-            found = (since, -float(np.nanmean(steps[i])), i)
-            best = min(best, found) if best else found
+            fall = (since, -float(np.nanmean(steps[i])), i)
+            best = min(best, fall) if best else fall
     # Whatever falls for good has its last step below an earlier one, and that alone is a fall since the last step.
     p_any = min((p[i, there[-1]] for i in there[:-1] if not math.isnan(p[i, there[-1]])), default=None)
     if best is None:

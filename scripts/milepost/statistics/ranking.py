@@ -38,8 +38,8 @@ def rank_letters(
         family = max_t(models[order], list(zip(rows, columns, strict=True)), clusters=clusters, seed=seed)
         differ[rows, columns] = family.p_adjusted <= alpha
     letters = [""] * len(models)
-    for model, found in zip(order, letter_groups(differ | differ.T), strict=True):
-        letters[model] = found
+    for model, own in zip(order, letter_groups(differ | differ.T), strict=True):
+        letters[model] = own
     return letters
 
 

@@ -54,7 +54,7 @@ def estimates_at(
         values[score["id"]].append(score["score"])
         answers[score["id"]].append(answer or "")
     best, worst = (pass_all, pass_at) if metric.better == "lower" else (pass_at, pass_all)
-    found = {}
+    estimates = {}
     for k in ks:
         items = [item for item, drawn in values.items() if len(drawn) >= k]
         labels = [clusters.get(item, item) for item in items] if clusters else None
@@ -64,8 +64,8 @@ def estimates_at(
         for kind, means in numbers.items():
             # A number that is cut to its range may be made of items beyond it.
             inside = metric.range and all(metric.range[0] <= mean <= metric.range[1] for mean in means)
-            found[f"{kind}{k}"] = mean_estimate(means, clusters=labels, bounds=metric.range if inside else None)
-    return found
+            estimates[f"{kind}{k}"] = mean_estimate(means, clusters=labels, bounds=metric.range if inside else None)
+    return estimates
 
 
 def pass_at(scores: Sequence[float], k: int) -> float:
@@ -121,7 +121,7 @@ def majority_at(scores: Sequence[float], answers: Sequence[str], k: int) -> floa
 
 
 def _expected_last(ordered: Sequence[float], k: int) -> float:
-    """Expected value of the last, in this order, of k of the samples."""
+    """Expected value of that one of k samples which comes last in this order."""
     n = len(ordered)
     _check(n, k)
     # The i-th is the last if the k - 1 others are among the i before it.
@@ -136,7 +136,7 @@ def _check(n: int, k: int) -> None:
 @lru_cache(maxsize=100_000)
 def _majority(groups: tuple[tuple[int, float], ...], k: int) -> float:
     """Expected score of the groups with most votes, of (votes, score)."""
-    found = []
+    expected = []
     for top in range(1, k + 1):
         # Ways to draw so many in all, so many groups having the top number of votes; beside it their scores summed up.
         ways: dict[tuple[int, int], tuple[int, float]] = {(0, 0): (1, 0.0)}
@@ -149,5 +149,5 @@ def _majority(groups: tuple[tuple[int, float], ...], k: int) -> float:
                     state[0] += count * times
                     state[1] += times * (total + count * score * won)
             ways = {state: (int(count), total) for state, (count, total) in after.items()}
-        found += [total / tied for (drawn, tied), (_, total) in ways.items() if drawn == k and tied]
-    return math.fsum(found) / math.comb(sum(size for size, _ in groups), k)
+        expected += [total / tied for (drawn, tied), (_, total) in ways.items() if drawn == k and tied]
+    return math.fsum(expected) / math.comb(sum(size for size, _ in groups), k)

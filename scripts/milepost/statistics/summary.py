@@ -146,14 +146,14 @@ def samples_by_metric(scores: Iterable[Score], headline: str) -> dict[str, Value
     >>> samples_by_metric([{"id": "a", "sample": 0, "score": 1.0, "metrics": {"loose": 0.5}}], "strict")
     {'strict': {'a': [1.0]}, 'loose': {'a': [0.5]}}
     """
-    found: dict[str, Values] = defaultdict(lambda: defaultdict(list))
+    by_metric: dict[str, Values] = defaultdict(lambda: defaultdict(list))
     for score in scores:
         for name, value in {**score["metrics"], headline: score["score"]}.items():
-            samples = found[name]
+            samples = by_metric[name]
             if value is not None:
                 samples[score["id"]].append(value)
-    others = sorted(found.keys() - {headline})
-    return {name: dict(found[name]) for name in [headline, *others]}
+    others = sorted(by_metric.keys() - {headline})
+    return {name: dict(by_metric[name]) for name in [headline, *others]}
 
 
 def means_of_runs(scores: Iterable[Score], n: int) -> list[float | None]:
@@ -228,16 +228,16 @@ def _means(
     scores: Sequence[Score], headline: str, clusters: Mapping[str, str], described: Mapping[str, Metric]
 ) -> dict[str, Estimate]:
     """The mean over items of every metric in the scores; a blind guess is worked out, not measured: it has no error."""
-    found = {}
+    estimates = {}
     for name, samples in samples_by_metric(scores, headline).items():
         values = [math.fsum(item) / len(item) for item in samples.values()]
         # An item without a cluster is one of its own.
         labels = [clusters.get(item, item) for item in samples] if clusters else None
         bounds = described[name].range if name in described else None
-        found[name] = mean_estimate(values, clusters=labels, bounds=bounds)
+        estimates[name] = mean_estimate(values, clusters=labels, bounds=bounds)
         if name == CHANCE:
-            found[name] = Estimate(value=found[name]["value"], stderr=None, ci95=None)
-    return found
+            estimates[name] = Estimate(value=estimates[name]["value"], stderr=None, ci95=None)
+    return estimates
 
 
 def _of_run(scores: Sequence[Score], run: int) -> list[Score]:

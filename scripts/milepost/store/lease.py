@@ -39,7 +39,7 @@ class Lease:
         self._beaten = time.monotonic()
 
     def beat(self, content: dict[str, Any]) -> None:
-        """Show that the holder lives.
+        """Renew the lease, which shows that its holder is alive.
 
         What may be over in a moment (no descriptors left, a stale file handle, a folder that was moved away) is no reason
         to end, as long as the last beat is young enough for nobody to take the lease over.

@@ -84,7 +84,9 @@ def local_files(eval_type: str, params: Mapping[str, Any]) -> list[Path]:
     Code may read further files by itself; those are not seen.
     """
     folders = include_folders(params)
-    files: set[Path] = set()
+    own = Path(eval_type.partition(":")[0])
+    # From NeMo Evaluator 0.3 on, a benchmark may be a Python file.
+    files = {own} if own.suffix == ".py" and own.is_file() else set()
     for folder in folders:
         if not folder.is_dir():
             raise HarnessError(

@@ -34,7 +34,7 @@ def test_little_more_time_than_the_limit_takes_and_few_refusals(name):
     assert server.refused <= 9, "three in a hundred"
 
 
-@pytest.mark.parametrize("latency_s", [0.02, 0.3, 2.0])
+@pytest.mark.parametrize("latency_s", [0.02, 2.0])
 @pytest.mark.parametrize(
     "make",
     [
@@ -48,11 +48,11 @@ def test_little_more_time_than_the_limit_takes_and_few_refusals(name):
 )
 def test_whatever_the_limit_is_of_many_few_are_refused_and_none_is_given_up(make, latency_s):
     server = make(latency_s=latency_s)
-    took_s, _ = play(server, 3000)
-    assert server.answered == 3000
-    assert server.refused <= 90
-    allowed = {Bucket: 490.0, AtOnce: 150 * (latency_s + 2 * server.way_s)}
-    least_s = allowed.get(type(server), 49 * getattr(server, "period", 10.0))
+    took_s, _ = play(server, 1500)
+    assert server.answered == 1500
+    assert server.refused <= 45
+    allowed = {Bucket: 240.0, AtOnce: 75 * (latency_s + 2 * server.way_s)}
+    least_s = allowed.get(type(server), 24 * getattr(server, "period", 10.0))
     assert took_s < 1.25 * least_s + 10
 
 
@@ -81,8 +81,8 @@ def test_a_limit_that_is_raised_is_found():
         return first(now, tokens)
 
     server.admits = admits
-    took_s, _ = play(server, 3000)
-    assert took_s < 400, "it would take 490 s with the lower one"
+    took_s, _ = play(server, 1800)
+    assert took_s < 250, "it would take 290 s with the lower one"
 
 
 def test_uneven_requests_under_a_limit_of_tokens():

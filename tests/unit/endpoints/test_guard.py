@@ -1,10 +1,12 @@
 import asyncio
 import json
 import socket
+from contextlib import suppress
 
 import pytest
 
 from milepost.client.proof import proof_of, published
+from milepost.endpoints import guard as guard_module
 from milepost.endpoints.guard import Guard
 
 KEY = "k" * 43
@@ -17,6 +19,55 @@ PATHS = [
     "/score", "/rerank", "/pooling", "/classify", "/docs", "/openapi.json", "/reset_prefix_cache", "/collective_rpc",
     "/sleep", "/is_sleeping", "/server_info", "//v1/models", "/V1/models", "/v1/../health", "/inference/v1/generate",
 ]  # fmt: skip
+
+
+class Connection(asyncio.Protocol):
+    """What uvicorn's protocols are to the guard: they know their transport, and what was asked last."""
+
+    def __init__(self):
+        self.transport, self.cycle = None, None
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.cycle = data
+        self.transport.write(b"answer")
+
+
+@pytest.mark.parametrize("why", ["too many", "too long"])
+def test_connections_that_ask_nothing_are_closed_and_others_served(monkeypatch, tmp_path, why):
+    monkeypatch.setattr(guard_module, "UNASKED", 3 if why == "too many" else 64)
+    monkeypatch.setattr(guard_module, "UNASKED_S", 0.3 if why == "too long" else 60)
+    path = str(tmp_path / "socket")
+
+    class Limited(Connection):
+        pass
+
+    guard_module.limit_unasked(Limited)
+    guard_module.limit_unasked(Limited)  # each of a server's applications has a guard
+
+    async def play():
+        server = await asyncio.get_running_loop().create_unix_server(Limited, path)
+        asking = []
+        for _ in range(4):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"question")
+            assert await reader.read(6) == b"answer"
+            asking.append((reader, writer))
+        silent = [await asyncio.open_unix_connection(path) for _ in range(8)]
+        closed = silent[:5] if why == "too many" else silent
+        for reader, _ in closed:
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        for reader, writer in asking + (silent[5:] if why == "too many" else []):
+            writer.write(b"question")
+            assert await reader.read(6) == b"answer"
+        for _, writer in asking + silent:
+            writer.close()
+        server.close()
+
+    asyncio.run(play())
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ import pytest
 from aiohttp import web
 
 import evaluate_endpoint
+import make_task as make_task_command
+from milepost.campaign.config import load_task
 from milepost.endpoints import Endpoint
 from milepost.endpoints.seen import Seen
 from milepost.errors import ConfigError, RecordError, ServerError
@@ -195,7 +197,7 @@ def test_by_hand(tmp_path, items, capsys, monkeypatch):
         options = f"--url {url} --type chat --model m --key-variable SOME_KEY --data {items} --limit 4 --out {tmp_path}"
         evaluate_endpoint.main([*options.split(), "--scorer", "{name: exact_match, ignore_case: true}"])
     assert bodies[0]["authorization"] == "Bearer secret"
-    assert "exact_match 0.2500 ± 0.2500 (standard error), 4 items" in capsys.readouterr().out
+    assert "m      exact_match  0.250  0.000 to 0.957      4" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -362,3 +364,69 @@ def test_all_that_the_context_leaves(tmp_path, items):
 def test_at_most_is_for_the_rest(items):
     with pytest.raises(ConfigError, match="`at_most` in `sampling` is for `max_tokens: rest`, and `max_tokens` is 9"):
         make_task("t", spec(items, sampling={"max_tokens": 9, "at_most": 5}))
+
+
+QUESTIONS = "question,answer\nCapital of France?,Paris\nCapital of Italy?,Rome\nCapital of Peru?,Lima\n"
+
+
+def capital(body):
+    """Answers of a reasoning model's API: it takes no max_tokens and no temperature, and knows France and Italy only."""
+    for name in ("max_tokens", "temperature"):
+        if name in body:
+            return {"error": {"message": f"Unsupported parameter: '{name}' is not supported with this model."}}
+    asked = body["messages"][-1]["content"]
+    return next((town for land, town in CAPITALS.items() if land in asked and land != "Peru"), "I do not know.")
+
+
+def test_the_first_number_from_a_table_a_base_address_and_a_model(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("questions.csv").write_text(QUESTIONS)
+    with serving(capital) as (url, bodies):
+        evaluate_endpoint.main(["--url", f"{url}/v1", "--model", "m", "--data", "questions.csv"])
+        asked = len(bodies)
+        evaluate_endpoint.main(["--url", f"{url}/v1", "--model", "m", "--data", "questions.csv"])
+    out, err = capsys.readouterr()
+    assert "column 'question' is asked, 'answer' is the right answer" in err
+    assert "'temperature' is not supported" in err
+    assert "m      exact_match  0.667" in out
+    assert "row-4" in out.partition("The worst of them:")[2]
+    assert "Capital of Peru?" in out
+    assert asked == 3 + 3, "a question that is answered at the third time, and three"
+    assert len(bodies) == asked + 3, "what was answered is not asked again"
+    assert read_summary("first-number/summary.json")["n_items"] == 3
+
+
+def test_the_same_table_becomes_a_task(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("questions.csv").write_text(QUESTIONS)
+    make_task_command.main(["--data", "questions.csv", "--name", "towns"])
+    assert "Name towns under `tasks`" in capsys.readouterr().out
+    task = load_task("towns")
+    assert [item["target"] for item in build_prompts(task).prompts] == ["Paris", "Rome", "Lima"]
+    with pytest.raises(ConfigError, match="exists already, and is not overwritten"):
+        make_task_command.main(["--data", "questions.csv", "--name", "towns"])
+
+
+def test_a_providers_usual_variable_is_taken_and_named_if_it_is_not_set(monkeypatch):
+    monkeypatch.setenv("MISTRAL_API_KEY", "secret")
+    assert evaluate_endpoint.read_key(None, {"key_env": "MISTRAL_API_KEY"}) == "secret"
+    monkeypatch.delenv("MISTRAL_API_KEY")
+    with pytest.raises(ConfigError, match=r"export MISTRAL_API_KEY=\.\.\."):
+        evaluate_endpoint.read_key(None, {"key_env": "MISTRAL_API_KEY"})
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(401, "answered 401: no"), (402, "its account has credit")],
+)
+def test_a_key_that_is_revoked_or_credit_that_ends_in_the_middle_loses_nothing(tmp_path, items, status, said):
+    """What was answered is kept, nothing is stored of the refusals, and the same command goes on there."""
+    asked = []
+
+    def ends(body):
+        asked.append(body)
+        return status if len(asked) > 2 else "Paris"
+
+    with serving(ends) as (url, _), pytest.raises(ServerError, match=said):
+        evaluate_task(make_task("t", spec(items)), target(url, concurrency=1), tmp_path)
+    assert len(read_settled(tmp_path / ".answered.jsonl")) == 2

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from milepost.endpoints.specs import load_endpoints
 from milepost.errors import CallError
 from milepost.judges.asking import Judge, Question, ask_judges
 from milepost.judges.verdict import Verdict
+from milepost.reasoning import strip_reasoning
 from milepost.records import read_records
 from milepost.scorers import CheckpointTask, load_scorer
 
@@ -28,7 +30,7 @@ def read(one):
     return Verdict(float(number)) if number.isdigit() else Verdict(None, problem=f"no number: {number}")
 
 
-def question(text):
+def question(text, read=read):
     return Question([{"role": "user", "content": text}], read)
 
 
@@ -45,7 +47,7 @@ def spec(tmp_path, monkeypatch):
     return load_endpoints()["a"]
 
 
-def ask(server, spec, texts, kept="kept.jsonl", **options):
+def ask(server, spec, texts, kept="kept.jsonl", read=read, **options):
     async def asked():
         async with server.running() as url:
 
@@ -53,7 +55,7 @@ def ask(server, spec, texts, kept="kept.jsonl", **options):
             async def opens(_):
                 yield Endpoint(url, "key", "j", "j")
 
-            return await Judge(spec, **options).ask([question(text) for text in texts], Path(kept), opens)
+            return await Judge(spec, **options).ask([question(text, read) for text in texts], Path(kept), opens)
 
     return asyncio.run(asked())
 
@@ -113,6 +115,56 @@ def test_a_reply_that_was_cut_off_says_so_and_an_empty_one_is_no_empty_message(s
     assert one.verdict.value == 3.0
     assert server.bodies[1]["messages"][1]["content"] == "(nothing)"
     assert "cut off after 1 tokens" in server.bodies[1]["messages"][2]["content"]
+
+
+def last_number(one):
+    """As a careless reader: the last number in what is no reasoning."""
+    text, unclosed = strip_reasoning(one["content"])
+    found = re.findall(r"\d+", text)
+    return Verdict(float(found[-1])) if found and not unclosed else Verdict(None, problem="no number")
+
+
+@pytest.mark.parametrize("order", ["cut first", "cut last"])
+def test_a_reply_that_is_cut_within_reasoning_that_the_template_opened_is_no_verdict(spec, order):
+    """Its opening mark is in no reply; that others of this judge close one shows that there is one."""
+    replies = [reply("A right answer would get 100, so maybe", "length"), reply("It is wrong.</think>0")]
+    asked = ["cut?", "whole?"] if order == "cut first" else ["whole?", "cut?"]
+    server = Server(*(replies if order == "cut first" else replies[::-1]), reply("I see.</think>7"))
+    found = ask(server, spec, asked, read=last_number)
+    by_question = dict(zip(asked, found, strict=True))
+    assert by_question["whole?"].verdict.value == 0.0
+    assert by_question["cut?"].verdict.value == 7.0
+    again = server.bodies[-1]["messages"]
+    assert again[1] == {"role": "assistant", "content": "(nothing)"}
+    # All of it is kept, and is read alike.
+    assert ask(Server(500), spec, asked, read=last_number) == found
+
+
+def test_a_whole_reply_and_a_judge_without_traces_are_read_as_they_are(spec):
+    server = Server(reply("100, as it", "length"), reply("5"))
+    assert [one.verdict.value for one in ask(server, spec, ["a?", "b?"], read=last_number)] == [100.0, 5.0]
+
+
+def test_the_template_of_a_judge_of_ours_says_that_it_opens_a_trace(spec, tmp_path):
+    for name, opening in (("r1", "<think>\\n"), ("plain", "")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        template = (
+            "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}A: "
+            + opening
+            + "{% endif %}"
+        )
+        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template.replace("\\n", "\n")}))
+    Path("config/endpoints.yaml").write_text(
+        "r1: {provider: shared, model: ./r1}\nplain: {provider: shared, model: ./plain}\n"
+    )
+    endpoints = load_endpoints()
+    asks = {
+        name: ask(Server(reply("Maybe 100", "length")), one, ["?"], f"{name}.jsonl", again=0, read=last_number)
+        for name, one in endpoints.items()
+    }
+    assert {name: one.verdict.value for name, (one,) in asks.items()} == {"r1": None, "plain": 100.0}
 
 
 def test_what_a_judge_repeats_of_an_injection_is_no_token_of_its_template(spec):

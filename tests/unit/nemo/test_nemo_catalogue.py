@@ -34,6 +34,7 @@ ANSWER = {
     "tasks": {LM_EVAL: {"gsm8k": {"kind": "task", "asks": "generate_until"}}},
     "options": {LM_EVAL: ["--include_path"]},
     "versions": {"nemo-evaluator": "0.2.8"},
+    "interface": {"program": "nemo-evaluator", "key": "api_key_name"},
 }  # fmt: skip
 
 
@@ -156,7 +157,7 @@ def test_environments_that_are_not_there_or_hold_something_else(installed):
     ("script", "words"),
     [
         (f"echo '{MARK}{json.dumps(ANSWER)}'", None),
-        ("exit 127", "holds no NeMo Evaluator: there is no command 'nemo-evaluator' in it"),
+        ("exit 127", "holds no NeMo Evaluator: there is neither a command 'nemo-evaluator' nor 'nel' in it"),
     ],
 )
 def test_an_image_is_asked_inside(installed, monkeypatch, script, words):

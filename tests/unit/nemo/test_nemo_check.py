@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +8,8 @@ from milepost.campaign.config import nemo_task
 from milepost.campaign.types import Campaign, Checkpoint, Serving
 from milepost.errors import ConfigError, ContainerError, EnvironmentMissingError, ModelError
 from milepost.nemo import check as nemo_check
-from milepost.nemo.ask import LM_EVAL
-from milepost.nemo.catalogue import Benchmark, Catalogue, read_catalogue
+from milepost.nemo.ask import BUILT_IN, LM_EVAL
+from milepost.nemo.catalogue import Benchmark, Catalogue, Interface, read_catalogue
 from milepost.nemo.installation import NemoInstallation
 
 
@@ -30,6 +31,16 @@ CATALOGUE = Catalogue(
     {LM_EVAL: benchmark(LM_EVAL, "", ("chat", "completions")), "simple_evals": benchmark("simple_evals", "", ())},
     {LM_EVAL: {"gsm8k": {"asks": "generate_until"}, "gsm8k_cot": {"asks": "generate_until"}, "piqa": {"asks": "multiple_choice"}, "two": {"members": ["piqa"]}}},
     {LM_EVAL: ["--include_path", "--num_fewshot", "-v"]},
+)  # fmt: skip
+
+
+NEL = Catalogue(
+    "the environment 'nemo-0.3'",
+    {BUILT_IN: {"gsm8k": replace(benchmark(BUILT_IN, "gsm8k", ("chat", "completions")), known_extra=("num_fewshot",))}, LM_EVAL: {}},
+    {name: replace(benchmark(name, "", ("chat", "completions")), known_extra=("num_fewshot",)) for name in (BUILT_IN, LM_EVAL)},
+    CATALOGUE.tasks,
+    versions={"nemo-evaluator": "0.3.0"},
+    interface=Interface("nel"),
 )  # fmt: skip
 
 
@@ -66,6 +77,62 @@ def include():
 )  # fmt: skip
 def test_tasks_that_can_be_run_pass(eval_type, changes, asks):
     assert nemo_check.check_nemo_task(task(eval_type, **changes)) is asks
+
+
+@pytest.mark.parametrize(
+    ("eval_type", "changes", "words"),
+    [
+        ("gsm8k", {}, None),
+        (f"{BUILT_IN}.gsm8k", {"params": {"extra": {"num_fewshot": 4}}}, None),
+        (f"{LM_EVAL}.gsm8k", {"adapter": {"custom_system_prompt": "Be brief."}}, None),
+        ("bench.py:sums", {}, None),
+        ("other.py", {}, "benchmark file 'other.py' does not exist"),
+        (f"{LM_EVAL}.piqa", {"endpoint_type": "completions"}, "asks for log-probabilities. NeMo Evaluator 0.3.0 .* `environment: nemo` can"),
+        (f"{LM_EVAL}.mine", {"params": include}, "asks for log-probabilities"),
+        (f"{LM_EVAL}.gsm8k_cot", {"params": include}, "options of lm-eval's command line, which is not called"),
+        ("gsm8k", {"params": {"limit_samples": 0.5}}, "limit_samples is a share"),
+        ("gsm8k", {"adapter": {"process_reasoning_traces": True}}, "adapter has 'process_reasoning_traces'"),
+        ("gsm9k", {}, "Did you mean"),
+    ],
+)  # fmt: skip
+def test_what_the_program_from_0_3_on_can_do(monkeypatch, eval_type, changes, words):
+    monkeypatch.setattr(nemo_check, "read_catalogue", lambda installation: NEL)
+    Path("bench.py").touch()
+    changes = {name: value() if callable(value) else value for name, value in changes.items()}
+    if words is None:
+        assert nemo_check.check_nemo_task(task(eval_type, **changes)) is False
+        return
+    with pytest.raises(ConfigError, match=words):
+        nemo_check.check_nemo_task(task(eval_type, **changes))
+
+
+@pytest.mark.parametrize(
+    ("versions", "name", "words"),
+    [
+        ({"nvidia-lm-eval": "26.3"}, "gpqa_diamond_zeroshot", "cuts text in square brackets"),
+        ({"nvidia-lm-eval": "25.10"}, "mathqa", "does not load. To have it right, add `environment: lm-eval`"),
+        ({"nvidia-lm-eval": "26.10"}, "gpqa_diamond_zeroshot", None),
+        ({"lm-eval": "0.4.13"}, "gpqa_diamond_zeroshot", None),
+        ({"nvidia-lm-eval": "26.3"}, "not_gpqa", None),
+        ({"nemo-evaluator": "0.4.1"}, "x", "0.4.1 was never tried with Milepost .* it is run like 0.3.0"),
+        ({"nemo-evaluator": "0.1.2"}, "x", "it is run like 0.1.20"),
+        ({"nemo-evaluator": "0.2.8"}, "x", None),
+    ],
+)
+def test_what_is_known_of_versions_is_said_before_a_run(monkeypatch, caplog, versions, name, words):
+    tasks = {LM_EVAL: {name: {"asks": "generate_until"}}}
+    monkeypatch.setattr(nemo_check, "read_catalogue", lambda _: replace(CATALOGUE, versions=versions, tasks=tasks))
+    nemo_check.check_nemo_task(task(f"{LM_EVAL}.{name}"))
+    if words is None:
+        assert caplog.text == ""
+    else:
+        assert re.search(words, caplog.text)
+
+
+def test_an_earlier_program_takes_no_python_file():
+    Path("bench.py").touch()
+    with pytest.raises(ConfigError, match="which NeMo Evaluator takes from 0.3 on"):
+        nemo_check.check_nemo_task(task("bench.py"))
 
 
 def test_a_task_of_ones_own():

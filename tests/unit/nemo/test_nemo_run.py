@@ -8,7 +8,7 @@ import pytest
 from milepost import __version__
 from milepost.endpoints import Endpoint
 from milepost.nemo import run as nemo
-from milepost.nemo.catalogue import Catalogue
+from milepost.nemo.catalogue import Catalogue, Interface
 from milepost.nemo.installation import NemoInstallation
 from milepost.nemo.results import read_samples
 from milepost.nemo.runs import collect, run_folders
@@ -51,6 +51,12 @@ def test_the_configuration_of_a_run():
         "metadata": {"versioning": {"milepost": __version__}},
     }
     assert "very-secret" not in json.dumps(made)
+
+
+def test_early_versions_name_the_variable_of_the_key_otherwise():
+    made = nemo.run_config(header(), ENDPOINT, Path("/s"), nemo.Setting(), Interface(key="api_key"))
+    assert made["target"]["api_endpoint"]["api_key"] == "MILEPOST_ENDPOINT_KEY"
+    assert "api_key_name" not in made["target"]["api_endpoint"]
 
 
 @pytest.mark.parametrize(
@@ -258,25 +264,13 @@ def test_collecting_copies_results_and_samples_and_nothing_else(tmp_path):
     assert all((run / "cache.db").exists() for run in store)
 
 
-def test_versions_are_read_from_the_packages(tmp_path, monkeypatch):
-    monkeypatch.setattr(environments, "_ENVS", tmp_path)
-    site = tmp_path / "nemo/.venv/lib/python3.12/site-packages"
-    (tmp_path / "i.sif").write_text("image")
-    for name in (
-        "nemo_evaluator-0.2.8.dist-info",
-        "nemo_evaluator_launcher-9.dist-info",
-        "nvidia_lm_eval-26.3.dist-info",
-    ):
-        (site / name).mkdir(parents=True)
-    (tmp_path / "nemo/.venv/bin").mkdir()
-    (tmp_path / "nemo/.venv/bin/python").touch()
-    nemo.versions.cache_clear()
-    packages = {"nemo-evaluator": "0.2.8", "nvidia-lm-eval": "26.3"}
-    assert nemo.versions(NemoInstallation()) == packages
-    digest = hashlib.sha256(b"image").hexdigest()
+def test_versions_are_those_that_the_environment_or_image_states(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert nemo.versions(NemoInstallation("nemo", Path("i.sif"))) == {**packages, "nemo-image": digest}
+    (tmp_path / "i.sif").write_text("image")
+    nemo.versions.cache_clear()
+    digest = hashlib.sha256(b"image").hexdigest()
     inside = Catalogue("inside", {}, {}, {}, versions={"nemo-evaluator": "0.3"})
     monkeypatch.setattr(nemo, "read_catalogue", lambda installation: inside)
+    assert nemo.versions(NemoInstallation()) == {"nemo-evaluator": "0.3"}
     assert nemo.versions(NemoInstallation(None, Path("i.sif"))) == {"nemo-evaluator": "0.3", "nemo-image": digest}
     nemo.versions.cache_clear()

@@ -11,10 +11,11 @@ from milepost.campaign.identity import identify
 from milepost.evaluation.work import remember_complete, requests_of
 from milepost.nemo.runs import DONE, run_folders
 from milepost.preflight.campaign import load_campaign
-from milepost.preflight.plan import duration, make_plan, render, summary
+from milepost.preflight.plan import make_plan, render, summary
 from milepost.preflight.submission import JobRequest, Submission
 from milepost.records import read_prompts, write_record
 from milepost.tasks import build_prompts
+from milepost.terminal import duration
 
 
 @pytest.fixture

@@ -168,6 +168,13 @@ def test_scores_and_coverage_are_there(figures):
         assert words in page
 
 
+def test_unfinished_reasoning_and_its_tokens_are_there(figures):
+    page = render(figures, [row(reasoning_cut=0.375, reasoning_tokens=120.5)])
+    for words in ["reasoning cut", "37.5 %", "of reasoning", "120.5", "reasoning that did not end"]:
+        assert words in page
+    assert "of reasoning<" not in render(figures, [row()])
+
+
 def test_comparisons_are_there(figures):
     rows = [
         pair(significant=True, detectable=0.21, n_a=9, n_b=8, n_common=7, better=5, worse=1),

@@ -148,6 +148,13 @@ def test_markdown_has_both_tables_and_escapes_titles():
     assert "harness:" not in page
 
 
+def test_unfinished_reasoning_and_its_tokens_stand_beside_the_coverage():
+    table = coverage_table([row(reasoning_cut=0.25, reasoning_tokens=120.5), row(ckpt="b")])
+    assert table.header[-3:] == ["reasoning cut", "mean tokens", "of reasoning"]
+    assert [line[-3::2] for line in table.lines] == [["25 %", "120.5"], ["-", "-"]]
+    assert "of reasoning" not in coverage_table([row()]).header
+
+
 def test_text_is_aligned_and_wide_tables_turn_long():
     rows = [row(), row(ckpt="a-10000", step=10000)]
     wide = text(rows).splitlines()

@@ -149,7 +149,7 @@ def _walked(options: Sequence[str], chosen: int, symbols: str) -> list[str]:
 
 
 def _walked_as_original(options: Sequence[str], chosen: int, order: Sequence[int]) -> list[str]:
-    """The same as the original writes them.
+    """Two answers that walk through all options, as the original program writes them.
 
     That is with letters, wrong options before right ones, and the chosen one put before the option that follows it in
     the item; it is missing where none follows.

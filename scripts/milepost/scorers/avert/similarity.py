@@ -194,7 +194,7 @@ async def _rerank(
 async def _score_pairs(
     settings: Settings, pairs: Mapping[str, list[str]], folder: Path | None
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """As `_rerank`, pair by pair; each pair's score is kept."""
+    """Score queries and documents pair by pair by a reranker, and keep each pair's score."""
     named = {pair_name(query, document): (query, document) for query, found in pairs.items() for document in found}
     with VectorStore(folder, _identity(settings), double=True) as store:
         missing = store.missing(list(named))
@@ -254,5 +254,5 @@ def _folder(settings: Settings, place: CheckpointTask | None) -> Path | None:
 
 
 def _name(settings: Settings) -> str:
-    """The endpoint's name as a folder's."""
+    """The name of the folder that keeps what an endpoint answered."""
     return settings.endpoint if settings.address is None else "environment"

@@ -301,7 +301,7 @@ def refusal(
 
 
 def _ruled_out(mentions: Sequence[_Mention]) -> set[int]:
-    """The options that a sentence names, and rules out wherever it does."""
+    """The options that a sentence names, and rules out at every place where it names them."""
     return {one.option for one in mentions if one.denied} - {one.option for one in mentions if not one.denied}
 
 

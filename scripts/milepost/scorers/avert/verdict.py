@@ -60,12 +60,12 @@ def grouping_of(name: str, *, compat: bool = False) -> Grouping:
         return max
     if name == "mean":
         return _numpy_mean if compat else _mean
-    found = re.fullmatch(r"mean_top_k_([1-9]\d*)", name)
-    if found is None:
+    match = re.fullmatch(r"mean_top_k_([1-9]\d*)", name)
+    if match is None:
         raise ConfigError(
             f"There is no grouping {name!r}. Groupings: max, mean, mean_top_k_K with a whole number K from 1 on."
         )
-    count = int(found[1])
+    count = int(match[1])
     if compat:
         return lambda scores: _numpy_mean(scores[:count])
     return lambda scores: _mean(sorted(scores, reverse=True)[:count])

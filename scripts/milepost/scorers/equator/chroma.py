@@ -40,17 +40,17 @@ def build(folder: str, keys: list[dict[str, Any]], vectors: list[list[float]], q
         COLLECTION, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
     )
     for at in range(0, len(keys), BATCH):
-        some = keys[at : at + BATCH]
+        batch = keys[at : at + BATCH]
         collection.add(
-            ids=[key["id"] for key in some],
-            documents=[key["question"] for key in some],
-            metadatas=[{"answer": key["answer"], "category": key["category"]} for key in some],
+            ids=[key["id"] for key in batch],
+            documents=[key["question"] for key in batch],
+            metadatas=[{"answer": key["answer"], "category": key["category"]} for key in batch],
             embeddings=vectors[at : at + BATCH],
         )
     nearest: list[tuple[str, float]] = []
     for at in range(0, len(queries), BATCH):
-        found = collection.query(query_embeddings=queries[at : at + BATCH], n_results=1, include=["distances"])
-        nearest += [(ids[0], distances[0]) for ids, distances in zip(found["ids"], found["distances"], strict=True)]
+        result = collection.query(query_embeddings=queries[at : at + BATCH], n_results=1, include=["distances"])
+        nearest += [(ids[0], distances[0]) for ids, distances in zip(result["ids"], result["distances"], strict=True)]
     return {"nearest": nearest}
 
 

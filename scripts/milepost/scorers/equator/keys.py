@@ -65,7 +65,7 @@ class Retrieval:
     without_key: list[str]
 
     def record(self) -> dict[str, Any]:
-        """As it is written; `accuracy` is null where no item has a key."""
+        """The content of retrieval.json; `accuracy` is null where no item has a key."""
         return {"accuracy": self.n_found / self.n if self.n else None, **asdict(self)}
 
 
@@ -82,19 +82,19 @@ def read_answer_key(path: str | Path) -> list[Key]:
     Raises:
         RecordError: A missing or empty file, a malformed entry, or an id that stands twice; names the entry.
     """
-    found: dict[str, Key] = {}
+    by_id: dict[str, Key] = {}
     categories: dict[str, str] = {}
     for number, entry in enumerate(_entries(Path(path)), 1):
         key = _parse(entry, f"{path}, entry {number}")
         # "Maths" and "maths " are one category, by the name that comes first.
         plain = normalized(key.category, ignore_case=False, ignore_punctuation=False)
         key = replace(key, category=categories.setdefault(plain.casefold(), plain))
-        if key.id in found:
+        if key.id in by_id:
             raise RecordError(f"{path}, entry {number}: the id {key.id!r} stands there already. Give each its own.")
-        found[key.id] = key
-    if not found:
+        by_id[key.id] = key
+    if not by_id:
         raise RecordError(f"{path} has no entry. An answer key needs id, question and answer for each question.")
-    return list(found.values())
+    return list(by_id.values())
 
 
 def prepare_retrieval(keys: Sequence[Key], prompts: Sequence[Prompt], out: Path) -> None:
@@ -158,7 +158,7 @@ def build_collection(folder: Path, keys: Sequence[Key], prompts: Sequence[Prompt
 
 
 def _run_chroma(**asked: Any) -> dict[str, Any]:
-    """Have the worker do one thing."""
+    """Start the Chroma worker for one request, and return its reply."""
     environment = os.environ | {"ANONYMIZED_TELEMETRY": "False"}
     # -I: neither this folder's modules nor this environment's PYTHONPATH get into the other one.
     command = [str(environment_python(ENVIRONMENT)), "-I", str(_WORKER)]
@@ -174,14 +174,14 @@ def _run_chroma(**asked: Any) -> dict[str, Any]:
         reply = json.loads(done.stdout)
         if done.returncode == 0:
             return dict(reply)
-        said = done.stderr
+        last_words = done.stderr
     except subprocess.TimeoutExpired:
-        said = f"no answer within {TIMEOUT_S:.0f} s".encode()
+        last_words = f"no answer within {TIMEOUT_S:.0f} s".encode()
     except ValueError:
-        said = done.stderr
+        last_words = done.stderr
     except OSError as error:
-        said = str(error).encode()
-    lines = said.decode(errors="replace").strip().splitlines()[-8:] or ["(none)"]
+        last_words = str(error).encode()
+    lines = last_words.decode(errors="replace").strip().splitlines()[-8:] or ["(none)"]
     raise ServerError(
         "Chroma, which searches the answer key, failed. Run `envs/setup.sh equator` to install it anew. Its last lines:\n"
         + "\n".join(lines)
@@ -206,23 +206,23 @@ def _entries(path: Path) -> Iterable[Any]:
 def _parse(entry: Any, where: str) -> Key:
     if not isinstance(entry, Mapping):
         raise RecordError(f"{where} is no object: {str(entry)[:60]}. It needs id, question and answer.")
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for field, names in _FIELDS.items():
-        there = [entry[name] for name in names if entry.get(name) not in (None, "")]
-        if not there:
+        given = [entry[name] for name in names if entry.get(name) not in (None, "")]
+        if not given:
             if field in ("category", "answer"):
                 continue
             raise RecordError(
                 f"{where} has no {field!r}. It has: {', '.join(map(str, entry))}.{did_you_mean(field, map(str, entry))}"
             )
         # An id may be a number, as in the original's data; it files results as text.
-        value = str(there[0]) if field == "id" and isinstance(there[0], int) else there[0]
+        value = str(given[0]) if field == "id" and isinstance(given[0], int) else given[0]
         if not isinstance(value, str) or not value.strip():
             raise RecordError(f"{where}: {field!r} is not a text, or empty: {str(value)[:60]!r}.")
-        found[field] = value
-    return Key(**{"answer": "", **found})
+        fields[field] = value
+    return Key(**{"answer": "", **fields})
 
 
 def _question(prompt: Prompt) -> str:
-    """The text that asks, without the system message that may stand before it."""
+    """The text of an item's question, without the system message that may stand before it."""
     return prompt["messages"][-1]["content"] if "messages" in prompt else prompt["prompt"]

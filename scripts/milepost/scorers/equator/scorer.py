@@ -129,7 +129,7 @@ class Scorer(BaseScorer):
             )
 
     def sample(self, prompts: PromptSet) -> PromptSet:
-        """The items that are drawn. Those without a key are all of them: they are to be counted."""
+        """The items that are drawn to be marked, and all items without a key, because these are counted."""
         draws = self._drawn(prompts.prompts)
         kept = [prompt for prompt in prompts.prompts if prompt["id"] in draws]
         if len(kept) == len(prompts.prompts):
@@ -206,14 +206,14 @@ class Scorer(BaseScorer):
 
     def _scored(self, response: Response, verdicts: dict[str, EvaluatorVerdict]) -> Score:
         """The score that follows from the verdicts of those that were asked."""
-        read = {name: None if said["score"] is None else said["score"] / 100 for name, said in verdicts.items()}
+        read = {name: None if kept["score"] is None else kept["score"] / 100 for name, kept in verdicts.items()}
         values = [value for value in read.values() if value is not None]
         # A mean over those that could be read would be another measure for each answer.
         score = math.fsum(values) / len(values) if len(values) == len(read) else None
         metrics = {
             name: score if name == "equator" else read.get(name.removeprefix("equator_")) for name in self.metric_names
         }
-        problems = [f"{name}: {said['problem']}" for name, said in verdicts.items() if "problem" in said]
+        problems = [f"{name}: {kept['problem']}" for name, kept in verdicts.items() if "problem" in kept]
         note = "; ".join(problems) or None
         if score is None:
             record = replace(response, note="; ".join(filter(None, (response.note, note)))).unscored(self.metric_names)
@@ -232,11 +232,11 @@ class Scorer(BaseScorer):
                 place = self._where()
                 asked[name] = (self._judge(name), questions, kept_calls(name, str(place.ckpt), place.task))
         judged = await ask_judges(asked, self._opens)
-        found: dict[int, dict[str, EvaluatorVerdict]] = defaultdict(dict)
+        verdicts: dict[int, dict[str, EvaluatorVerdict]] = defaultdict(dict)
         for name, judgements in judged.items():
             for at, judgement in zip(chats[name], judgements, strict=True):
-                found[at][name] = _verdict(judgement)
-        return found
+                verdicts[at][name] = _verdict(judgement)
+        return verdicts
 
     def _judge(self, name: str) -> Judge:
         spec = self._spec(name)
@@ -271,7 +271,7 @@ class Scorer(BaseScorer):
         return {ident: key for ident, key in self._keys.items() if key.answer}
 
     def _outputs(self, spec: EndpointSpec) -> tuple[Output, ...]:
-        """The forms of reply to try."""
+        """The forms of reply that an evaluator is asked for, the strictest first."""
         if self._output != "auto":
             return (self._output,)
         return OUTPUTS if spec.ours else OUTPUTS[1:]
@@ -289,16 +289,16 @@ class Scorer(BaseScorer):
 
 
 def _verdict(judgement: Judgement) -> EvaluatorVerdict:
-    """What is kept of a judgement beside the score."""
+    """The record of an evaluator's judgement that stands beside the score."""
     verdict = judgement.verdict
     if not judgement.replies:
         return EvaluatorVerdict(score=None, problem=str(verdict.problem))
     score = None if verdict.value is None else int(verdict.value)
-    said = EvaluatorVerdict(score=score, reply=judgement.replies[-1]["content"], usage=judgement.usage)
+    kept = EvaluatorVerdict(score=score, reply=judgement.replies[-1]["content"], usage=judgement.usage)
     if len(judgement.replies) > 1:
-        said["asked"] = len(judgement.replies)
+        kept["asked"] = len(judgement.replies)
     if verdict.explanation:
-        said["evaluation"] = verdict.explanation
+        kept["evaluation"] = verdict.explanation
     if verdict.problem:
-        said["problem"] = verdict.problem
-    return said
+        kept["problem"] = verdict.problem
+    return kept

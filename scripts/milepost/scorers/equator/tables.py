@@ -149,13 +149,15 @@ def category_rows(
 
 
 def token_rows(students: Sequence[Student], evaluators: Sequence[str]) -> list[TokenRow]:
-    """What each pair took."""
+    """The tokens that each pair of student and evaluator took."""
     rows = []
     for student in students:
         own = [answer["usage"] for answer in student.answers if answer.get("usage")]
         for evaluator in evaluators:
-            said = [score["verdicts"][evaluator] for score in student.scores if evaluator in score.get("verdicts", {})]
-            used = [verdict["usage"] for verdict in said if "usage" in verdict]
+            verdicts = [
+                score["verdicts"][evaluator] for score in student.scores if evaluator in score.get("verdicts", {})
+            ]
+            used = [verdict["usage"] for verdict in verdicts if "usage" in verdict]
             rows.append(
                 TokenRow(
                     pair_name(evaluator, student.name),
@@ -179,7 +181,7 @@ def write_verdicts(
     """Write round_{n}/equator-{evaluator}-stu-{student}.json: all that led to each score, by item."""
     by_id = {prompt["id"]: prompt for prompt in prompts}
     for student in students:
-        said = {(answer["id"], answer["sample"]): answer.get("content") for answer in student.answers}
+        contents = {(answer["id"], answer["sample"]): answer.get("content") for answer in student.answers}
         for evaluator in evaluators:
             rounds: dict[int, dict[str, Any]] = defaultdict(dict)
             for score in student.scores:
@@ -192,7 +194,7 @@ def write_verdicts(
                     "category": key.category if key else None,
                     "question": key.question if key else None,
                     "human_answer": key.answer if key else None,
-                    "model_answer": said.get((score["id"], score["sample"])),
+                    "model_answer": contents.get((score["id"], score["sample"])),
                     "eval_response": verdict.get("reply") if verdict else None,
                     "evaluation": verdict.get("evaluation") if verdict else None,
                     "score": value,
@@ -261,9 +263,9 @@ def write_tables(
     write_csv(tables / "by_category.csv", rows, CategoryRow, partial)
     write_csv(tables / "token_usage.csv", token_rows(students, evaluators), TokenRow, partial)
     write_final_stats(tables / "final_stats.csv", rows, partial)
-    found, without = retrieval["n_found"], retrieval["without_key"]
-    notes = [f"A search for the nearest question finds the item's own for {found} of {retrieval['n']} items."]
-    notes += [f"{len(without)} items have no answer key."] if without else []
+    nearest, keyless = retrieval["n_found"], retrieval["without_key"]
+    notes = [f"A search for the nearest question finds the item's own for {nearest} of {retrieval['n']} items."]
+    notes += [f"{len(keyless)} items have no answer key."] if keyless else []
     notes += [f"PARTIAL: {partial} items."] if partial else []
     (tables / "by_category.md").write_text(
         markdown(rows, f"{title} (PARTIAL)" if partial else title, notes), encoding="utf-8"
@@ -283,10 +285,10 @@ def markdown(rows: Sequence[CategoryRow], title: str, notes: Sequence[str]) -> s
         f"| model | evaluator | {' | '.join(map(_cell, categories))} |",
         "|" + " --- |" * (len(categories) + 2),
     ]
-    found: dict[tuple[str, str], dict[str, CategoryRow]] = defaultdict(dict)
+    by_pair: dict[tuple[str, str], dict[str, CategoryRow]] = defaultdict(dict)
     for row in rows:
-        found[row.student, row.evaluator][row.category] = row
-    for (student, evaluator), by_category in found.items():
+        by_pair[row.student, row.evaluator][row.category] = row
+    for (student, evaluator), by_category in by_pair.items():
         cells = [_shown(by_category.get(category)) for category in categories]
         lines.append(f"| {_cell(student)} | {_cell(evaluator)} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
@@ -304,7 +306,7 @@ def _shown(row: CategoryRow | None) -> str:
 
 
 def _per_cent(value: float | None, decimals: int) -> str:
-    """With more decimals where it would read as none or all, and is neither."""
+    """A percentage, with more decimals where it would read as 0 or 100 and is neither."""
     return "-" if value is None else f"{value:.{places(value, decimals, (0, 100))}f}"
 
 

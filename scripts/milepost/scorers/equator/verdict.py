@@ -108,8 +108,8 @@ def read_verdict(reply: str, compat: Compat | None = None) -> EvaluatorReading:
     counted = [words for standing, words in named if standing != "dismissed"]
     if not given:
         if named:
-            said = _said([words for _, words in named])
-            return EvaluatorReading(None, evaluation, f"neither {WRONG} nor {RIGHT} is plainly given: {said}")
+            shown = _said([words for _, words in named])
+            return EvaluatorReading(None, evaluation, f"neither {WRONG} nor {RIGHT} is plainly given: {shown}")
         return EvaluatorReading(None, evaluation, "no score in the reply" if text.strip() else "the reply is empty")
     if len(set(map(_percent, counted))) > 1:
         return EvaluatorReading(None, evaluation, f"the reply contradicts itself: {_said(counted)}")
@@ -127,13 +127,13 @@ def _find(text: str) -> tuple[str | None, list[tuple[Standing, Any]]]:
     """The explanation in a reply, and every score that it names, with how it stands there."""
     evaluation, prose, at = None, "", 0
     named: list[tuple[int, Standing, Any]] = []
-    for found in find_objects(text):
-        standing = object_standing(text, found.begin, found.end)
+    for reply_object in find_objects(text):
+        standing = object_standing(text, reply_object.begin, reply_object.end)
         if standing != "dismissed":
-            evaluation = evaluation or text_of(found.content, *_EXPLAINED)
-        named += [(found.begin, standing, score) for score in value_of(found.content, *_KEYS)]
-        prose += text[at : found.begin] + HOLE
-        at = found.end
+            evaluation = evaluation or text_of(reply_object.content, *_EXPLAINED)
+        named += [(reply_object.begin, standing, score) for score in value_of(reply_object.content, *_KEYS)]
+        prose += text[at : reply_object.begin] + HOLE
+        at = reply_object.end
     prose += text[at:]
     broken = _BROKEN.fullmatch(prose.strip())
     if broken and len(re.findall("score|grade", prose, re.IGNORECASE)) == 1:

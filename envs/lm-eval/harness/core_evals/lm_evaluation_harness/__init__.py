@@ -1,0 +1,1 @@
+"""Plain lm-eval as a harness of NeMo Evaluator."""

@@ -25,7 +25,7 @@ from milepost.campaign.identity import CACHE, DigestCache, identify
 from milepost.campaign.shown import Current
 from milepost.campaign.templates import model_record
 from milepost.errors import MilepostError
-from milepost.evaluation.collect import is_current
+from milepost.evaluation.collect import is_current, set_aside
 from milepost.evaluation.earlier import refuse_beside_others, refuse_unwritable
 from milepost.evaluation.work import is_complete
 from milepost.nemo.check import check_nemo_tasks
@@ -34,6 +34,7 @@ from milepost.preflight.costs import check_budget
 from milepost.preflight.decides import asked_digest, code_of, digest_of, scored_digest, shown_record
 from milepost.records import read_records
 from milepost.runtime.environments import surroundings
+from milepost.schemas import check_as_read
 from milepost.scorers import scorer_module
 from milepost.tasks.data_files import own_files
 
@@ -73,6 +74,9 @@ def remove_withdrawn_notes():
 
 
 try:
+    if IS_MAIN:
+        for path in filter(lambda path: not str(path).endswith(".json"), workflow.configfiles):
+            check_as_read(Path(path))
     CAMPAIGN = load_campaign(config if IS_MAIN or FROZEN not in os.environ else None)
     config = CAMPAIGN.config
     if IS_MAIN:
@@ -322,8 +326,12 @@ def awaited(kind, suffix=""):
     there, missing = {}, {}
     for ckpt in CHECKPOINTS:
         for task in CAMPAIGN.named(kind):
-            (there if is_collected(ckpt, task) else missing).setdefault(ckpt, []).append(task)
-    if RUNS and not is_locked():
+            collected = is_collected(ckpt, task)
+            (there if collected else missing).setdefault(ckpt, []).append(task)
+            # Answers to other questions would count as there, behind an evaluation that runs.
+            if RUNS and not collected and Path(answers_of(ckpt, task)).exists():
+                set_aside(Path(answers_of(ckpt, task)))
+    if RUNS:
         withdraw_wrong_notes(missing)
     either = min(
         (pairs_pattern(there), f"(?!{{}}{suffix}$)"),
@@ -355,6 +363,22 @@ def pairs_pattern(pairs):
     return f"(?:{'|'.join(alternatives) or '(?!)'})"
 
 
+def evaluation_of(wildcards):
+    """The note that an evaluation leaves, where the store lacks answers to a task; nothing where they only have to be copied.
+
+    Where the evaluation runs all the same, for another task, Snakemake would not look at a copy that lies behind its note.
+    """
+    ckpt, task = wildcards.ckpt, wildcards.task
+    today = says(f"results/prompts/{task}.jsonl", "asked", asked_of(task))
+    if (
+        today
+        and says(f"results/models/{ckpt}.json", "digest", identity_of(ckpt)["digest"])
+        and is_complete(ckpt, [task])
+    ):
+        return []
+    return ancient(f"results/evaluated/{ckpt}.json")
+
+
 def withdraw_wrong_notes(missing):
     """Remove the notes of checkpoints whose store lacks what their note says was answered, so that it is asked for."""
     for ckpt, tasks in missing.items():
@@ -383,5 +407,5 @@ def remove_others():
             Path(path).unlink()
 
 
-if RUNS and not is_locked():
+if RUNS:
     remove_others()

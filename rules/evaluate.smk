@@ -30,7 +30,7 @@ rule evaluate_checkpoint:
 rule collect_answers:
     """Copy the answers to one task out of the store, sorted. Fails, and says why, if some are missing."""
     input:
-        evaluated=ancient("results/evaluated/{ckpt}.json"),
+        evaluated=evaluation_of,
         prompts="results/prompts/{task}.jsonl",
         model="results/models/{ckpt}.json",
     output:
@@ -46,14 +46,14 @@ rule collect_answers:
     shell:
         """
         python "$MILEPOST_SCRIPTS/collect_answers.py" --ckpt {wildcards.ckpt:q} --model {input.model:q} --prompts {input.prompts:q} \
-            --evaluated {input.evaluated:q} --code {params.code} --out {output:q} 2> >(tee {log:q} >&2)
+            --evaluated results/evaluated/{wildcards.ckpt:q}.json --code {params.code} --out {output:q} 2> >(tee {log:q} >&2)
         """
 
 
 rule collect_harness:
     """Copy NeMo Evaluator's results for one task out of the store. Fails, and says why, if a run is missing."""
     input:
-        evaluated=ancient("results/evaluated/{ckpt}.json"),
+        evaluated=evaluation_of,
         prompts="results/prompts/{task}.jsonl",
         model="results/models/{ckpt}.json",
     output:
@@ -69,5 +69,5 @@ rule collect_harness:
     shell:
         """
         python "$MILEPOST_SCRIPTS/collect_harness.py" --ckpt {wildcards.ckpt:q} --model {input.model:q} --prompts {input.prompts:q} \
-            --evaluated {input.evaluated:q} --code {params.code} --out {output:q} 2> >(tee {log:q} >&2)
+            --evaluated results/evaluated/{wildcards.ckpt:q}.json --code {params.code} --out {output:q} 2> >(tee {log:q} >&2)
         """

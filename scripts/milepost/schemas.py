@@ -37,6 +37,17 @@ class _Strict(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             seen |= {key} if key else set()
         return dict(super().construct_mapping(node, deep=deep))
 
+    def construct_plain(self, node: Any) -> Any:
+        """A number, but the text itself where only YAML 1.1 takes it for one: 010 for 8, 1:30 for 90."""
+        if ":" in node.value or re.fullmatch(r"[-+]?0[0-9_]+", node.value):
+            return node.value
+        kind = str(node.tag).rpartition(":")[2]
+        return self.construct_yaml_int(node) if kind == "int" else self.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    _Strict.add_constructor(f"tag:yaml.org,2002:{_kind}", _Strict.construct_plain)
+
 
 def check(data: Any, schema: str, where: str) -> None:
     """Check data against config/schemas/{schema}.yaml.
@@ -148,7 +159,45 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a configuration: it is nested too deeply.") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path} does not hold a mapping of keys to values.")
+    if _holds_itself(data, frozenset()):
+        raise ConfigError(
+            f"{path} is not a configuration: an alias (*) stands within what it stands for. Write it out."
+        )
     return data
+
+
+def check_as_read(path: Path) -> None:
+    """See that a file of the configuration, which Snakemake read, says what Snakemake took from it.
+
+    Raises:
+        ConfigError: As `read_yaml`; or something that only YAML 1.1, which Snakemake reads, takes for a number.
+    """
+    data = read_yaml(path)
+    read = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    for place, written, number in _differences(data, read, ()):
+        raise ConfigError(
+            f"{path}: {'.'.join(place)} is {written}, which YAML 1.1 takes for the number {number}. Put it in quotes if it is"
+            " a text; else write the number itself."
+        )
+
+
+def _differences(one: Any, other: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    if isinstance(one, dict):
+        for (key, inner), outer in zip(one.items(), other.values(), strict=False):
+            yield from _differences(inner, outer, (*place, str(key)))
+    elif isinstance(one, list):
+        for number, (inner, outer) in enumerate(zip(one, other, strict=False)):
+            yield from _differences(inner, outer, (*place, str(number)))
+    elif type(one) is not type(other):
+        yield place, one, other
+
+
+def _holds_itself(data: Any, above: frozenset[int]) -> bool:
+    """Whether a mapping or list stands somewhere within itself."""
+    if not isinstance(data, dict | list):
+        return False
+    inner = data.values() if isinstance(data, dict) else data
+    return id(data) in above or any(_holds_itself(one, above | {id(data)}) for one in inner)
 
 
 def read_text(path: Path, missing: str) -> str:

@@ -108,8 +108,8 @@ def project(make_project: Callable[..., Project], brief: Project, cluster: Clust
             fault.stored = set(made.stored(fault.ckpt))
         for host in GPU_HOSTS:
             scripts = [process for process in cluster.processes(host) if "/scripts/" in process.command]
-            assert all("scripts/evaluate_checkpoint.py" in process.command or "/watchdog.py" in process.command
-                       for process in scripts), scripts  # fmt: skip
+            ours = ("scripts/evaluate_checkpoint.py", "runtime/watchdog.py", "runtime/launch.py")
+            assert all(any(name in process.command for name in ours) for process in scripts), scripts
         time.sleep(0.3)
     return made
 

@@ -14,9 +14,28 @@ def tokenizer_without_template(campaign: Campaign) -> None:
     campaign.write("m2/tokenizer_config.json", "{}")
 
 
+def add(campaign: Campaign, line: str) -> None:
+    campaign.write("config/config.yaml", f"{(campaign.folder / 'config/config.yaml').read_text()}{line}\n")
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
+        pytest.param(
+            lambda c: add(c, "limit: 1\nlimit: 2"),
+            ["ConfigError: config/config.yaml", "'limit' stands twice"],
+            id="a key of the configuration twice",
+        ),
+        pytest.param(
+            lambda c: add(c, "walltime_margin_s: 1:30"),
+            ["ConfigError: config/config.yaml", "walltime_margin_s is 1:30", "takes for the number 90"],
+            id="what old YAML takes for a number",
+        ),
+        pytest.param(
+            lambda c: add(c, "title: &x [*x]"),
+            ["ConfigError: config/config.yaml", "stands within what it stands for"],
+            id="an alias within itself",
+        ),
         pytest.param(
             lambda c: c.select("t1", tittle="x"),
             ["UnknownKeyError: config/config.yaml", "'tittle'", "Did you mean 'title'?"],

@@ -157,6 +157,19 @@ class TestReruns:
         assert (run.cost, run.rules) == ((0, 0, 0, {}, 0), {}), run.said
 
 
+def test_a_checkpoint_that_comes_back_after_its_task_changed(make_campaign: Callable[..., Campaign]) -> None:
+    campaign = make_campaign(tasks=("t1",))
+    assert campaign.run().rc == 0
+    campaign.sheet("c1 m1")
+    campaign.task("t1", version=2)
+    assert campaign.run().rc == 0
+    # Its answers of before are there, behind an evaluation that the changed task makes run.
+    campaign.sheet("c1 m1, c2 m2")
+    run = campaign.run()
+    assert (run.rc, run.asks, campaign.stale()) == (0, 0, []), run.said
+    assert campaign.summary("c2", "t1")["task_version"] == 2
+
+
 def test_a_limit_is_marked_and_what_it_asked_is_kept(make_campaign: Callable[..., Campaign]) -> None:
     campaign = make_campaign(checkpoints="c1 m1", tasks=("t1",))
     campaign.select("t1", limit=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from milepost.evaluation.work import requests_of, store_file
@@ -67,6 +68,14 @@ def is_current(collected: Path, asked: str, model: str, code: str) -> bool:
         return bool(json.loads(stamp_of(collected).read_bytes()) == {"asked": asked, "model": model, "code": code})
     except (OSError, ValueError):
         return False
+
+
+def set_aside(collected: Path) -> None:
+    """Move answers to other questions out of the way, to `.TASK.earlier` beside them: only a store that is whole has them too."""
+    earlier = collected.with_name(f".{collected.name.removesuffix('.jsonl')}.earlier")
+    if earlier.is_dir():
+        shutil.rmtree(earlier)
+    collected.replace(earlier)
 
 
 def withdraw(note: Path, task: str, error: IncompleteError) -> str:

@@ -11,6 +11,7 @@ Words are looked for in upper and lower case, one or several in a row; text.py s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from milepost.text import words
 
 Check = Callable[[str], bool]
 
+_COMPARES = re.compile("!=|[=<>≤≥≠≈]+")
 _KEYS: dict[str, dict[str, type]] = {
     "repeat_word": {"word": str, "times": int},
     "end_with": {"word": str},
@@ -67,7 +69,7 @@ def repeats_word(text: str, word: str, times: int) -> bool:
     >>> repeats_word("Tea, tea and teapots", "tea", 2), repeats_word("C++, not C.", "C", 1)
     (True, True)
     """
-    text_words, wanted = words(text), words(word)
+    text_words, wanted = _words_of(text, word)
     count = at = 0
     while at <= len(text_words) - len(wanted):
         here = text_words[at : at + len(wanted)] == wanted
@@ -81,8 +83,10 @@ def ends_with_word(text: str, word: str) -> bool:
 
     >>> ends_with_word("That is the **end**.", "the end"), ends_with_word("That is a weekend", "end")
     (True, False)
+    >>> ends_with_word("The answer = -5.", "-5"), ends_with_word("The answer = -5.", "5")
+    (True, False)
     """
-    text_words, wanted = words(text), words(word)
+    text_words, wanted = _words_of(text, word)
     while text_words and not _is_word(text_words[-1]):
         text_words.pop()
     return text_words[-len(wanted) :] == wanted
@@ -95,6 +99,14 @@ def is_upper_case(text: str) -> bool:
     (True, False, False)
     """
     return any(char.isalpha() for char in text) and not any(char.islower() for char in text)
+
+
+def _words_of(text: str, word: str) -> tuple[list[str], list[str]]:
+    """The words of a text, and those that are looked for. A comparison is one word only where one is looked for."""
+    text_words, wanted = words(text), words(word)
+    if not any(map(_COMPARES.search, wanted)):
+        text_words = [part for one in text_words for part in _COMPARES.split(one) if part]
+    return text_words, wanted
 
 
 def _is_word(text: str) -> bool:
@@ -127,6 +139,10 @@ def _check_of(item: str, constraint: Any) -> Check:
         raise RecordError(f"Item {item!r}: the constraint {kind} takes {keys or 'nothing else'}; it has {given!r}.")
     if "word" in given and not _is_word(given["word"]):
         raise RecordError(f"Item {item!r}: the constraint {kind} needs a word with letters or digits, not {given!r}.")
+    if given.get("times", 0) < 0:
+        raise RecordError(
+            f"Item {item!r}: the constraint {kind} has times {given['times']}. A word stands 0 times or more."
+        )
     if kind == "repeat_word":
         return lambda text: repeats_word(text, given["word"], given["times"])
     if kind == "end_with":

@@ -184,3 +184,25 @@ def test_records_of_editors_and_folders():
     Path("folder.jsonl").mkdir()
     with pytest.raises(RecordError, match="is a folder"):
         list(read_records("folder.jsonl"))
+
+
+@pytest.mark.parametrize(("written", "read"), [
+    ("010", "010"), ("1:30", "1:30"), ("-1:30:00", "-1:30:00"), ("190:20:30.15", "190:20:30.15"), ("10", 10), ("0", 0), ("-7", -7),
+    ("0x1F", 31), ("1_000", 1000), ("1.5", 1.5), ("-0.5", -0.5), ("1.0e+3", 1000.0), ("'7'", "7"),
+])  # fmt: skip
+def test_what_only_old_yaml_takes_for_a_number_is_a_text(tmp_path, written, read):
+    """010 was read as 8, and 1:30 as 90, without a word."""
+    path = tmp_path / "x.yaml"
+    path.write_text(f"a: {written}\n")
+    found = read_yaml(path)["a"]
+    assert (found, type(found)) == (read, type(read))
+
+
+@pytest.mark.parametrize("text", ["a: &x [*x]\n", "a: &x {b: [*x]}\n", "&top a: 1\nb: &y\n  c: {d: *y}\n"])
+def test_an_alias_within_what_it_stands_for_is_an_error(tmp_path, text):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="stands within what it stands for"):
+        read_yaml(path)
+    path.write_text("a: &x [1]\nb: [*x, *x]\n")
+    assert read_yaml(path) == {"a": [1], "b": [[1], [1]]}

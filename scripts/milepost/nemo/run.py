@@ -201,7 +201,7 @@ async def run(
     config = folder.with_suffix(".yml")
     models_own = dict(setting.sampling.get(MODEL, {})) if header["harness"].get("sampling") == MODEL else None
     seed = run_seed(header["task"], repetition)
-    interface = read_catalogue(recorded_installation(header["harness"], setting.containers)).interface
+    interface = interface_of(recorded_installation(header["harness"], setting.containers))
     relay = Relay(endpoint, seed, record, told, models_own, setting.attempt, setting.others)
     async with relay as relayed:
         made = run_config(header, relayed, folder, setting, interface)
@@ -246,6 +246,15 @@ async def run(
         "versions": versions(recorded_installation(header["harness"], setting.containers)),
     }
     write_record(folder / DONE, done)
+
+
+def interface_of(installation: NemoInstallation) -> Interface:
+    """How runs are started in an environment or image; as in 0.2 where it does not say what it holds."""
+    try:
+        return read_catalogue(installation).interface
+    except HarnessError as error:
+        log.warning("Run as NeMo Evaluator 0.2, because it is not known which one it is. %s", error)
+        return Interface()
 
 
 @cache

@@ -117,13 +117,17 @@ class Cluster:
         lines = self.call("login", "squeue", "--noheader", "--format=%i|%k|%N").splitlines()
         return [(ident, comment, host) for ident, comment, host in (line.split("|") for line in lines)]
 
-    def job_of(self, ckpt: str) -> tuple[str, str]:
-        """Id and host of the job that evaluates a checkpoint just now."""
-        return next(
-            (ident, host)
-            for ident, comment, host in self.queue()
-            if comment == f"rule_evaluate_checkpoint_wildcards_{ckpt}" and host
-        )
+    def job_of(self, ckpt: str, within_s: float = 120.0) -> tuple[str, str]:
+        """Id and host of the job that evaluates a checkpoint just now; waits until it runs."""
+        comment = f"rule_evaluate_checkpoint_wildcards_{ckpt}"
+        running: list[tuple[str, str]] = []
+
+        def runs() -> bool:
+            running[:] = [(ident, host) for ident, said, host in self.queue() if said == comment and host]
+            return bool(running)
+
+        wait_until(f"the job of {ckpt}", runs, within_s)
+        return running[0]
 
 
 def _call(user: str, host: str, *command: str | Path, env: Mapping[str, str] | None = None) -> str:

@@ -557,7 +557,7 @@ def test_whoever_takes_its_port_is_not_sent_the_key(campaign: Campaign) -> None:
         # Nothing is left of it but its record, which leads to the port.
         kill_supervisor(campaign)
         taken = ["after its owner", port, record["direct"]["address"]]
-        wait_until("the stranger", lambda: taken in stranger.saw("took"), 20, every_s=0.1)
+        wait_until("the stranger", lambda: taken in stranger.saw("took"), 90, every_s=0.1)
         assert campaign.record() == record
         job.ask("not the stranger's")
         assert campaign.record()["attempt"] != record["attempt"]
@@ -597,7 +597,7 @@ def test_whoever_takes_a_published_port_is_not_sent_the_key(campaign: Campaign, 
             ways = [one for one in cluster.processes(host) if one.command.startswith("ssh ") and " -R " in one.command]
             os.kill(ways[0].pid, signal.SIGKILL)
             taken = ["after its owner", port, "127.0.0.1"]
-            wait_until("the stranger", lambda: taken in stranger.saw("took"), 20, every_s=0.1)
+            wait_until("the stranger", lambda: taken in stranger.saw("took"), 90, every_s=0.1)
             # Its own ssh still leads to the old port, where the stranger passes on proofs of the server at its new one.
             job.ask("after the port was taken")
             job.end()

@@ -19,6 +19,8 @@ from milepost.runtime.processes import Watchdog, free_port
 
 # Some tests start programs that lie beside them.
 sys.path.append(str(Path(__file__).parent))
+# Task files of harnesses, one of them in Python.
+collect_ignore = ["lm_eval"]
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "demo"
 PROFILE = yaml.safe_load((DEMO / "config" / "config.yaml").read_text())["model_profiles"]["tiny"]

@@ -83,8 +83,8 @@ async def sleep(image: Path, *, stop: bool) -> None:
     watchdog = Watchdog()
     command, env = inside(["sh", "-c", "sleep 300 & sleep 301; true"], str(image), env={})
     group = await ProcessGroup.start(command, env=env, log=Path("sleep.log"), watchdog=watchdog)
-    # The program itself, its child, and what mounts the image.
-    while sum("sleep 30" in command for command in session_of(group.process.pid).values()) < 2:
+    # Both children of the program; what starts it names them among its arguments.
+    while sum(command.startswith("sleep 30") for command in session_of(group.process.pid).values()) < 2:
         assert group.process.returncode is None, Path("sleep.log").read_text()
         await asyncio.sleep(0.1)
     print(json.dumps({"group": group.process.pid, "processes": session_of(group.process.pid)}), flush=True)
